@@ -1,0 +1,90 @@
+"""Every setting with its unit, its default, and the reason for it. Read from ``<home>/settings.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from leptonai.errors import SpecError
+from leptonai.types import Noun
+
+
+class Api(Noun, frozen=True, kw_only=True):
+    host: str = "127.0.0.1"  # loopback: nothing is open to a network until an operator says so
+    port: int = 8310  # 0: any free port, written to control.json
+    max_body: int = 1 << 30  # bytes; an uploaded artifact must fit
+    ops_deadman: float = 10.0  # seconds without a sign of ops until status says so
+
+
+class Gateway(Noun, frozen=True, kw_only=True):
+    host: str = "127.0.0.1"
+    port: int = 8320  # 0: any free port
+    threads: int = 0  # Envoy workers; 0: half the cores, at least 1 (one worker halves p99 on two cores, measured)
+    max_body: int = 64 << 20  # bytes of one request
+    health_interval: float = 0.5  # seconds; with 2 misses a hung replica is out of rotation within 2 s
+    health_timeout: float = 0.5
+    retries: int = 3  # of idempotent requests, on another host
+    respawn: float = 1.0  # seconds until a dead Envoy is started again at the latest
+
+
+class Local(Noun, frozen=True, kw_only=True):
+    probe_interval: float = 0.5  # seconds between readiness probes of a replica
+    hung_after: float = 2.0  # seconds without an answer while the process is alive: failed, reason "hung"
+    backoff_first: float = 1.0  # seconds before the second start of a crashing replica, doubled each time ...
+    backoff_max: float = 64.0  # ... up to this
+    stable_after: float = 10.0  # ready this long: a crash counts as the first again
+    log_bytes: int = 8_000_000  # of one replica's log file before it is rotated
+    log_files: int = 3
+    isolate: bool = True  # when root: another uid, no new privileges, cgroup limits
+    kill_after: float = 5.0  # seconds between SIGTERM's grace and SIGKILL
+
+
+class Admit(Noun, frozen=True, kw_only=True):
+    pace_count: int = 10  # automatic proposals admitted at most ...
+    pace_seconds: float = 60.0  # ... in this long, over all services
+    cooldown: float = 10.0  # seconds between two automatic changes of one service
+    proposal_ttl: float = 900.0  # seconds a pending proposal may wait for approval
+    approval: tuple[str, ...] = ()  # remedies or kinds ("delete", "rollback") that need a person's approval
+    frozen: bool = False  # the kill switch: no automatic proposal is admitted
+
+
+class Ops(Noun, frozen=True, kw_only=True):
+    period: float = 1.0  # seconds between collections
+    keep: float = 3600.0  # seconds of telemetry in memory
+    settle: float = 3.0  # seconds of health before a remedy counts as effective
+    verify_timeout: float = 30.0  # seconds after which a remedy without health is ineffective
+    attempts: int = 2  # ineffective tries before an incident is escalated
+    anomaly_score: float = 4.0  # -log10 tail probability at which one point counts
+    anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together
+
+
+class Store(Noun, frozen=True, kw_only=True):
+    audit_keep: int = 1_000_000  # events
+
+
+class Settings(Noun, frozen=True, kw_only=True):
+    api: Api = Api()
+    gateway: Gateway = Gateway()
+    local: Local = Local()
+    admit: Admit = Admit()
+    ops: Ops = Ops()
+    store: Store = Store()
+
+
+def load(path: Path | None) -> Settings:
+    """The settings in ``path`` over the defaults; the defaults when there is no such file.
+
+    Raises SpecError naming the file, the setting and what was expected.
+    """
+    if path is None or not path.exists():
+        return Settings()
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=Settings)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise SpecError(f"{path}: {e}", hint="see docs/settings.md for every setting") from e
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    return msgspec.to_builtins(settings)  # type: ignore[no-any-return]

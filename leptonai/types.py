@@ -1,0 +1,446 @@
+"""The nouns: frozen values with no I/O, shared by every room.
+
+Units everywhere: times are unix seconds, durations seconds, sizes bytes, shares 0..1.
+A service is named by its key: ``name`` in the default workspace, ``workspace/name`` elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+DEFAULT_WORKSPACE = "default"
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # a DNS label with room for the suffixes of replicas
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+Key = str  # "digits" or "team/digits"; made by make_key, taken apart by parse_key
+Role = Literal["viewer", "operator", "admin"]
+State = Literal["starting", "ready", "failed", "stopping"]
+Severity = Literal["info", "warning", "critical"]
+Verdict = Literal["effective", "ineffective", "inconclusive", "harmful"]
+Balance = Literal["least_request", "round_robin", "random", "ring_hash", "maglev"]
+
+
+def make_key(name: str, workspace: str = DEFAULT_WORKSPACE) -> Key:
+    """The key of a service; the default workspace is elided."""
+    return name if workspace == DEFAULT_WORKSPACE else f"{workspace}/{name}"
+
+
+def parse_key(key: Key) -> tuple[str, str]:
+    """``(workspace, name)`` of a key; the inverse of make_key."""
+    workspace, _, name = key.rpartition("/")
+    return workspace or DEFAULT_WORKSPACE, name
+
+
+class Noun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
+    """What every noun is: immutable, named fields, unknown fields refused when decoded."""
+
+
+# --- the wish: spec half -------------------------------------------------------------------------------------------
+
+
+class Resources(Noun, frozen=True, kw_only=True):
+    """What one replica may use. None: no limit is set and none is counted against the room."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int = 0
+
+
+class Batching(Noun, frozen=True, kw_only=True):
+    """Eager size-and-wait batching: take what is queued, up to ``max_size`` samples, waiting at most ``max_wait``."""
+
+    max_size: int = 32
+    max_wait: float = 0.0
+    max_queue: int = 1024  # samples waiting; past it a request is shed with 429
+
+
+class Slo(Noun, frozen=True, kw_only=True):
+    """What users are promised, over ``period`` seconds. Burn windows scale with the period (30 d is the textbook)."""
+
+    availability: float = 0.999
+    latency: float = 0.25  # a request is good when answered within this many seconds
+    latency_objective: float = 0.99
+    period: float = 30 * 86400.0
+
+
+class Scale(Noun, frozen=True, kw_only=True):
+    """Bounds of the replicas dial and where it starts."""
+
+    min: int = 0
+    max: int = 64
+    replicas: int = 1
+
+
+class Rollout(Noun, frozen=True, kw_only=True):
+    """How a new revision replaces the old one, and when it counts as verified-good."""
+
+    surge: int = 1  # replicas above the wish while replacing
+    start_timeout: float = 60.0
+    verify_seconds: float = 60.0  # healthy this long ...
+    verify_requests: int = 100  # ... and this many requests answered: verified
+
+
+class Variant(Noun, frozen=True, kw_only=True):
+    """One model as it runs: everything that, when changed, needs new processes. ``digest`` names it."""
+
+    name: str = "main"
+    model: str  # "sha256:..." of an artifact once admitted
+    options: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    python: str | None = None  # an interpreter's path; None: the platform's own
+    resources: Resources = Resources()
+    batching: Batching = Batching()
+    idempotent: bool | None = None  # None: true for model files, false for Python code
+    trust: Literal["none", "pickle"] = "none"
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over every field; equal exactly when two variants run the same bytes the same way."""
+        return hashlib.sha256(canonical(self)).hexdigest()[:16]
+
+
+class Spec(Noun, frozen=True, kw_only=True):
+    """The spec half of a wish. Only a change of it is a Revision."""
+
+    name: str
+    workspace: str = DEFAULT_WORKSPACE
+    variants: tuple[Variant, ...]
+    slo: Slo = Slo()
+    scale: Scale = Scale()
+    rollout: Rollout = Rollout()
+    balance: Balance = "least_request"
+    timeout: float = 30.0  # a request is answered 504 after this long
+    drain: float = 30.0  # a replica being stopped may finish its requests for this long
+
+    @property
+    def key(self) -> Key:
+        return make_key(self.name, self.workspace)
+
+
+# --- the wish: dials half ------------------------------------------------------------------------------------------
+
+
+class Dial(Noun, frozen=True, kw_only=True):
+    """One entry of the dials log. ``path``: ``main.replicas|weight|mirror|epoch``, ``evict.<replica id>``."""
+
+    path: str
+    value: float
+    owner: str  # who set it: "human:ana", "incident:42", "scaler"
+    reason: str
+    at: float
+    expires: float | None = None
+
+
+class VariantDials(Noun, frozen=True, kw_only=True):
+    replicas: int = 1
+    weight: float = 1.0
+    mirror: float = 0.0
+    epoch: int = 0
+
+
+class Dials(Noun, frozen=True, kw_only=True):
+    """The dials half in force: what ``effective_dials`` makes of the log at one moment."""
+
+    variants: dict[str, VariantDials] = {}
+    evict: tuple[str, ...] = ()
+
+
+class Service(Noun, frozen=True, kw_only=True):
+    """The whole wish: revision ``revision`` of the spec, and the dials in force."""
+
+    spec: Spec
+    dials: Dials
+    revision: int
+
+    @property
+    def key(self) -> Key:
+        return self.spec.key
+
+
+def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
+    """The dials in force at ``now``: per path the last unexpired entry, bounded by ``spec.scale``; epoch only rises."""
+    last: dict[str, Dial] = {}
+    epoch: dict[str, int] = {}
+    for entry in log:
+        if entry.path.endswith(".epoch"):
+            epoch[entry.path] = max(epoch.get(entry.path, 0), int(entry.value))
+        elif entry.expires is None or entry.expires > now:
+            last[entry.path] = entry
+    variants = {}
+    for variant in spec.variants:
+        wanted = last.get(f"{variant.name}.replicas")
+        weight = last.get(f"{variant.name}.weight")
+        mirror = last.get(f"{variant.name}.mirror")
+        count = int(wanted.value) if wanted else spec.scale.replicas
+        variants[variant.name] = VariantDials(
+            replicas=min(max(count, spec.scale.min), spec.scale.max),
+            weight=weight.value if weight else 1.0,
+            mirror=mirror.value if mirror else 0.0,
+            epoch=epoch.get(f"{variant.name}.epoch", 0),
+        )
+    evict = tuple(sorted(p.removeprefix("evict.") for p, d in last.items() if p.startswith("evict.") and d.value))
+    return Dials(variants=variants, evict=evict)
+
+
+class Revision(Noun, frozen=True, kw_only=True):
+    """One spec change in the linear history of a service. ``spec`` None: the service was deleted here."""
+
+    service: Key
+    number: int
+    by: str
+    why: str
+    at: float
+    spec: Spec | None
+    verified: float | None = None  # when it was found good; None: not (yet)
+
+
+# --- the one door --------------------------------------------------------------------------------------------------
+
+
+class SpecChange(Noun, frozen=True, kw_only=True, tag="spec"):
+    """Replace the spec. ``base``: the revision it was made from (0: the service must not exist)."""
+
+    spec: Spec
+    base: int
+
+
+class DialChange(Noun, frozen=True, kw_only=True, tag="dial"):
+    """Set dials of one service, all or none. ``ttl`` seconds until they expire; None: they stay."""
+
+    service: Key
+    set: dict[str, float]
+    ttl: float | None = None
+
+
+class DeleteChange(Noun, frozen=True, kw_only=True, tag="delete"):
+    service: Key
+    base: int
+
+
+Change = SpecChange | DialChange | DeleteChange
+
+
+class Proposal(Noun, frozen=True, kw_only=True):
+    """A wish for a change, with who and why. ``hash`` covers the change alone: approval binds to it."""
+
+    id: str
+    change: Change
+    by: str
+    why: str
+    at: float
+    expires: float
+    status: Literal["pending", "admitted", "denied", "expired"] = "pending"
+    reasons: tuple[str, ...] = ()
+    approved_by: str | None = None
+    dry_run: bool = False
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(canonical(self.change)).hexdigest()
+
+    @property
+    def service(self) -> Key:
+        return self.change.spec.key if isinstance(self.change, SpecChange) else self.change.service
+
+
+class Token(Noun, frozen=True, kw_only=True):
+    """Who a caller is and what they may do. The secret itself is never kept, only its sha256."""
+
+    name: str
+    role: Role
+    workspaces: tuple[str, ...] = ("*",)
+    secret_sha256: str
+    created: float
+    expires: float | None = None
+    revoked: bool = False
+
+
+# --- the world -----------------------------------------------------------------------------------------------------
+
+
+class Replica(Noun, frozen=True, kw_only=True):
+    """One process of one variant, as observed; never stored. ``reason`` is a slug, ``detail`` a sentence."""
+
+    id: str
+    service: Key
+    variant: str
+    digest: str
+    epoch: int = 0
+    state: State
+    reason: str = ""
+    detail: str = ""
+    since: float
+    started: float = 0.0
+    address: str = ""  # "unix:/path" or "host:port"
+    pid: int | None = None
+    attempt: int = 0  # consecutive crashes before this start
+
+    @property
+    def gone(self) -> bool:
+        """True when nothing runs any more: serve replaces it. A hung replica is present, and ops' business."""
+        return self.state == "failed" and self.reason != "hung"
+
+
+class Start(Noun, frozen=True, kw_only=True, tag="start"):
+    service: Key
+    variant: str
+    digest: str
+    epoch: int
+    attempt: int = 0
+
+
+class Retire(Noun, frozen=True, kw_only=True, tag="retire"):
+    """Take out of rotation, let it finish its requests, stop it."""
+
+    replica: str
+    reason: str
+
+
+class Forget(Noun, frozen=True, kw_only=True, tag="forget"):
+    """Drop the record of a replica that is gone."""
+
+    replica: str
+
+
+Step = Start | Retire | Forget
+
+
+class Launch(Noun, frozen=True, kw_only=True):
+    """What a replica process is told: ``launch.json`` in its run directory, read by ``python -m leptonai.runtime``."""
+
+    replica: str
+    service: Key
+    variant: Variant
+    revision: int
+    artifact: str  # a read-only folder with the model's files
+    socket: str  # the Unix socket to listen on
+    run_dir: str  # the replica's own folder: prediction log, failure.json
+    timeout: float = 30.0
+    drain: float = 30.0
+    prediction_log_bytes: int = 8_000_000
+
+
+class LogLine(Noun, frozen=True, kw_only=True):
+    at: float
+    replica: str
+    text: str
+
+
+class Fault(Noun, frozen=True, kw_only=True):
+    """A real fault for drills; ``amount``: leak bytes/s, hog cores, delay seconds, error share."""
+
+    kind: Literal["kill", "stop", "leak", "hog", "delay", "error", "disk_full"]
+    replica: str
+    amount: float = 0.0
+    heal_after: float = 60.0
+
+
+# --- what is seen, and what is made of it --------------------------------------------------------------------------
+
+
+class Signal(Noun, frozen=True, kw_only=True):
+    """One sample. The name ends in its unit: ``_seconds``, ``_bytes``, ``_ratio``, ``_per_second``, ``_count``."""
+
+    name: str
+    labels: dict[str, str]
+    at: float
+    value: float
+
+
+class Series(Noun, frozen=True, kw_only=True):
+    """A stretch of one signal over ``[start, end)``, times ascending; nan where nothing was seen."""
+
+    name: str
+    labels: dict[str, str]
+    at: list[float]
+    value: list[float]
+
+
+class Anomaly(Noun, frozen=True, kw_only=True):
+    signal: str
+    labels: dict[str, str]
+    began: float
+    last: float
+    score: float  # -log10 tail probability
+    detail: str = ""
+
+
+class Evidence(Noun, frozen=True, kw_only=True):
+    """One recorded fact an incident may cite. ``text`` says it with its numbers."""
+
+    id: str
+    kind: str
+    at: float
+    text: str
+    data: dict[str, Any] = {}
+
+
+class Cause(Noun, frozen=True, kw_only=True):
+    name: str  # a state change, never a symptom; "unknown" is an answer
+    subject: str
+    confidence: float
+    evidence: tuple[str, ...] = ()
+
+
+class Action(Noun, frozen=True, kw_only=True):
+    remedy: str  # "rollback", "evict", "restart", or "none: reconciled"
+    proposal: str | None
+    at: float
+    verdict: Verdict | None = None  # None: still being verified
+    detail: str = ""
+    judged: float | None = None
+
+
+class Incident(Noun, frozen=True, kw_only=True):
+    """``subject``: ``workspace/kind/name``, kind ``service`` or ``external``."""
+
+    id: int
+    subject: str
+    severity: Severity
+    title: str
+    began: float  # onset as estimated
+    opened: float
+    diagnosed: float | None = None
+    mitigated: float | None = None
+    closed: float | None = None
+    escalated: float | None = None
+    anomalies: tuple[Anomaly, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    actions: tuple[Action, ...] = ()
+    summary: str = ""
+
+
+class Feedback(Noun, frozen=True, kw_only=True):
+    """What a user or operator said of a prediction (``about``: a request id) or of ``incident:N``."""
+
+    about: str
+    by: str
+    at: float
+    service: Key = ""
+    label: Any = None
+    rating: float | None = None
+    verdict: str | None = None
+    note: str = ""
+
+
+class Event(Noun, frozen=True, kw_only=True):
+    """One line of the audit log: a decision with all its terms, chained by hash to the line before."""
+
+    seq: int
+    at: float
+    actor: str
+    kind: str  # "proposal.admitted", "plan.start", "replica.failed", "gateway.pushed", ...
+    subject: str
+    detail: dict[str, Any]
+    hash: str
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON spelling of a value, for hashing: sorted keys, no blanks. Equal values give equal bytes."""
+    return msgspec.json.encode(value, order="deterministic")

@@ -1,0 +1,13 @@
+#!/bin/sh
+# What the tests need beyond Python packages: a browser for the console, wrk and curl as real HTTP clients.
+set -eu
+missing=""
+command -v chromium >/dev/null || missing="$missing chromium"
+command -v curl >/dev/null || missing="$missing curl"
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "tests/setup.sh: please install:$missing (tests that need them are skipped, loudly)" >&2
+    exit 0
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
