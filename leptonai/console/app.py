@@ -1,0 +1,127 @@
+"""The console's routes. Every fact on a page is read through the REST API of the same application, as the visitor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from leptonai import __version__
+from leptonai.console import page
+from leptonai.errors import LeptonError, from_body
+
+HEADERS = {
+    # Own scripts and styles only: text from logs or feedback can never become code.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Reader:
+    """Reads the API in process, with the visitor's own cookie: a page can show only what its visitor may read."""
+
+    def __init__(self, app: Starlette, request: Request) -> None:
+        transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 0))
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            base_url=str(request.base_url).rstrip("/") + "/api/v1",
+            headers={k: v for k in ("cookie", "authorization", "host") if (v := request.headers.get(k))},
+        )
+
+    async def __aenter__(self) -> Reader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The decoded answer; raises the LeptonError that the API answered."""
+        answer = await self._http.get(path, params=params)
+        body = msgspec.json.decode(answer.content) if answer.content else {}
+        if answer.status_code != 200:
+            raise from_body(answer.status_code, body if isinstance(body, dict) else {"error": str(body)})
+        return body.get("items", body) if isinstance(body, dict) and "items" in body else body
+
+
+def templates() -> Environment:
+    env = Environment(
+        loader=PackageLoader("leptonai.console"), autoescape=select_autoescape(), undefined=StrictUndefined
+    )
+    env.filters.update(ago=page.ago, clock=page.clock, seconds=page.seconds, number=page.number)
+    env.globals["version"] = __version__
+    return env
+
+
+def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
+    """Add the console's pages to ``app``, which already serves the API. ``/`` is the live page."""
+    env = templates()
+
+    def render(name: str, status: int = 200, **values: Any) -> Response:
+        html = env.get_template(name).render(now=clock(), **values)
+        return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+    def refused(error: LeptonError) -> Response:
+        name = "login.html" if error.status in (401, 403) else "error.html"
+        return render(name, status=error.status, error=error)
+
+    async def overview(reader: Reader) -> dict[str, Any]:
+        services = await reader.get("/services")
+        incidents = await reader.get("/incidents")
+        return page.overview(services, incidents, await reader.get("/platform"), clock())
+
+    async def home(request: Request) -> Response:
+        async with Reader(app, request) as reader:
+            try:
+                return render("home.html", **await overview(reader))
+            except LeptonError as error:
+                return refused(error)
+
+    async def live(request: Request) -> Response:
+        async with Reader(app, request) as reader:
+            try:
+                return render("live.html", **await overview(reader))
+            except LeptonError as error:
+                return refused(error)
+
+    async def service(request: Request) -> Response:
+        name, params = request.path_params["name"], dict(request.query_params)
+        async with Reader(app, request) as reader:
+            try:
+                wish = await reader.get(f"/services/{name}", **params)
+                view = page.service(wish, clock())
+                revisions = await reader.get(f"/services/{name}/revisions", **params)
+                events = await reader.get(f"/services/{name}/events", limit=60, **params)
+                logs = await reader.get(f"/services/{name}/logs", limit=60, **params)
+                return render("service.html", service=view, revisions=revisions[::-1], events=events, logs=logs)
+            except LeptonError as error:
+                return refused(error)
+
+    async def incident(request: Request) -> Response:
+        async with Reader(app, request) as reader:
+            try:
+                found = await reader.get(f"/incidents/{request.path_params['id']}")
+                return render("incident.html", incident=page.incident(found, clock()))
+            except LeptonError as error:
+                return refused(error)
+
+    static = StaticFiles(directory=Path(__file__).parent / "static")
+    app.router.routes += [
+        Route("/", home),
+        Route("/console/live", live),
+        Route("/console/services/{name}", service),
+        Route("/console/incidents/{id:int}", incident),
+        Mount("/console/static", static),
+    ]

@@ -1,0 +1,102 @@
+"""What the pages show, as pure functions of the API's answers and the time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from leptonai.types import parse_key
+
+CHARTS = (
+    ("request_rate_per_second", "requests / s", ""),
+    ("latency_p99_seconds", "p99 latency", "s"),
+    ("error_ratio", "errors", "%"),
+)
+
+
+def ago(then: float | None, now: float) -> str:
+    """A time gone by in its two largest units: ``42 s``, ``3 min``, ``5 h``, ``2 d``; a dash for None."""
+    if then is None:
+        return "–"
+    gone = max(0.0, now - then)
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if gone >= 2 * size:
+            return f"{gone / size:.0f} {unit}"
+    return f"{gone:.0f} s"
+
+
+def clock(at: float | None) -> str:
+    return "–" if at is None else time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def seconds(value: float | None) -> str:
+    """A duration to read: ``85 ms``, ``2.4 s``; a dash for None or nan."""
+    if value is None or value != value:
+        return "–"
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def number(value: float | None) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def service(answer: dict[str, Any], now: float) -> dict[str, Any]:
+    """One service as a row: wish, replicas by state, whether it is as wished."""
+    wish = answer.get("service", answer)
+    spec = wish["spec"]
+    workspace, name = spec["workspace"], spec["name"]
+    dials = wish["dials"]["variants"]
+    wanted = sum(d["replicas"] for d in dials.values())
+    replicas = sorted(answer.get("replicas", ()), key=lambda r: (r["variant"], r["started"]))
+    ready = sum(r["state"] == "ready" for r in replicas)
+    return {
+        "key": name if workspace == "default" else f"{workspace}/{name}",
+        "name": name,
+        "workspace": workspace,
+        "revision": wish["revision"],
+        "verified": answer.get("verified"),
+        "digests": {v["name"]: v.get("digest", "") for v in spec["variants"]},
+        "variants": [{**v, **dials.get(v["name"], {})} for v in spec["variants"]],
+        "slo": spec["slo"],
+        "wanted": wanted,
+        "ready": ready,
+        "mood": "good" if ready >= wanted else "bad" if ready == 0 else "warn",
+        "replicas": [{**r, "age": ago(r["since"], now)} for r in replicas],
+        "url": answer.get("url", ""),
+        "status": answer.get("status", ""),
+        "charts": CHARTS,
+    }
+
+
+def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
+    """An incident with its spans: seconds to detect (from onset), to diagnose, to recover (from opening)."""
+    end = found["closed"] or found["mitigated"]
+    evidence = {e["id"]: e for e in found["evidence"]}
+    causes = [{**c, "facts": [evidence[i] for i in c["evidence"] if i in evidence]} for c in found["causes"]]
+    return {
+        **found,
+        "causes": causes,
+        "service": parse_key(found["subject"].replace("/service/", "/"))[1],
+        "state": "closed" if found["closed"] else "escalated" if found["escalated"] else "open",
+        "detect": found["opened"] - found["began"],
+        "diagnose": None if found["diagnosed"] is None else found["diagnosed"] - found["opened"],
+        "recover": None if end is None else end - found["opened"],
+        "age": ago(found["opened"], now),
+    }
+
+
+def overview(
+    services: list[dict[str, Any]], incidents: list[dict[str, Any]], platform: dict[str, Any], now: float
+) -> dict[str, Any]:
+    """The live page: services in key order, incidents newest first (the last 30), and what runs beside them."""
+    rows = sorted((service(s, now) for s in services), key=lambda s: str(s["key"]))
+    found = sorted((incident(i, now) for i in incidents), key=lambda i: -i["opened"])
+    return {
+        "services": rows,
+        "incidents": found[:30],
+        "open_count": sum(i["state"] != "closed" for i in found),
+        "gateway": {"healthy": False, "url": "", **(platform.get("gateway") or {})},
+        "ops": {"alive": False, **(platform.get("ops") or {})},
+    }

@@ -1,0 +1,66 @@
+"""The pages' facts are pure functions of the API's answers."""
+
+import math
+
+import pytest
+
+from leptonai.console import page
+from leptonai.console.app import templates
+
+NOW = 1_000_000.0
+
+
+def replica(id: str, state: str, **more: object) -> dict[str, object]:
+    return {"id": id, "variant": "main", "state": state, "reason": "", "detail": "", "since": NOW - 5, "started": 1.0,
+            "pid": 7, "digest": "ab" * 8, **more}  # fmt: skip
+
+
+def wish(name: str = "digits", wanted: int = 2, *replicas: dict[str, object]) -> dict[str, object]:
+    spec = {"name": name, "workspace": "default", "slo": {}, "variants": [{"name": "main"}]}
+    dials = {"variants": {"main": {"replicas": wanted, "weight": 1.0, "mirror": 0.0, "epoch": 0}}, "evict": []}
+    return {"service": {"spec": spec, "dials": dials, "revision": 3}, "replicas": list(replicas)}
+
+
+def incident(**more: object) -> dict[str, object]:
+    return {"id": 1, "subject": "default/service/digits", "severity": "critical", "title": "digits is slow",
+            "began": NOW - 10, "opened": NOW - 8, "diagnosed": NOW - 7, "mitigated": None, "closed": None,
+            "escalated": None, "anomalies": [], "evidence": [], "causes": [], "actions": [], "summary": "",
+            **more}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("then", "text"),
+    [(None, "–"), (NOW, "0 s"), (NOW - 119, "119 s"), (NOW - 180, "3 min"), (NOW - 9e4, "25 h"), (NOW - 3e5, "3 d")],
+)
+def test_ago_says_a_time_in_its_largest_fitting_unit(then: float | None, text: str) -> None:
+    assert page.ago(then, NOW) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (math.nan, "–"), (0.0851, "85 ms"), (2.44, "2.4 s")])
+def test_seconds(value: float | None, text: str) -> None:
+    assert page.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("states", "mood", "ready"),
+    [(["ready", "ready"], "good", 2), (["ready", "starting"], "warn", 1), (["failed"], "bad", 0)],
+)
+def test_a_service_is_good_only_when_as_many_are_ready_as_wished(states: list[str], mood: str, ready: int) -> None:
+    row = page.service(wish("digits", 2, *(replica(str(n), s) for n, s in enumerate(states))), NOW)
+    assert (row["mood"], row["ready"], row["wanted"]) == (mood, ready, 2)
+
+
+def test_spans_of_an_incident_count_from_onset_and_from_opening() -> None:
+    seen = page.incident(incident(mitigated=NOW - 2), NOW)
+    assert (seen["detect"], seen["diagnose"], seen["recover"], seen["state"]) == (2, 1, 6, "open")
+
+
+def test_markup_in_evidence_and_logs_is_shown_not_run() -> None:
+    """Text from outside reaches a page escaped."""
+    attack = "<script>alert(1)</script>"
+    evidence = [{"id": "e1", "kind": "log", "at": NOW, "text": attack, "data": {}}]
+    causes = [{"name": "unknown", "subject": attack, "confidence": 0.5, "evidence": ["e1"]}]
+    view = page.overview([wish()], [incident(title=attack, evidence=evidence, causes=causes)], {}, NOW)
+    html = templates().get_template("home.html").render(now=NOW, **view)
+    assert attack not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
