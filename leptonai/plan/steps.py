@@ -1,0 +1,185 @@
+"""Wish and world in, safe steps out. Pure: the same arguments always give the same list.
+
+Words, per variant: *current* replicas run the wished digest and epoch and are not evicted; *old* are all others that
+are present; *gone* ones no longer run (``Replica.gone``). A current replica is *proven* when it is ready and either
+never crashed before or has been ready for ``stable_after``: only proven replicas may displace healthy old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from leptonai.settings import Local
+from leptonai.types import Forget, Replica, Retire, Service, Start, Step, Variant
+
+Room = Callable[[Variant], int | None] | Mapping[str, int | None]
+
+
+def delay(attempt: int, local: Local) -> float:
+    """Seconds to wait before replacing a replica that had crashed ``attempt`` times before: 0, 1, 2, 4 ... 64.
+
+    Exponential back-off as kubelet and systemd do it; the first crash is replaced at once because most are one-off.
+    """
+    if attempt <= 0:
+        return 0.0
+    return min(local.backoff_first * 2.0 ** min(attempt - 1, 60), local.backoff_max)
+
+
+def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, local: Local) -> list[Step]:
+    """The steps that are safe now towards the wish; [] when nothing is to be done at this moment.
+
+    True after the steps, per variant with n wanted:
+
+    - ready replicas in rotation number at least min(n, ready before), except where nothing can be started and an old
+      one holds the room (then exactly one old one goes first);
+    - no healthy old replica is retired for a revision that does not become and stay ready;
+    - at most n + ``rollout.surge`` are live, beside those already stopping;
+    - a gone replica is replaced ``delay(attempt)`` after it went, its Start carrying ``attempt + 1``.
+
+    Hung replicas that are current and not evicted are left alone: present but sick is not for serve to repair.
+    ``room`` may be a function or a dict by variant name; None is no known limit. Starts come before Forgets, Forgets
+    before Retires. Replicas of other services are ignored.
+    """
+    mine = [r for r in replicas if r.service == service.key]
+    settling = any(r.state == "stopping" for r in mine)
+    steps = _Steps()
+    blocked = False
+    satisfied = True
+    for variant in service.spec.variants:
+        mine_here = [r for r in mine if r.variant == variant.name]
+        left = room.get(variant.name) if isinstance(room, Mapping) else room(variant)
+        if left is not None:  # what this plan already starts may need the same room
+            left = max(0, left - len(steps.starts))
+        outcome = _variant(service, variant, mine_here, left, now, local, steps, may_yield=not settling)
+        blocked |= outcome.blocked
+        satisfied &= outcome.satisfied
+    known = {v.name for v in service.spec.variants}
+    _unknown([r for r in mine if r.variant not in known], satisfied, blocked and not settling, steps)
+    return [*steps.starts, *steps.forgets, *steps.retires]
+
+
+@dataclass
+class _Steps:
+    starts: list[Start] = field(default_factory=list)
+    forgets: list[Forget] = field(default_factory=list)
+    retires: list[Retire] = field(default_factory=list)
+
+    def retire(self, replica: Replica, reason: str) -> None:
+        self.retires.append(Retire(replica=replica.id, reason=reason))
+
+    def forget(self, replica: Replica) -> None:
+        self.forgets.append(Forget(replica=replica.id))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    satisfied: bool  # as many proven ready as wished
+    blocked: bool  # something should start and cannot, and no old replica of the variant itself gave way
+
+
+def _variant(
+    service: Service,
+    variant: Variant,
+    replicas: list[Replica],
+    room: int | None,
+    now: float,
+    local: Local,
+    steps: _Steps,
+    may_yield: bool,
+) -> _Outcome:
+    dials, rollout, digest = service.dials.variants.get(variant.name), service.spec.rollout, variant.digest
+    wanted = max(0, dials.replicas if dials else service.spec.scale.replicas)
+    epoch = dials.epoch if dials else 0
+    evicted = set(service.dials.evict)
+
+    def proven(r: Replica) -> bool:
+        return r.state == "ready" and (r.attempt == 0 or now - r.since >= local.stable_after)
+
+    def wished(r: Replica) -> bool:
+        return r.digest == digest and r.epoch == epoch
+
+    gone = sorted((r for r in replicas if r.gone), key=lambda r: (r.since + delay(r.attempt, local), r.id))
+    present = [r for r in replicas if not r.gone and r.state != "stopping"]
+    current = [r for r in present if wished(r) and r.id not in evicted]
+    old = [r for r in present if not (wished(r) and r.id not in evicted)]
+
+    # Scale down: what does not serve goes first, then the youngest.
+    current.sort(key=lambda r: (r.state != "ready", r.started or r.since, r.id), reverse=True)
+    for replica in current[: max(0, len(current) - wanted)]:
+        steps.retire(replica, "scaled down")
+    current = current[max(0, len(current) - wanted) :]
+
+    # A load that outlasts its time is tried again; its patience grows like the back-off, so no delay is added.
+    late = [
+        r for r in current if r.state == "starting" and now - r.since > rollout.start_timeout + delay(r.attempt, local)
+    ]
+    for replica in late:
+        steps.retire(replica, "start_timeout")
+    current = [r for r in current if r not in late]
+
+    # Old ones: those that do not serve at once, those that do as far as enough proven ones serve without them.
+    ready_old = sorted(
+        (r for r in old if r.state == "ready"), key=lambda r: (r.id not in evicted, -(r.started or r.since), r.id)
+    )
+    for replica in old:
+        if replica.state != "ready":
+            steps.retire(replica, _why(replica, evicted, wished(replica)))
+    surplus = min(len(ready_old), max(0, sum(map(proven, current)) + len(ready_old) - wanted))
+    for replica in ready_old[:surplus]:
+        steps.retire(replica, _why(replica, evicted, wished(replica)))
+    ready_old = ready_old[surplus:]
+
+    # Fill up: gone ones when their back-off is over (each holds its place until then), then fresh ones.
+    missing = wanted - len(current)
+    successors: list[tuple[Replica, float]] = [(r, now) for r in late]
+    successors += [(r, r.since + delay(r.attempt, local)) for r in gone if wished(r)]
+    for replica in gone:
+        if not wished(replica) or replica not in [r for r, _ in successors[:missing]]:
+            steps.forget(replica)
+    successors = successors[:missing]
+    waiting = sum(due > now for _, due in successors)
+    due = [r for r, at in successors if at <= now]
+    budget = wanted + rollout.surge - len(current) - len(ready_old) - waiting
+    if room is not None:
+        budget = min(budget, room)
+    startable = missing - waiting
+    count = max(0, min(startable, budget))
+    for replica in due[:count]:
+        steps.starts.append(_start(service, variant, epoch, replica.attempt + 1))
+        if replica.gone:
+            steps.forget(replica)
+    for _ in range(count - len(due[:count])):
+        steps.starts.append(_start(service, variant, epoch, 0))
+
+    # No room and nothing under way: one old replica makes place, so that a full machine can still change.
+    stuck = startable > 0 and count == 0 and not steps.retires and not successors and all(map(proven, current))
+    if stuck and may_yield and ready_old:
+        steps.retire(ready_old[0], "making room")
+        stuck = False
+    return _Outcome(satisfied=sum(map(proven, current)) >= wanted, blocked=stuck)
+
+
+def _start(service: Service, variant: Variant, epoch: int, attempt: int) -> Start:
+    return Start(service=service.key, variant=variant.name, digest=variant.digest, epoch=epoch, attempt=attempt)
+
+
+def _why(replica: Replica, evicted: set[str], wished: bool) -> str:
+    if replica.id in evicted:
+        return "evicted"
+    return "replaced" if not wished else "scaled down"
+
+
+def _unknown(replicas: list[Replica], satisfied: bool, blocked: bool, steps: _Steps) -> None:
+    """Replicas of variants the spec no longer has: they serve until every variant that it has does."""
+    for replica in replicas:
+        if replica.gone:
+            steps.forget(replica)
+        elif replica.state == "failed" or replica.state == "starting":
+            steps.retire(replica, "variant removed")
+    ready = sorted((r for r in replicas if r.state == "ready"), key=lambda r: r.id)
+    if satisfied:
+        for replica in ready:
+            steps.retire(replica, "variant removed")
+    elif blocked and ready and not steps.retires:
+        steps.retire(ready[0], "making room")
