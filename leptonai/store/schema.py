@@ -1,0 +1,64 @@
+"""The tables. Rows are only ever added; triggers refuse the rest, except for the deletions stated here.
+
+- ``dials`` is compacted: an entry may go once a later entry of its path exists (an epoch once one as high exists), and
+  an evict dies with its replica. Who turned which dial and why stays in the audit log.
+- ``events`` may lose its oldest line, and only that one, so that the log can be bounded.
+"""
+
+from __future__ import annotations
+
+APPLICATION = 0x6C657074  # "lept": SQLite's mark of whose file this is
+
+_FIRST = """
+CREATE TABLE revisions (
+  service TEXT NOT NULL, number INTEGER NOT NULL, live INTEGER NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (service, number));
+CREATE TABLE verifications (
+  service TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (service, number));
+CREATE TABLE dials (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, revision INTEGER NOT NULL,
+  path TEXT NOT NULL, value REAL NOT NULL, body TEXT NOT NULL);
+CREATE INDEX dials_path ON dials (service, path, seq);
+CREATE TABLE proposals (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, service TEXT NOT NULL, status TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX proposals_id ON proposals (id, seq);
+CREATE INDEX proposals_status ON proposals (status, seq);
+CREATE INDEX proposals_service ON proposals (service, seq);
+CREATE TABLE incidents (
+  seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, subject TEXT NOT NULL, open INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX incidents_id ON incidents (id, seq);
+CREATE INDEX incidents_open ON incidents (open, id);
+CREATE INDEX incidents_subject ON incidents (subject, id);
+CREATE TABLE feedback (seq INTEGER PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, subject TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+  previous TEXT NOT NULL, hash TEXT NOT NULL);
+CREATE INDEX events_subject ON events (subject, seq);
+CREATE INDEX events_kind ON events (kind, seq);
+CREATE TABLE tokens (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX tokens_name ON tokens (name, seq);
+
+CREATE TRIGGER dials_delete BEFORE DELETE ON dials
+WHEN OLD.path NOT LIKE 'evict.%'
+  AND NOT EXISTS (SELECT 1 FROM dials d WHERE d.service = OLD.service AND d.path = OLD.path AND d.seq > OLD.seq)
+  AND NOT EXISTS (SELECT 1 FROM dials d WHERE d.service = OLD.service AND d.path = OLD.path AND d.seq <> OLD.seq
+                  AND OLD.path LIKE '%.epoch' AND d.value >= OLD.value)
+BEGIN SELECT RAISE(ABORT, 'dials is append-only: this entry is still in force'); END;
+CREATE TRIGGER events_delete BEFORE DELETE ON events
+WHEN OLD.seq > (SELECT min(seq) FROM events)
+BEGIN SELECT RAISE(ABORT, 'events is append-only: only its oldest line may go'); END;
+"""
+
+_ALL = ("revisions", "verifications", "dials", "proposals", "incidents", "feedback", "events", "tokens")
+_NO_UPDATE = "".join(
+    f"CREATE TRIGGER {t}_update BEFORE UPDATE ON {t} BEGIN SELECT RAISE(ABORT, '{t} is append-only'); END;\n"
+    for t in _ALL
+)
+_NO_DELETE = "".join(
+    f"CREATE TRIGGER {t}_delete BEFORE DELETE ON {t} BEGIN SELECT RAISE(ABORT, '{t} is append-only'); END;\n"
+    for t in _ALL
+    if t not in ("dials", "events")
+)
+
+# MIGRATIONS[n] brings a store from schema n to n + 1; a released one is never edited.
+MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE,)
