@@ -1,1 +1,6 @@
-"""Inside a replica: one process, one model version. Knows types, errors and two seams of protocols only."""
+"""Inside a replica: one process, one model version. Knows types, errors and two seams of protocols only.
+
+http (bytes) -> app (routes) -> model (JSON to arguments) -> compute thread (batching, predict, JSON) -> app -> http
+                     |                                              |                                     |
+                readiness <----------- heartbeat (health) ----------+                 metrics, prediction log
+"""

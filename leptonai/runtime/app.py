@@ -1,0 +1,370 @@
+"""What a replica answers: routes, probes and faults on the I/O loop, inference through the compute thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
+from leptonai.runtime import golden, loaders
+from leptonai.runtime.batching import Eager, Job
+from leptonai.runtime.compute import Compute, Done, Loaded
+from leptonai.runtime.faults import Faults, decode_fault
+from leptonai.runtime.health import Phase, Readiness, body, readiness
+from leptonai.runtime.http import Connection, Request
+from leptonai.runtime.infer import decode_infer
+from leptonai.runtime.metrics import Metrics
+from leptonai.runtime.model import Model, TensorModel
+from leptonai.runtime.predictions import Prediction, PredictionLog
+from leptonai.types import Launch, parse_key
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 64 << 20  # bytes of one request; the environment variable LEPTONAI_MAX_BODY overrides it
+IDLE_BEFORE_EXIT = 0.5  # seconds without a request until a replica told to stop does stop
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+KINDS = {429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
+
+
+class Route(NamedTuple):
+    methods: tuple[bytes, ...]
+    handle: Callable[[Request], None]
+
+
+class App:
+    """The handler of all connections. Everything here runs on the I/O loop."""
+
+    def __init__(self, launch: Launch, loop: asyncio.AbstractEventLoop) -> None:
+        self._launch = launch
+        self._loop = loop
+        self.name = parse_key(launch.service)[1]
+        self.version = str(launch.revision)
+        self.max_body = int(os.environ.get("LEPTONAI_MAX_BODY", MAX_BODY))
+        self.closing = False
+        self.connections: set[Connection] = set()
+        self.clock = time.monotonic
+        self.metrics = Metrics()
+        self.predictions = PredictionLog(
+            Path(launch.run_dir) / "predictions", launch.variant.digest, launch.prediction_log_bytes
+        )
+        self.faults = Faults()
+        self.compute = Compute(
+            self._load,
+            lambda loaded: self._soon(self._on_loaded, loaded),
+            lambda error: self._soon(self._on_failed, error),
+            lambda done: self._soon(self._deliver, done),
+            Eager(launch.variant.batching),
+            self.faults,
+            launch.timeout,
+            self.name,
+            self.version,
+        )
+        self.done: asyncio.Future[LeptonError | None] = loop.create_future()
+        self._model: Model | None = None
+        self._phase: Phase = "starting"
+        self._failure: LeptonError | None = None
+        self._seen: Readiness | None = None
+        self._since = time.time()
+        self._in_flight = 0
+        self._submitted = 0  # samples handed to the compute thread since the start
+        self._outgoing: list[Job] = []
+        self._active = 0.0  # when an inference was last received or answered
+        self._id_prefix = os.urandom(6).hex().encode()
+        self._id_number = 0
+        self._routes = self._make_routes()
+
+    def _soon(self, call: Callable[[Any], None], value: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, value)
+        except RuntimeError:  # the loop has closed: nobody is left to be told
+            pass
+
+    # --- loading, in the compute thread -----------------------------------------------------------------------------
+
+    def _load(self) -> Loaded:
+        variant = self._launch.variant
+        predictor, file = loaders.load(self._launch.artifact, variant)
+        from leptonai.runtime.loaders.python import PythonPredictor
+
+        model: Model
+        if isinstance(predictor, PythonPredictor):
+            from leptonai.runtime.objects import ObjectModel
+
+            model = ObjectModel(predictor)
+        else:
+            model = TensorModel(predictor)
+        examples = golden.read(self._launch.artifact, file)
+        golden.check(model, examples)
+        is_code = file.endswith(".py")
+        idempotent = variant.idempotent if variant.idempotent is not None else not is_code
+        canned = None
+        if examples:
+            job = model.example_job(examples[0].inputs)
+
+            def canned() -> None:
+                model.run([job])
+
+        return Loaded(model, canned, idempotent)
+
+    def _on_loaded(self, loaded: Loaded) -> None:
+        self._model = loaded.model
+        if self._phase == "starting":
+            self._phase = "serving"
+        log.info("ready: %s as %s", loaded.model.platform, self.name)
+
+    def _on_failed(self, error: LeptonError) -> None:
+        self._phase, self._failure = "failed", error
+        log.error("%s (%s)", error.message, error.hint)
+        if not self.done.done():
+            self.done.set_result(error)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def make_id(self) -> bytes:
+        self._id_number += 1
+        return b"%b-%x" % (self._id_prefix, self._id_number)
+
+    def refused(self, code: int) -> None:
+        self.metrics.requests.add(str(code))
+        self.metrics.errors.add("bad_request")
+
+    def handle(self, request: Request) -> None:
+        request.arrived = self.clock()
+        route = self._routes.get(request.target)
+        try:
+            if route is None:
+                route = self._find(request.target)
+            if request.method not in route.methods:
+                allowed = b", ".join(route.methods)
+                error = SpecError(
+                    f"{request.method.decode()} is not allowed here", hint=f"use {allowed.decode()}", status=405
+                )
+                request.answer(405, orjson.dumps(error.body()), b"allow: " + allowed + b"\r\n")
+                return
+            route.handle(request)
+        except LeptonError as e:
+            self._refuse(request, e)
+        except Exception as e:
+            log.exception("a request fails inside the replica")
+            self._refuse(request, LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log"))
+
+    def _refuse(self, request: Request, error: LeptonError) -> None:
+        self.metrics.requests.add(str(error.status))
+        self.metrics.errors.add(KINDS.get(error.status, "bad_request"))
+        request.fail(error)
+
+    def _make_routes(self) -> dict[bytes, Route]:
+        get = (b"GET", b"HEAD")
+        post = (b"POST",)
+        routes = {
+            "/-/ready": Route(get, self._ready),
+            "/-/fault": Route(post, self._fault),
+            "/metrics": Route(get, self._metrics),
+            "/predict": Route(post, self._predict),
+            "/v2": Route(get, self._server),
+            "/v2/": Route(get, self._server),
+            "/v2/health/live": Route(get, lambda r: r.answer(200, b'{"live":true}')),
+            "/v2/health/ready": Route(get, self._server_ready),
+        }
+        for path in (f"/v2/models/{self.name}", f"/v2/models/{self.name}/versions/{self.version}"):
+            routes[path] = Route(get, self._metadata)
+            routes[f"{path}/ready"] = Route(get, self._model_ready)
+            routes[f"{path}/infer"] = Route(post, self._infer)
+        return {path.encode(): route for path, route in routes.items()}
+
+    def _find(self, target: bytes) -> Route:
+        """The route of a target that has a query or percent-encoding. NotFound says what is there."""
+        path = unquote_to_bytes(target.partition(b"?")[0])
+        route = self._routes.get(path)
+        if route is not None:
+            return route
+        parts = path.decode("utf-8", "replace").split("/")
+        if parts[1:3] == ["v2", "models"] and len(parts) > 3:
+            if parts[3] != self.name:
+                raise NotFound(f"unknown model {parts[3][:80]!r}", hint=f"this replica serves {self.name!r}")
+            if parts[4:5] == ["versions"] and parts[5:6] != [self.version]:
+                raise NotFound(
+                    f"model {self.name!r} has no version {'/'.join(parts[5:6])[:80]!r}",
+                    hint=f"this replica serves version {self.version!r}",
+                )
+        raise NotFound(f"there is nothing at {path.decode('utf-8', 'replace')[:200]!r}", hint="try /predict or /v2")
+
+    def _predict(self, request: Request) -> None:
+        self._submit(request, self._ready_model().job(request.body))
+
+    def _infer(self, request: Request) -> None:
+        model = self._ready_model()
+        self._submit(request, model.infer_job(decode_infer(request.body)))
+
+    def _ready_model(self) -> Model:
+        if self._model is None:
+            raise LeptonError(
+                "the model is being loaded",
+                hint="try again soon",
+                code="starting",
+                status=503,
+                retry=True,
+                retry_after=1,
+            )
+        return self._model
+
+    def _submit(self, request: Request, job: Job) -> None:
+        if self.faults.fails():
+            raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
+        limit = self._launch.variant.batching.max_queue
+        waiting = self._submitted - self.compute.taken
+        if waiting and waiting + job.samples > limit:
+            raise CapacityError(
+                f"{waiting} samples wait, the limit is {limit}",
+                hint="send slower, or add replicas",
+                code="shed",
+                status=429,
+                retry_after=1,
+            )
+        job.request = request
+        job.arrived = request.arrived
+        self._submitted += job.samples
+        self._in_flight += 1
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(job)
+
+    def _flush(self) -> None:
+        """Hand everything that arrived in this turn of the loop to the compute thread at once."""
+        jobs, self._outgoing = self._outgoing, []
+        self.compute.submit(jobs)
+
+    def _deliver(self, done: Done) -> None:
+        """Answer a whole batch."""
+        metrics = self.metrics
+        now, at = self.clock(), time.time()
+        lines: list[Prediction] = []
+        whole: list[float] = []
+        queued: list[float] = []
+        good = 0
+        for job, answer, error, not_finite, output in done.answers:
+            request = job.request
+            seconds = now - job.arrived
+            if error is None:
+                if not answer:
+                    metrics.errors.add("client_gone")
+                    continue
+                good += 1
+                request.answer(200, answer)
+                lines.append(Prediction(request.id, at, seconds, 200, output))
+                if not_finite:
+                    metrics.errors.add("nan_output", not_finite)
+            else:
+                self._refuse(request, error)
+                lines.append(Prediction(request.id, at, seconds, error.status, None))
+            whole.append(seconds)
+            queued.append(max(0.0, done.started - job.arrived - done.wait))
+        self._in_flight -= len(done.answers)
+        self._active = now
+        if good:
+            metrics.requests.add("200", good)
+        if whole:
+            metrics.request.observe_all(whole)
+            metrics.queue.observe_all(queued)
+        if done.samples:
+            metrics.wait.observe_all([done.wait] * len(whole))
+            metrics.compute.observe_all([done.seconds] * len(whole))
+            metrics.size.observe(done.samples)
+        self.predictions.add_all(lines)
+
+    # --- what probes ask --------------------------------------------------------------------------------------------
+
+    def verdict(self) -> Readiness:
+        compute = self.compute
+        failure = self._failure.message if self._failure else ""
+        verdict = readiness(self._phase, compute.running, compute.alive, compute.canned_error, self.clock(), failure)
+        if self._seen is None or verdict[:3] != self._seen[:3]:
+            self._seen, self._since = verdict, time.time()
+        return verdict
+
+    def _ready(self, request: Request) -> None:
+        verdict = self.verdict()
+        running = self.compute.running
+        age = self.clock() - running.since if running else 0.0
+        answer = body(verdict, self._since, self._in_flight, round(age, 6))
+        request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
+
+    def _server_ready(self, request: Request) -> None:
+        ready = self.verdict().ready
+        request.answer(200 if ready else 503, orjson.dumps({"ready": ready}))
+
+    def _model_ready(self, request: Request) -> None:
+        ready = self.verdict().ready
+        request.answer(200 if ready else 503, orjson.dumps({"name": self.name, "ready": ready}))
+
+    def _server(self, request: Request) -> None:
+        from leptonai import __version__
+
+        request.answer(200, orjson.dumps({"name": "leptonai", "version": __version__, "extensions": []}))
+
+    def _metadata(self, request: Request) -> None:
+        model = self._ready_model()
+        answer = {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": model.platform,
+            "inputs": model.inputs,
+            "outputs": model.outputs,
+        }
+        request.answer(200, orjson.dumps(answer))
+
+    def _metrics(self, request: Request) -> None:
+        now = self.clock()
+        gauges = {
+            "leptonai_in_flight": float(self._in_flight),
+            "leptonai_queued": float(self._submitted - self.compute.taken),
+            "leptonai_heartbeat_age_seconds": max(0.0, now - self.compute.beat),
+        }
+        request.answer(200, self.metrics.text(gauges, self.predictions.dropped), b"", TEXT)
+
+    def _fault(self, request: Request) -> None:
+        fault = decode_fault(request.body)
+        self.faults.inject(fault)
+        log.warning("fault %s %g for %g s", fault.kind, fault.amount, fault.heal_after)
+        request.answer(200, orjson.dumps({"kind": fault.kind, "heal_after": fault.heal_after}))
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to drain: everything that arrives is still answered; ``done`` is set once idle or after ``drain``."""
+        if self._phase == "stopping":
+            return
+        log.info("stopping: %d requests in flight", self._in_flight)
+        self._phase = "stopping"
+        self.closing = True
+        began = self.clock()
+        self._active = max(self._active, began)
+
+        def look() -> None:
+            now = self.clock()
+            idle = not self._in_flight and now - self._active >= IDLE_BEFORE_EXIT
+            if self.done.done():
+                return
+            if idle or now - began >= self._launch.drain:
+                if not idle:
+                    log.warning("drain of %g s is over, %d requests cut", self._launch.drain, self._in_flight)
+                self.done.set_result(None)
+            else:
+                self._loop.call_later(0.05, look)
+
+        look()
+
+    def tick(self) -> None:
+        """Once a second: refuse requests that arrive too slowly."""
+        now = self.clock()
+        for connection in list(self.connections):
+            connection.check(now)
+        self._loop.call_later(1.0, self.tick)

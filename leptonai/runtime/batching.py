@@ -1,0 +1,69 @@
+"""Which waiting jobs run together next. Pure: the clock is a parameter, the queue a deque."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+from leptonai.types import Batching
+
+
+class Job:
+    """One inference to run: its arguments, how many samples they hold, and what it can share a batch with."""
+
+    __slots__ = ("arrived", "asked", "deadline", "inputs", "key", "request", "samples")
+
+    def __init__(self, inputs: dict[str, Any], samples: int, key: Any, asked: Any = None, deadline: float = 0.0):
+        self.inputs = inputs
+        self.samples = samples
+        self.key = key  # jobs of equal keys may share a batch; None: this one runs alone
+        self.asked = asked  # the InferRequest it came from; None: /predict
+        self.deadline = deadline  # seconds after arrival; 0: the service's timeout
+        self.arrived = 0.0
+        self.request: Any = None
+
+
+class Batcher(Protocol):
+    """The seam of batching policies."""
+
+    def next_batch(self, queue: deque[Job], now: float) -> list[Job] | float:
+        """Take the next batch out of the non-empty ``queue``, or say for how many seconds to wait for more."""
+
+    def observe(self, samples: int, seconds: float) -> None:
+        """A batch of ``samples`` took ``seconds`` to compute."""
+
+
+class Eager:
+    """Size and wait: take what is queued, up to ``max_size`` samples, once the oldest has waited ``max_wait`` seconds.
+
+    Order is first in, first out by the head; jobs of the head's key join it, others keep their places. A job larger
+    than ``max_size`` runs as its own batch.
+    """
+
+    def __init__(self, limits: Batching) -> None:
+        self.limits = limits
+
+    def next_batch(self, queue: deque[Job], now: float) -> list[Job] | float:
+        head = queue[0]
+        if head.key is None:
+            return [queue.popleft()]
+        room = self.limits.max_size
+        batch: list[Job] = []
+        kept: list[Job] = []
+        while queue and room > 0:
+            job = queue.popleft()
+            if job.key == head.key and (job.samples <= room or not batch):
+                batch.append(job)
+                room -= job.samples
+            else:
+                kept.append(job)
+        waited = now - head.arrived
+        if room > 0 and waited < self.limits.max_wait:
+            # put everything back in order of arrival: the batch may still grow
+            queue.extendleft(reversed(sorted([*batch, *kept], key=lambda job: job.arrived)))
+            return self.limits.max_wait - waited
+        queue.extendleft(reversed(kept))
+        return batch
+
+    def observe(self, samples: int, seconds: float) -> None:
+        """Eager does not learn."""

@@ -1,0 +1,76 @@
+"""The messages of the Open Inference Protocol v2 (REST, JSON tensors), as they are on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from leptonai.errors import SpecError
+
+
+class InferInput(Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Raw = Raw(b"")
+    parameters: dict[str, Any] | None = None
+
+
+class InferOutput(Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(Struct):
+    inputs: list[InferInput]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[InferOutput] | None = None
+
+
+_REQUEST = msgspec.json.Decoder(InferRequest)
+
+
+def decode_infer(body: bytes) -> InferRequest:
+    """The request in ``body``. SpecError names the field; tensor data is checked later, against the model's inputs."""
+    try:
+        request = _REQUEST.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise SpecError(
+            f"not an inference request: {e}",
+            hint='send {"inputs": [{"name", "shape", "datatype", "data"}]} as in the Open Inference Protocol v2',
+        ) from e
+    seen: set[str] = set()
+    for tensor in request.inputs:
+        if tensor.name in seen:
+            raise SpecError(f"input {tensor.name!r} is given twice", hint="name each input once")
+        seen.add(tensor.name)
+        if any(d < 0 for d in tensor.shape):
+            raise SpecError(
+                f"input {tensor.name!r} has a negative dimension in shape {tensor.shape}",
+                hint="a request's shape is concrete; -1 is for metadata only",
+            )
+    return request
+
+
+def deadline_of(request: InferRequest) -> float:
+    """Seconds the caller allows, from ``parameters.timeout`` in microseconds (the schedule policy); 0: none given."""
+    if not request.parameters or "timeout" not in request.parameters:
+        return 0.0
+    value = request.parameters["timeout"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise SpecError(f"parameters.timeout is {value!r}", hint="give microseconds as a number; 0 means no limit")
+    return float(value) / 1e6
+
+
+def wanted_outputs(request: InferRequest, known: list[str]) -> list[str] | None:
+    """The outputs asked for, in their order; None: all. SpecError for an unknown one."""
+    if request.outputs is None:
+        return None
+    names = [o.name for o in request.outputs]
+    for name in names:
+        if name not in known:
+            raise SpecError(f"unknown output {name!r}", hint=f"the model's outputs: {', '.join(known)}")
+    return names

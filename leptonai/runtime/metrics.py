@@ -1,0 +1,129 @@
+"""The replica's own metrics in Prometheus text. Observing is a list append; sums are made when somebody looks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+SECONDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75,
+    1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+FOLD = 4096  # observations kept raw before they are summed: bounds memory when nobody scrapes
+
+
+class Histogram:
+    """A cumulative histogram over fixed upper bounds (inclusive, as Prometheus has them)."""
+
+    def __init__(self, name: str, help: str, bounds: Iterable[float]) -> None:
+        self.name = name
+        self.help = help
+        self._bounds = np.array(tuple(bounds), float)
+        self._labels = [f"{b:g}" for b in self._bounds] + ["+Inf"]
+        self._counts = np.zeros(len(self._bounds) + 1, np.int64)
+        self._sum = 0.0
+        self._raw: list[float] = []
+
+    def observe(self, value: float) -> None:
+        self._raw.append(value)
+        if len(self._raw) >= FOLD:
+            self._fold()
+
+    def observe_all(self, values: list[float]) -> None:
+        self._raw += values
+        if len(self._raw) >= FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        raw, self._raw = self._raw, []
+        values = np.array(raw, float)
+        self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
+        self._sum += float(values.sum())
+
+    def text(self) -> Iterable[str]:
+        if self._raw:
+            self._fold()
+        yield f"# HELP {self.name} {self.help}"
+        yield f"# TYPE {self.name} histogram"
+        total = 0
+        for label, count in zip(self._labels, self._counts, strict=True):
+            total += int(count)
+            yield f'{self.name}_bucket{{le="{label}"}} {total}'
+        yield f"{self.name}_sum {self._sum!r}"
+        yield f"{self.name}_count {total}"
+
+
+class Counter:
+    """A counter with one label."""
+
+    def __init__(self, name: str, help: str, label: str) -> None:
+        self.name = name
+        self.help = help
+        self._label = label
+        self.values: dict[str, int] = {}
+
+    def add(self, label: str, amount: int = 1) -> None:
+        self.values[label] = self.values.get(label, 0) + amount
+
+    def text(self) -> Iterable[str]:
+        yield f"# HELP {self.name} {self.help}"
+        yield f"# TYPE {self.name} counter"
+        for label, value in sorted(self.values.items()):
+            yield f'{self.name}{{{self._label}="{label}"}} {value}'
+
+
+class Metrics:
+    """Every number a replica keeps. Written by the I/O loop only."""
+
+    def __init__(self) -> None:
+        self.requests = Counter("leptonai_requests_total", "Inference requests answered, by HTTP status.", "code")
+        self.errors = Counter("leptonai_errors_total", "Errors by kind.", "kind")
+        self.request = Histogram("leptonai_request_seconds", "From the request read to its answer.", SECONDS)
+        self.queue = Histogram("leptonai_queue_seconds", "Waiting for the compute thread.", SECONDS)
+        self.wait = Histogram("leptonai_batch_wait_seconds", "Waiting for a batch to fill.", SECONDS)
+        self.compute = Histogram("leptonai_compute_seconds", "In the model, per request.", SECONDS)
+        self.size = Histogram("leptonai_batch_size", "Samples in a batch.", SIZES)
+        for code in ("200", "400", "429", "500", "504"):
+            self.requests.add(code, 0)
+        for kind in ("bad_request", "model_failed", "shed", "timeout", "client_gone", "nan_output"):
+            self.errors.add(kind, 0)
+
+    def text(self, gauges: dict[str, float], log_dropped: int) -> bytes:
+        """The whole exposition, version 0.0.4."""
+        lines: list[str] = []
+        for metric in (self.requests, self.errors, self.request, self.queue, self.wait, self.compute, self.size):
+            lines += metric.text()
+        lines += (
+            "# HELP leptonai_prediction_log_dropped_total Prediction log lines that could not be written.",
+            "# TYPE leptonai_prediction_log_dropped_total counter",
+            f"leptonai_prediction_log_dropped_total {log_dropped}",
+        )
+        rss, cpu, start = process()
+        for name, value in gauges.items():
+            lines += (f"# TYPE {name} gauge", f"{name} {value!r}")
+        lines += ("# TYPE process_resident_memory_bytes gauge", f"process_resident_memory_bytes {rss}")
+        lines += ("# TYPE process_cpu_seconds_total counter", f"process_cpu_seconds_total {cpu!r}")
+        lines += ("# TYPE process_start_time_seconds gauge", f"process_start_time_seconds {start!r}")
+        return ("\n".join(lines) + "\n").encode()
+
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def _boot_time() -> float:
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return 0.0
+
+
+def process() -> tuple[int, float, float]:
+    """``(resident bytes, CPU seconds used, start in unix seconds)`` of this process, from /proc/self/stat."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # proc(5): counted from field 3
+    cpu = (int(fields[11]) + int(fields[12])) / _TICK
+    return int(fields[21]) * _PAGE, cpu, _boot_time() + int(fields[19]) / _TICK

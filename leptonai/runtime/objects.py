@@ -1,0 +1,198 @@
+"""A plain Python class as a model: JSON fields become arguments by type hint, and whatever is returned becomes JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec import UNSET, Raw
+
+from leptonai.errors import ModelError, SpecError
+from leptonai.runtime.batching import Job
+from leptonai.runtime.infer import InferInput, InferRequest, deadline_of
+from leptonai.runtime.loaders.python import Parameter, PythonPredictor
+from leptonai.runtime.model import infer_answer
+from leptonai.runtime.tensors import ORJSON, array_of, encode_tensor, reshaped
+
+
+class ObjectModel:
+    """Decodes, runs and encodes for a PythonPredictor."""
+
+    def __init__(self, predictor: PythonPredictor) -> None:
+        self._predictor = predictor
+        self.platform = predictor.platform
+        self.inputs = predictor.inputs
+        self.outputs = predictor.outputs
+        self._parameters = {p.name: p for p in predictor.parameters}
+        self._arrays = [p for p in predictor.parameters if p.array]
+        self._names = tuple(self._parameters)
+        self._all_required = all(p.required for p in predictor.parameters)
+        self._key = () if predictor.batchable else None
+        fields = [
+            (p.name, Raw if p.array else p.hint) if p.required else (p.name, _optional(p), UNSET)
+            for p in sorted(predictor.parameters, key=lambda p: not p.required)
+        ]
+        self._decode: Any
+        try:
+            if predictor.open_ended:
+                self._decode = msgspec.json.Decoder(dict[str, Any])
+            else:
+                struct = msgspec.defstruct("Arguments", fields, forbid_unknown_fields=True, gc=False)
+                self._decode = msgspec.json.Decoder(struct)
+        except (TypeError, ValueError) as e:
+            raise ModelError(
+                f"{predictor.name}.predict: type hints that JSON cannot fill: {e}",
+                hint="use numbers, str, list, dict, numpy arrays or msgspec/dataclass types",
+            ) from e
+
+    def job(self, body: bytes) -> Job:
+        try:
+            given = self._decode.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as e:
+            example = ", ".join(f'"{n}": ...' for n in self._names)
+            raise SpecError(f"not the arguments of predict: {e}", hint=f"send a JSON object: {{{example}}}") from e
+        if isinstance(given, dict):
+            arguments = given
+            for p in self._parameters.values():
+                if p.required and p.name not in arguments:
+                    raise SpecError(f"argument {p.name!r} is missing", hint=f"arguments: {', '.join(self._names)}")
+        elif self._all_required:
+            arguments = {n: getattr(given, n) for n in self._names}
+        else:
+            arguments = {n: v for n in self._names if (v := getattr(given, n)) is not UNSET}
+        for p in self._arrays:
+            if p.name in arguments:
+                value = arguments[p.name]
+                raw = bytes(value) if isinstance(value, Raw) else orjson.dumps(value)
+                arguments[p.name] = array_of(raw, p.datatype, p.name)
+        return Job(arguments, 1, self._batch_key(arguments))
+
+    def _batch_key(self, arguments: dict[str, Any]) -> Any:
+        if self._key is None:
+            return None
+        return tuple([(n, v.shape) if isinstance(v, np.ndarray) else n for n, v in arguments.items()])
+
+    def infer_job(self, request: InferRequest) -> Job:
+        arguments: dict[str, Any] = {}
+        for tensor in request.inputs:
+            p = self._parameters.get(tensor.name)
+            if p is None:
+                raise SpecError(f"unknown input {tensor.name!r}", hint=f"inputs: {', '.join(self._names)}")
+            arguments[p.name] = _argument(tensor, p)
+        for p in self._parameters.values():
+            if p.required and p.name not in arguments:
+                raise SpecError(f"input {p.name!r} is missing", hint=f"inputs: {', '.join(self._names)}")
+        job = Job(arguments, 1, self._batch_key(arguments), request)
+        job.deadline = deadline_of(request)
+        return job
+
+    def example_job(self, inputs: Mapping[str, Any]) -> Job:
+        return self.job(orjson.dumps(dict(inputs)))
+
+    def run(self, jobs: list[Job]) -> list[Any]:
+        if self._key is None:
+            return [self._predictor.predict(job.inputs)["output"] for job in jobs]
+        merged: dict[str, Any] = {}
+        for name, value in jobs[0].inputs.items():
+            values = [job.inputs[name] for job in jobs]
+            merged[name] = np.stack(values) if isinstance(value, np.ndarray) else values
+        results = self._predictor.predict(merged)["output"]
+        if isinstance(results, np.ndarray):
+            results = list(results)
+        if not isinstance(results, list | tuple) or len(results) != len(jobs):
+            got = f"{len(results)} results" if isinstance(results, list | tuple) else type(results).__name__
+            raise ModelError(
+                f"{self._predictor.name}.predict returned {got} for a batch of {len(jobs)}",
+                code="model_failed",
+                hint="with batch = True it returns a list with one result for each request",
+            )
+        return list(results)
+
+    def encode(self, job: Job, result: Any, name: str, version: str) -> tuple[bytes, int]:
+        try:
+            if job.asked is None:
+                body = orjson.dumps(result, option=ORJSON, default=_plain)
+                return body, (_not_finite(result) if b"null" in body else 0)
+            named = result if isinstance(result, dict) and result else {"output": result}
+            if job.asked.outputs is not None:
+                wanted = [o.name for o in job.asked.outputs]
+                missing = [n for n in wanted if n not in named]
+                if missing:
+                    raise SpecError(f"unknown output {missing[0]!r}", hint=f"outputs: {', '.join(map(str, named))}")
+                named = {n: named[n] for n in wanted}
+            tensors = [encode_tensor(str(n), _tensor(v)) for n, v in named.items()]
+            return infer_answer(job.asked, name, version, tensors), _not_finite(result)
+        except (TypeError, orjson.JSONEncodeError) as e:
+            raise ModelError(
+                f"{self._predictor.name}.predict returned something JSON cannot carry: {e}",
+                code="model_failed",
+                hint="return numbers, strings, lists, dicts or numpy arrays",
+            ) from e
+
+
+def _optional(p: Parameter) -> Any:
+    return (Raw if p.array else p.hint) | msgspec.UnsetType if p.hint is not Any else Any
+
+
+def _argument(tensor: InferInput, p: Parameter) -> Any:
+    if p.hint is not Any and tensor.datatype != p.datatype:
+        raise SpecError(
+            f"input {p.name!r} is {tensor.datatype!r}, predict takes {p.datatype}", hint=f"send it as {p.datatype}"
+        )
+    array = reshaped(array_of(bytes(tensor.data), tensor.datatype, p.name), tensor.shape, p.name)
+    if p.array:
+        return array
+    if p.shape != [1]:
+        return array.tolist()
+    if array.size != 1:
+        raise SpecError(f"input {p.name!r} has shape {tensor.shape}, predict takes one value", hint="use shape [1]")
+    value = array.reshape(-1)[0]
+    if p.datatype != "BYTES" or p.hint is str:
+        return value.item() if hasattr(value, "item") else value
+    try:
+        return msgspec.json.decode(value.encode(), type=p.hint) if isinstance(value, str) else value
+    except msgspec.DecodeError as e:
+        raise SpecError(
+            f"input {p.name!r} is not JSON text of the right type: {e}", hint="send JSON in a string"
+        ) from e
+
+
+def _tensor(value: Any) -> Any:
+    """A returned value as an array; what is no regular array of numbers or strings becomes JSON text."""
+    array: Any = None
+    if isinstance(value, np.ndarray | bool | int | float | str | list | np.generic):
+        try:
+            array = np.asarray(value)
+        except (ValueError, OverflowError):
+            array = None
+    if array is None or array.dtype.kind not in "biufUS":
+        array = np.array([orjson.dumps(value, option=ORJSON, default=_plain).decode()], object)
+    return array if array.ndim else array.reshape(1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, set | frozenset | tuple):
+        return list(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _not_finite(value: Any) -> int:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return int(np.size(value) - np.isfinite(value).sum()) if value.dtype.kind == "f" else 0
+    if isinstance(value, dict):
+        return sum(_not_finite(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_not_finite(v) for v in value)
+    return 0

@@ -1,0 +1,143 @@
+"""The prediction log: one JSON line for each answered inference, in two rotating files; it never blocks a request."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+FLUSH = 0.2  # seconds between writes
+MAX_VALUES = 8  # of an output, in its summary
+MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
+
+
+class Prediction(NamedTuple):
+    """One answered inference; ``id`` as on the wire."""
+
+    id: bytes
+    at: float
+    seconds: float
+    code: int
+    output: Any
+
+
+class PredictionLog:
+    """Writes ``<folder>/<8 digits>.jsonl``; numbers rise, the newest two files are kept, ``limit`` bytes in all.
+
+    ``add`` is called from the I/O loop; a thread writes. ``dropped`` counts lines lost to a full disk or to pressure.
+    """
+
+    def __init__(self, folder: Path, digest: str, limit: int) -> None:
+        self._folder = folder
+        self._digest = digest
+        self._half = max(limit // 2, 4096)
+        self._pending: deque[Prediction] = deque()
+        self._file: int | None = None
+        self._size = 0
+        self._number = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self.dropped = 0
+        self._limit = limit
+
+    def start(self) -> None:
+        if self._limit > 0:
+            self._thread.start()
+
+    def add_all(self, lines: list[Prediction]) -> None:
+        """Hand over lines; they are on disk about FLUSH seconds later."""
+        if self._limit <= 0:
+            return
+        if len(self._pending) > MAX_PENDING:
+            self.dropped += len(lines)
+        else:
+            self._pending.extend(lines)
+
+    def close(self) -> None:
+        """Write what waits. No line may be added any more."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH):
+            self._flush()
+        self._flush()
+        if self._file is not None:
+            os.close(self._file)
+
+    def _flush(self) -> None:
+        take = self._pending.popleft
+        lines = [take() for _ in range(len(self._pending))]
+        digest = self._digest
+        for start in range(0, len(lines), 512):  # short slices: encoding holds the interpreter's lock
+            part = lines[start : start + 512]
+            data = b"".join(
+                [
+                    orjson.dumps(
+                        _line(p, digest), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE, default=repr
+                    )
+                    for p in part
+                ]
+            )
+            try:
+                self._write(data)
+            except OSError:
+                self.dropped += len(part)
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None or self._size + len(data) > self._half:
+            self._rotate()
+        assert self._file is not None
+        written = os.write(self._file, data)
+        if written < len(data):  # a full disk may take a part: cut it off so that no half line remains
+            os.ftruncate(self._file, self._size)
+            raise OSError("the disk is full")
+        self._size += written
+
+    def _rotate(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        old = sorted(self._folder.glob("*.jsonl"))
+        self._number = max([self._number, *(int(p.stem) for p in old if p.stem.isdigit())]) + 1
+        for path in old[:-1]:
+            path.unlink(missing_ok=True)
+        path = self._folder / f"{self._number:08d}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = 0
+
+
+def _line(p: Prediction, digest: str) -> dict[str, Any]:
+    return {
+        "id": p.id.decode("latin-1"),
+        "at": p.at,
+        "digest": digest,
+        "seconds": p.seconds,
+        "code": p.code,
+        "output": p.output,
+    }
+
+
+def summary(value: Any) -> Any:
+    """At most MAX_VALUES values of an output, small whatever the output is."""
+    if isinstance(value, dict):
+        value = next(iter(value.values()), None)
+    if hasattr(value, "tolist"):
+        value = value.ravel()[:MAX_VALUES].tolist() if getattr(value, "ndim", 0) else value.tolist()
+    if isinstance(value, list | tuple):
+        return [_small(v) for v in value[:MAX_VALUES]]
+    return _small(value)
+
+
+def _small(value: Any) -> Any:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value)[:64]
