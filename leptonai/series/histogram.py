@@ -14,10 +14,11 @@ def increase(before: ArrayLike, after: ArrayLike) -> Floats:
     A histogram is reset as a whole: when any bucket of a row fell, the row counts from zero.
     """
     old, new = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
-    fell: NDArray[np.bool_] = np.asarray(new < old)
-    if fell.ndim > 1:
-        fell = fell.any(axis=-1, keepdims=True)
-    return np.where(fell, new, new - old)
+    fell: NDArray[np.bool_] = np.atleast_1d(new < old)
+    if old.ndim > 1:
+        fell = np.any(fell, axis=-1, keepdims=True)
+    gained: Floats = np.where(fell, new, new - old)
+    return gained
 
 
 def quantile(q: float, bounds: ArrayLike, counts: ArrayLike) -> Floats:
