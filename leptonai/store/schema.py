@@ -20,9 +20,11 @@ CREATE TABLE dials (
   path TEXT NOT NULL, value REAL NOT NULL, body TEXT NOT NULL);
 CREATE INDEX dials_path ON dials (service, path, seq);
 CREATE TABLE proposals (
-  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, service TEXT NOT NULL, status TEXT NOT NULL, body TEXT NOT NULL);
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, service TEXT NOT NULL, status TEXT NOT NULL, at REAL NOT NULL,
+  body TEXT NOT NULL);
 CREATE INDEX proposals_id ON proposals (id, seq);
 CREATE INDEX proposals_status ON proposals (status, seq);
+CREATE INDEX proposals_at ON proposals (status, at);
 CREATE INDEX proposals_service ON proposals (service, seq);
 CREATE TABLE incidents (
   seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, subject TEXT NOT NULL, open INTEGER NOT NULL, body TEXT NOT NULL);

@@ -190,9 +190,8 @@ class Store(Database):
 
     def put_proposal(self, proposal: Proposal) -> None:
         """Append a version of the proposal; the latest version of an id is the one in force, earlier ones are kept."""
-        self._insert(
-            "proposals", id=proposal.id, service=proposal.service, status=proposal.status, body=_spell(proposal)
-        )
+        columns = {"id": proposal.id, "service": proposal.service, "status": proposal.status, "at": proposal.at}
+        self._insert("proposals", **columns, body=_spell(proposal))
 
     def proposal(self, id: str) -> Proposal:
         """The latest version. Raises NotFound."""
@@ -201,13 +200,15 @@ class Store(Database):
             raise NotFound(f"no proposal {id!r}", hint="GET /api/v1/proposals lists them")
         return _read(body, Proposal)
 
-    def proposals(self, status: str | None = None, service: Key | None = None, limit: int = 100) -> list[Proposal]:
-        """The latest version of each proposal, newest change first, at most ``limit``."""
+    def proposals(
+        self, status: str | None = None, service: Key | None = None, limit: int = 100, since: float | None = None
+    ) -> list[Proposal]:
+        """The latest version of each proposal made at ``since`` or later, newest change first, at most ``limit``."""
         where = ["NOT EXISTS (SELECT 1 FROM proposals q WHERE q.id = p.id AND q.seq > p.seq)"]
         values: list[Any] = []
-        for column, value in (("status", status), ("service", service)):
+        for test, value in (("p.status = ?", status), ("p.service = ?", service), ("p.at >= ?", since)):
             if value is not None:
-                where.append(f"p.{column} = ?")
+                where.append(test)
                 values.append(value)
         sql = f"SELECT body FROM proposals p WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
         return [_read(body, Proposal) for (body,) in self._rows(sql, (*values, _limit(limit)))]

@@ -1,0 +1,238 @@
+"""The door: judges a proposal against the store and records it with what it changes."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from leptonai import settings as setting
+from leptonai.admit.judge import automatic, judge, kinds, refused
+from leptonai.admit.world import World, diff
+from leptonai.errors import Denied, LeptonError, NotFound, SpecError
+from leptonai.store import Artifacts, Store
+from leptonai.types import Change, Dial, DialChange, Key, Proposal, SpecChange, Token
+
+MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
+
+
+class Door:
+    """Judges proposals against the store and records them with what they change, all or nothing."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: setting.Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_change: Callable[[Key], None] = lambda key: None,
+        artifacts: Artifacts | None = None,
+    ) -> None:
+        """``on_change`` is called with the key after each admitted change was committed; it carries a name only.
+
+        With ``artifacts``, a spec may name only models that are stored there.
+        """
+        self._store = store
+        self._admit = settings.admit
+        self._clock = clock
+        self._on_change = on_change
+        self._artifacts = artifacts
+
+    def propose(
+        self,
+        change: Change,
+        actor: Token,
+        why: str,
+        dry_run: bool = False,
+        expires_in: float | None = None,
+        by: str | None = None,
+    ) -> Proposal:
+        """Judge ``change`` now; when it returns, the proposal, what it changed, and the audit event are on disk.
+
+        Returns it "admitted", "pending" or "denied"; ``reasons`` says why, then what changes (see ``diff``). A change
+        that changes nothing is admitted without a new revision. ``dry_run`` records nothing and changes nothing.
+        ``by`` defaults to ``human:<token's name>``; only a machine may speak as another (``incident:42``), and none as
+        a person. ``expires_in``: seconds a pending one waits, ``admit.proposal_ttl`` by default. Raises as ``judge``.
+        """
+        now = self._clock()
+        ttl = self._admit.proposal_ttl if expires_in is None else expires_in
+        if not 0 < ttl < math.inf:
+            raise SpecError(f"expires_in is {ttl} s; it must be above 0", hint="leave it out for the default")
+        proposal = Proposal(
+            id=f"p-{secrets.token_hex(6)}",
+            change=change,
+            by=_speaker(actor, by),
+            why=why,
+            at=now,
+            expires=now + ttl,
+            dry_run=dry_run,
+        )
+        with self._store.transaction():
+            world = self.world(proposal.service, now)
+            status, reasons = judge(proposal, actor, world)
+            if status in ("admitted", "pending"):
+                self._check_models(change)
+                reasons += diff(change, world)
+            proposal = msgspec.structs.replace(proposal, status=status, reasons=reasons)
+            if not dry_run:
+                self._keep(proposal, actor, world)
+        if status == "admitted" and not dry_run:
+            self._on_change(proposal.service)
+        return proposal
+
+    def approve(self, id: str, hash: str, actor: Token) -> Proposal:
+        """Admit a pending proposal, by an admin who names the change's hash; judged again, against the world of now.
+
+        Raises NotFound, and Denied when the actor may not, when ``hash`` is not the proposal's, when it expired, or
+        when it is no longer pending: an approval counts once. When the world has moved on it becomes "denied", and what
+        ``judge`` raised is raised.
+        """
+        now = self._clock()
+        failure: LeptonError | None = None
+        with self._store.transaction():
+            proposal = self._store.proposal(id)
+            refusal = refused(actor, "admin", proposal.service, now)
+            if not refusal and actor.name in MACHINES:
+                refusal = f"token {actor.name!r} is a machine's; only a person approves"
+            if refusal:
+                raise Denied(f"proposal {id} was not approved: {refusal}", hint="ask an admin")
+            if proposal.status != "pending":
+                raise Denied(f"proposal {id} is already {proposal.status}", hint="an approval counts once")
+            if not secrets.compare_digest(proposal.hash.encode(), hash.encode()):
+                raise Denied(
+                    f"the approval is for change {hash[:12]}, but proposal {id} is {proposal.hash[:12]}",
+                    hint="read the proposal again and approve its hash",
+                )
+            world = self.world(proposal.service, now)
+            approved = msgspec.structs.replace(proposal, approved_by=f"human:{actor.name}")
+            try:
+                status, reasons = judge(approved, actor, world)
+                if status == "admitted":
+                    self._check_models(approved.change)
+                    reasons += diff(approved.change, world)
+            except LeptonError as e:
+                status, reasons, failure = "denied", (e.message,), e
+            if status == "expired":
+                failure = Denied(f"proposal {id} can no longer be approved: {reasons[0]}", hint="propose it again")
+            approved = msgspec.structs.replace(approved, status=status, reasons=reasons)
+            self._keep(approved, actor, world)
+        if failure is not None:
+            raise failure
+        if status == "admitted":
+            self._on_change(approved.service)
+        return approved
+
+    def expire(self) -> list[Proposal]:
+        """Turn pending proposals whose time is over into "expired" ones, and return those. For a loop."""
+        now = self._clock()
+        late = [p for p in self._store.proposals(status="pending", limit=1000) if p.expires <= now]
+        if not late:
+            return []
+        with self._store.transaction():
+            out = [msgspec.structs.replace(p, status="expired", reasons=("nobody approved it in time",)) for p in late]
+            for p in out:
+                self._store.put_proposal(p)
+                self._store.record("proposal.expired", p.service, {"proposal": p.id}, actor=p.by, at=now)
+        return out
+
+    def undo(self, key: Key, actor: Token, by: str | None = None) -> Proposal:
+        """Propose what was before the head: the previous spec, or after a deletion the one deleted. Dials stay.
+
+        Raises NotFound when there is nothing before.
+        """
+        history = self._store.revisions(key)
+        if not history:
+            raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
+        before = history[-2].spec if len(history) > 1 else None
+        if before is None:
+            raise NotFound(
+                f"{key} has nothing before revision {history[-1].number}", hint=f"leptonai delete {key} removes it"
+            )
+        base = history[-1].number if history[-1].spec is not None else 0
+        why = f"undo of revision {history[-1].number}: back to {history[-2].number}"
+        return self.propose(SpecChange(spec=before, base=base), actor, why, by=by)
+
+    def world(self, key: Key, now: float) -> World:
+        """What the judge sees of ``key`` at ``now``."""
+        reach = max(self._admit.pace_seconds, self._admit.cooldown)
+        recent = self._store.proposals(status="admitted", since=now - reach, limit=1000)
+        return World(
+            now=now,
+            admit=self._admit,
+            history=tuple(self._store.revisions(key)),
+            dials=tuple(self._store.dials(key)),
+            recent=tuple(p for p in recent if automatic(p.by) and p.approved_by is None),
+        )
+
+    def _check_models(self, change: Change) -> None:
+        if self._artifacts is not None and isinstance(change, SpecChange):
+            for variant in change.spec.variants:
+                self._artifacts.path(variant.model)
+
+    def _keep(self, proposal: Proposal, actor: Token, world: World) -> None:
+        """Append the proposal, what it changes when admitted, and the event with all terms."""
+        change, key, now, head = proposal.change, proposal.service, world.now, world.head
+        number = head.number if head else 0
+        if proposal.status == "admitted":
+            if isinstance(change, DialChange):
+                self._store.append_dials(key, _dials(change, proposal, now))
+            else:
+                spec = change.spec if isinstance(change, SpecChange) else None
+                if head is None or spec != head.spec:
+                    made = self._store.append_revision(
+                        key, spec, expected=change.base, by=proposal.by, why=proposal.why, at=now
+                    )
+                    number = made.number
+        self._store.put_proposal(proposal)
+        detail: dict[str, Any] = {
+            "proposal": proposal.id,
+            "hash": proposal.hash,
+            "kinds": sorted(kinds(change, world.history)),
+            "by": proposal.by,
+            "token": actor.name,
+            "why": proposal.why,
+            "reasons": list(proposal.reasons),
+            "approved_by": proposal.approved_by,
+            "base": head.number if head else 0,
+            "revision": number,
+        }
+        if isinstance(change, DialChange):
+            detail |= {"set": change.set, "ttl": change.ttl}
+        if automatic(proposal.by):
+            detail |= {
+                "recent": len(world.recent),
+                "pace_count": world.admit.pace_count,
+                "pace_seconds": world.admit.pace_seconds,
+                "cooldown": world.admit.cooldown,
+                "frozen": world.admit.frozen,
+            }
+        actor_name = proposal.approved_by or proposal.by
+        self._store.record(f"proposal.{proposal.status}", key, detail, actor=actor_name, at=now)
+
+
+def _dials(change: DialChange, proposal: Proposal, now: float) -> list[Dial]:
+    """The log entries of a change. An epoch never expires: it only rises."""
+    return [
+        Dial(
+            path=path,
+            value=value,
+            owner=proposal.by,
+            reason=proposal.why,
+            at=now,
+            expires=None if change.ttl is None or path.endswith(".epoch") else now + change.ttl,
+        )
+        for path, value in sorted(change.set.items())
+    ]
+
+
+def _speaker(actor: Token, by: str | None) -> str:
+    own = actor.name if actor.name in MACHINES else f"human:{actor.name}"
+    if by is None or by == own:
+        return own
+    if not by or not automatic(by):
+        raise Denied(f"token {actor.name!r} may not propose as {by!r}", hint=f"leave `by` out: it is {own!r}")
+    return by

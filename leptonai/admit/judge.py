@@ -1,0 +1,95 @@
+"""The judge, a pure function of (proposal, actor, world).
+
+It asks, in this order: may this token, is it still in time, is it well-formed and made from the head, is it too much
+automation, does a person have to approve. The kill switch, the pace and the cool-down bind automatic proposals only,
+those whose ``by`` is not ``human:...``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from leptonai.admit.limits import check
+from leptonai.admit.world import World
+from leptonai.types import Change, DeleteChange, Key, Proposal, Revision, Role, SpecChange, Token, parse_key
+
+Status = Literal["pending", "admitted", "denied", "expired"]
+_RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
+
+
+def automatic(by: str) -> bool:
+    """Whether a proposal of ``by`` (``human:ana``, ``incident:42``, ``scaler``) is bound by pace and cool-down."""
+    return not by.startswith("human:")
+
+
+def judge(proposal: Proposal, actor: Token, world: World) -> tuple[Status, tuple[str, ...]]:
+    """The status that ``proposal`` deserves, and why. Pure.
+
+    "denied" and "expired" come with one reason; "pending" with what approval is asked for. Raises what a better
+    proposal would avoid: SpecError naming field, value and limit, NotFound, or Conflict with the head it should be
+    made from. A proposal with ``approved_by`` is not asked for approval, nor for pace, but ``actor`` must be an admin.
+    """
+    refusal = refused(actor, "admin" if proposal.approved_by else "operator", proposal.service, world.now)
+    if refusal:
+        return "denied", (refusal,)
+    if proposal.expires <= world.now:
+        return "expired", (f"it expired {world.now - proposal.expires:.0f} s ago: propose it again",)
+    check(proposal.change, world)
+    if automatic(proposal.by):
+        refusal = _too_much(proposal, world)
+        if refusal:
+            return "denied", (refusal,)
+    asked = sorted(kinds(proposal.change, world.history) & set(world.admit.approval))
+    if asked and proposal.approved_by is None:
+        return "pending", (f"waits for an admin's approval: {', '.join(asked)} is listed in settings admit.approval",)
+    return "admitted", ()
+
+
+def kinds(change: Change, history: tuple[Revision, ...] = ()) -> frozenset[str]:
+    """What a change is called in ``settings.admit.approval``.
+
+    ``spec`` (and ``rollback`` when the spec was had before), ``delete``, or ``dial`` with ``scale``, ``restart``,
+    ``evict``, ``weight``, ``mirror`` by the dials it sets.
+    """
+    if isinstance(change, DeleteChange):
+        return frozenset({"delete"})
+    if isinstance(change, SpecChange):
+        back = any(r.spec == change.spec for r in history)
+        return frozenset({"spec", "rollback"} if back else {"spec"})
+    names = {"replicas": "scale", "epoch": "restart"}
+    found = {"evict" if p.startswith("evict.") else p.rpartition(".")[2] for p in change.set}
+    return frozenset({"dial"} | {names.get(f, f) for f in found})
+
+
+def refused(actor: Token, role: Role, key: Key, now: float) -> str:
+    workspace, _ = parse_key(key)
+    if actor.revoked or (actor.expires is not None and actor.expires <= now):
+        return f"token {actor.name!r} is revoked or has expired"
+    if _RANK[actor.role] < _RANK[role]:
+        return f"token {actor.name!r} is a {actor.role}; this needs {role}"
+    if not {"*", workspace} & set(actor.workspaces):
+        return f"token {actor.name!r} may not change workspace {workspace!r}; it has {', '.join(actor.workspaces)}"
+    return ""
+
+
+def _too_much(proposal: Proposal, world: World) -> str:
+    rules = world.admit
+    if rules.frozen:
+        return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
+    if proposal.approved_by:
+        return ""
+    paced = [p for p in world.recent if world.now - p.at < rules.pace_seconds]
+    if len(paced) >= rules.pace_count:
+        left = rules.pace_seconds - (world.now - sorted(p.at for p in paced)[-rules.pace_count])
+        return (
+            f"pace: {len(paced)} automatic proposals in the last {rules.pace_seconds:g} s, the limit is "
+            f"{rules.pace_count} (settings admit.pace_count); again in {left:.1f} s"
+        )
+    since = min((world.now - p.at for p in world.recent if p.service == proposal.service), default=math.inf)
+    if since < rules.cooldown:
+        return (
+            f"cool-down: {proposal.service} was changed automatically {since:.1f} s ago, the limit is "
+            f"{rules.cooldown:g} s (settings admit.cooldown); again in {rules.cooldown - since:.1f} s"
+        )
+    return ""

@@ -1,0 +1,84 @@
+"""What the judge looks at, and what a change would make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from leptonai import settings as setting
+from leptonai.types import (
+    Change,
+    DeleteChange,
+    Dial,
+    Noun,
+    Proposal,
+    Revision,
+    Spec,
+    SpecChange,
+    effective_dials,
+)
+
+
+class World(Noun, frozen=True, kw_only=True):
+    """What the judge looks at, at one moment."""
+
+    now: float
+    admit: setting.Admit
+    history: tuple[Revision, ...] = ()  # of the proposal's service, oldest first
+    dials: tuple[Dial, ...] = ()  # its log
+    recent: tuple[Proposal, ...] = ()  # admitted automatic ones of any service, as far back as pace and cool-down reach
+
+    @property
+    def head(self) -> Revision | None:
+        return self.history[-1] if self.history and self.history[-1].spec is not None else None
+
+
+def diff(change: Change, world: World) -> tuple[str, ...]:
+    """What the change does, one line a field: ``path: old → new``. Values of ``env`` are not shown. () for nothing."""
+    head = world.head
+    if isinstance(change, DeleteChange):
+        return (f"{change.service}: deleted",)
+    if isinstance(change, SpecChange):
+        if head is None:
+            return (f"{change.spec.key}: created",)
+        old, new = _flat(head.spec), _flat(change.spec)
+        paths = [p for p in (*old, *(p for p in new if p not in old)) if old.get(p) != new.get(p)]
+        return tuple(
+            f"{p}: changed" if ".env." in p else f"{p}: {old.get(p, 'unset')} → {new.get(p, 'unset')}" for p in paths
+        )
+    was = dialled(world)
+    until = "" if change.ttl is None else f" for {change.ttl:g} s"
+    lines = []
+    for path, value in sorted(change.set.items()):
+        if value != was.get(path, 0.0):
+            lines.append(f"{path}: {was.get(path, 0.0):g} → {value:g}{until}")
+    return tuple(lines)
+
+
+def dialled(world: World) -> dict[str, float]:
+    """Every dial in force by path; evicts are 1."""
+    head = world.head
+    if head is None or head.spec is None:
+        return {}
+    dials = effective_dials(head.spec, list(world.dials), world.now)
+    out = {f"{n}.{k}": float(x) for n, v in dials.variants.items() for k, x in msgspec.structs.asdict(v).items()}
+    return out | {f"evict.{replica}": 1.0 for replica in dials.evict}
+
+
+def _flat(spec: Spec | None) -> dict[str, Any]:
+    """The leaves of a spec by dotted path; a variant is named, not numbered."""
+    out: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for k, v in value.items():
+                walk(f"{prefix}.{k}" if prefix else str(k), v)
+        else:
+            out[prefix] = value
+
+    fields = msgspec.to_builtins(spec)
+    variants = {v.pop("name"): v for v in fields.pop("variants")}
+    walk("", fields)
+    walk("", variants)
+    return out

@@ -1,0 +1,144 @@
+"""Convictions from direct evidence: a replica that leaks, a revision that answers wrongly. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from leptonai.protocols import Floats
+from leptonai.series.proportion import log_evidence, upper, wilson
+from leptonai.series.slope import slope_against_siblings
+from leptonai.types import Noun
+
+# --- leaks ---------------------------------------------------------------------------------------------------------
+
+SPANS = (8, 12, 16, 24, 48, 120)  # increments looked at, shortest first
+LEAK_SCORE = 8.0  # -log10 p of one look; with its false alarms an hour: docs/detection.md
+GROWN = 12e6  # bytes a replica must have gained over the span: 1.5 MB/s over 8 s, 0.1 MB/s over 120 s
+STEADY = 0.8  # a leak's later half climbs at least this share of its earlier half; a warm-up flattens out
+SETTLE = 10.0  # seconds after ready that are not looked at
+YOUNG, YOUNG_SPAN = 30.0, 24  # a replica ready for less than 30 s needs 24 increments
+ALONE_SPAN = 24  # so does one without siblings
+
+
+class Leak(Noun, frozen=True, kw_only=True):
+    """A convicted replica. Slopes in bytes per second; ``score`` is -log10 p; ``began``: start of the span."""
+
+    replica: str
+    slope: float
+    siblings: float
+    score: float
+    seconds: float
+    began: float
+    rss: float
+
+
+def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapping[str, float]) -> list[Leak]:
+    """The replicas of one service that leak, by their RSS ``(times, bytes)`` of the last minutes, oldest first.
+
+    Sampled about once a second, a clean leak of 5 MB/s is convicted after 8 increments, a ragged one within 16 to 24.
+    Convicted is who, over one of SPANS, climbs at all and climbs more than the median of the siblings (score >=
+    LEAK_SCORE, ``series.slope``), gained GROWN bytes, and does not flatten out. Samples before ready + SETTLE do not
+    exist here, so a warm-up cannot convict. ``at`` bounds what is looked at: nothing later is read.
+    """
+    rows = {replica: _settled(at, *rss[replica], ready_since[replica]) for replica in rss if replica in ready_since}
+    found: dict[str, Leak] = {}
+    for span in SPANS:
+        able = {replica: row for replica, row in rows.items() if len(row[0]) > span and at - row[0][-1] <= 3.0}
+        if not able:
+            continue
+        times = max(able.values(), key=lambda row: len(row[0]))[0][-span - 1 :]
+        if not (np.diff(times) > 0).all():
+            continue
+        values = np.stack([np.interp(times, *row) for row in able.values()])
+        climb = slope_against_siblings(times, values)
+        for i, replica in enumerate(able):
+            lone = len(able) == 1 and span < ALONE_SPAN
+            young = at - ready_since[replica] < YOUNG and span < YOUNG_SPAN
+            if replica in found or lone or young:
+                continue
+            grown = values[i, -1] - values[i, 0]
+            if climb.score[i] >= LEAK_SCORE and grown >= GROWN and climb.steady[i] >= STEADY:
+                found[replica] = Leak(
+                    replica=replica,
+                    slope=float(climb.rate[i]),
+                    siblings=float(climb.others[i]),
+                    score=float(climb.score[i]),
+                    seconds=float(times[-1] - times[0]),
+                    began=float(times[0]),
+                    rss=float(values[i, -1]),
+                )
+    return [found[replica] for replica in sorted(found)]
+
+
+def _settled(at: float, times: Floats, values: Floats, since: float) -> tuple[Floats, Floats]:
+    times, values = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    use = (times <= at) & (times >= since + SETTLE) & np.isfinite(values)
+    return times[use], values[use]
+
+
+# --- wrong answers -------------------------------------------------------------------------------------------------
+
+WRONG_ALPHA = 1e-4  # chance that a revision within the tolerable rate is ever convicted
+TOLERABLE = 0.10  # share of wrong answers nobody is woken for, when no earlier revision says better
+
+
+class Tally(NamedTuple):
+    """Labels of one revision so far."""
+
+    wrong: int
+    total: int
+
+
+class Wrong(Noun, frozen=True, kw_only=True):
+    """The verdict over one digest. ``odds``: log10 of the evidence against it; convicted from 4 on."""
+
+    digest: str
+    verdict: Literal["convicted", "clear", "not enough evidence"]
+    wrong: int
+    total: int
+    ratio: float
+    lower: float  # Wilson 95 %
+    upper: float
+    tolerable: float
+    odds: float
+
+
+def wrong_answers(
+    outcomes: Mapping[str, Tally], baseline: Mapping[str, str] | None = None, tolerable: float = TOLERABLE
+) -> dict[str, Wrong]:
+    """A verdict for every digest, from all its labels since it was deployed.
+
+    ``baseline``: digest to the digest it replaced. The tolerable rate is the greater of ``tolerable`` and the 99.99 %
+    upper bound of what the replaced revision did, if that has labels. Convicted when the mixture SPRT
+    (``series.proportion.log_evidence``) reaches 1 / WRONG_ALPHA: it may be asked after every label, and a revision
+    within the tolerable rate is ever convicted with a chance of at most WRONG_ALPHA. Clear when the exact 99 % upper
+    bound is within the tolerable rate. Everything else, and no labels at all, is "not enough evidence".
+    """
+    out = {}
+    for digest, tally in outcomes.items():
+        rate = tolerable
+        before = outcomes.get((baseline or {}).get(digest, ""))
+        if before is not None and before.total:
+            rate = min(max(rate, float(upper(before.wrong, before.total, WRONG_ALPHA))), 0.99)
+        odds = log_evidence(tally.wrong, tally.total, rate) / np.log(10.0) if tally.total else 0.0
+        low, high = wilson(tally.wrong, tally.total)
+        verdict: Literal["convicted", "clear", "not enough evidence"] = "not enough evidence"
+        if odds >= -np.log10(WRONG_ALPHA):
+            verdict = "convicted"
+        elif tally.total and float(upper(tally.wrong, tally.total, 0.01)) <= rate:
+            verdict = "clear"
+        out[digest] = Wrong(
+            digest=digest,
+            verdict=verdict,
+            wrong=tally.wrong,
+            total=tally.total,
+            ratio=tally.wrong / tally.total if tally.total else 0.0,
+            lower=float(low),
+            upper=float(high),
+            tolerable=rate,
+            odds=float(odds),
+        )
+    return out

@@ -1,0 +1,185 @@
+"""Which incidents should be open: a pure decision over all that was seen of one service. One series never pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from leptonai.ops.convict import Leak, Wrong
+from leptonai.ops.slo import BurnState
+from leptonai.settings import Ops
+from leptonai.types import Anomaly, Key, Noun, Replica, Severity
+
+Kind = Literal[
+    "burn_errors",
+    "burn_latency",
+    "anomaly_rate",
+    "replica_gone",
+    "replica_hung",
+    "replica_leak",
+    "wrong_answers",
+    "service_absent",
+]
+
+# Seconds a condition must hold before it fires, and seconds it must be gone before it is released. The burn rules and
+# the convictions carry their own statistics and fire at once; a rate of anomalies must last.
+PENDING: dict[Kind, float] = {"anomaly_rate": 5.0, "service_absent": 5.0}
+RELEASE = 5.0
+
+
+class Seen(Noun, frozen=True, kw_only=True):
+    """All that is known of one service at one moment."""
+
+    service: Key
+    wanted: int  # replicas wished for; 0: asleep or deleted, nothing is expected of it
+    replicas: tuple[Replica, ...] = ()
+    lost: Mapping[str, str] = {}  # replica id -> reason, of failures the event log told since the last look
+    anomalies: tuple[Anomaly, ...] = ()
+    golden: int = 0  # golden signals watched (Watcher.golden)
+    burns: tuple[BurnState, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    wrong: tuple[Wrong, ...] = ()
+
+
+class Trigger(Noun, frozen=True, kw_only=True):
+    """A reason for an open incident. ``subject``: the replica id or digest it is about, "" for the whole service.
+
+    ``terms`` holds every number the decision was made of.
+    """
+
+    kind: Kind
+    service: Key
+    subject: str = ""
+    severity: Severity
+    began: float
+    anomalies: tuple[Anomaly, ...] = ()
+    terms: dict[str, Any] = {}
+
+
+class Held(Noun, frozen=True, kw_only=True):
+    """A condition between two looks: since when it was true, when it was last true, and whether it fires."""
+
+    trigger: Trigger
+    since: float
+    last: float
+    firing: bool
+
+
+Memory = dict[str, Held]  # per service; what judge returned last time, {} at first
+
+
+def judge(now: float, seen: Seen, memory: Memory, settings: Ops | None = None) -> tuple[list[Trigger], Memory]:
+    """The triggers that hold at ``now``, most severe and oldest first, and the memory for the next look.
+
+    Pending -> firing after PENDING seconds of an unbroken condition; firing ends RELEASE seconds after the condition
+    was last true. A trigger keeps the ``began`` it fired with and shows its newest terms.
+    """
+    true_now = {f"{t.kind} {t.subject}": t for t in _conditions(now, seen, memory, settings or Ops())}
+    after: Memory = {}
+    for name, trigger in true_now.items():
+        before = memory.get(name)
+        since = before.since if before else now
+        began = min(before.trigger.began, trigger.began) if before else trigger.began
+        firing = bool(before and before.firing) or now - since >= PENDING.get(trigger.kind, 0.0)
+        trigger = msgspec.structs.replace(trigger, began=began)
+        after[name] = Held(trigger=trigger, since=since, last=now, firing=firing)
+    for name, held in memory.items():
+        if name not in after and held.firing and now - held.last < RELEASE:
+            after[name] = held
+    order = {"critical": 0, "warning": 1, "info": 2}
+    firing_now = [held.trigger for held in after.values() if held.firing]
+    return sorted(firing_now, key=lambda t: (order[t.severity], t.began, t.kind, t.subject)), after
+
+
+def _conditions(now: float, seen: Seen, memory: Memory, settings: Ops) -> list[Trigger]:
+    ready = sum(replica.state == "ready" for replica in seen.replicas)
+    return [
+        *_burns(seen),
+        *_absent(now, seen, ready),
+        *_replicas(now, seen, memory, ready),
+        *_convictions(now, seen),
+        *_rate(seen, settings),
+    ]
+
+
+def _trigger(
+    seen: Seen, kind: Kind, severity: Severity, began: float, terms: dict[str, Any], subject: str = ""
+) -> Trigger:
+    about = [a for a in seen.anomalies if not subject or subject in a.labels.values() or "replica" not in a.labels]
+    return Trigger(
+        kind=kind,
+        service=seen.service,
+        subject=subject,
+        severity=severity,
+        began=began,
+        anomalies=tuple(about),
+        terms=terms,
+    )
+
+
+def _burns(seen: Seen) -> list[Trigger]:
+    kinds: dict[str, Kind] = {"errors": "burn_errors", "latency": "burn_latency"}
+    return [
+        _trigger(seen, kinds[burn.rule], burn.severity, burn.began or 0.0, msgspec.to_builtins(burn))
+        for burn in seen.burns
+        if burn.severity is not None
+    ]
+
+
+def _absent(now: float, seen: Seen, ready: int) -> list[Trigger]:
+    """Nothing is heard of a service that is wished for and has replicas that claim to be ready."""
+    silent = bool(seen.burns) and all(burn.absent for burn in seen.burns)
+    missing = [a for a in seen.anomalies if a.signal.endswith(":missing") and set(a.labels) == {"service"}]
+    if not (seen.wanted and ready and (silent or len(missing) >= 2)):
+        return []
+    began = min((a.began for a in missing), default=now)
+    terms = {"wanted": seen.wanted, "ready": ready, "silent": silent, "missing": [a.signal for a in missing]}
+    return [_trigger(seen, "service_absent", "critical", began, terms)]
+
+
+def _replicas(now: float, seen: Seen, memory: Memory, ready: int) -> list[Trigger]:
+    """Gone (serve replaces it) stays true until as many are ready as wanted; hung while it is present and hung."""
+    out: list[Trigger] = []
+    severity: Severity = "critical" if not ready else "warning"
+    terms: dict[str, Any] = {"ready": ready, "wanted": seen.wanted}
+    gone = {r.id: (r.since, r.reason, r.detail) for r in seen.replicas if r.gone}
+    gone |= {replica: (now, reason, "") for replica, reason in seen.lost.items() if replica not in gone}
+    for name, held in memory.items():
+        if name.startswith("replica_gone ") and ready < seen.wanted:
+            old = held.trigger
+            gone.setdefault(old.subject, (old.began, old.terms["reason"], old.terms["detail"]))
+    for replica, (since, reason, detail) in gone.items():
+        about = {**terms, "reason": reason, "detail": detail}
+        out.append(_trigger(seen, "replica_gone", severity, since, about, replica))
+    for r in seen.replicas:
+        if r.state == "failed" and r.reason == "hung":
+            about = {**terms, "reason": r.reason, "detail": r.detail, "hung_for": now - r.since}
+            out.append(_trigger(seen, "replica_hung", severity, r.since, about, r.id))
+    return out
+
+
+def _convictions(now: float, seen: Seen) -> list[Trigger]:
+    present = {r.id for r in seen.replicas if r.state in ("ready", "starting")}
+    serving = {r.digest for r in seen.replicas if r.state == "ready"}
+    out = [
+        _trigger(seen, "replica_leak", "warning", leak.began, msgspec.to_builtins(leak), leak.replica)
+        for leak in seen.leaks
+        if leak.replica in present
+    ]
+    for wrong in seen.wrong:
+        if wrong.verdict == "convicted" and wrong.digest in serving:
+            out.append(_trigger(seen, "wrong_answers", "critical", now, msgspec.to_builtins(wrong), wrong.digest))
+    return out
+
+
+def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
+    """Two golden signals or more, and at least ``anomaly_share`` of them, are anomalous together."""
+    golden = [a for a in seen.anomalies if set(a.labels) == {"service"} and not a.signal.endswith(":missing")]
+    names = {a.signal for a in golden}
+    share = len(names) / seen.golden if seen.golden else 0.0
+    if not seen.wanted or len(names) < 2 or share < settings.anomaly_share:
+        return []
+    terms = {"anomalous": sorted(names), "watched": seen.golden, "share": share, "limit": settings.anomaly_share}
+    return [_trigger(seen, "anomaly_rate", "warning", min(a.began for a in golden), terms)]

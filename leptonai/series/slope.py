@@ -1,0 +1,97 @@
+"""How fast many series climb: slopes with standard errors, alone and against their siblings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from leptonai.protocols import Floats
+
+
+class Slope(NamedTuple):
+    """Per series: units per second, and the standard error of it; nan below three values."""
+
+    slope: Floats
+    error: Floats
+
+
+def slope(times: Floats, values: Floats, lags: int | None = None) -> Slope:
+    """Least-squares slope of ``values[S, T]`` over ``times[T]`` with Newey & West (1987) standard errors, nan ignored.
+
+    ``lags``: how far residuals may be correlated; None: floor(4 (T/100)^(2/9)), their rule. A trend that is really a
+    random walk still looks significant (spurious regression); ``slope_against_siblings`` does not have that fault.
+    """
+    seen = np.isfinite(values)
+    n = seen.sum(axis=1)
+    safe = np.maximum(n, 1)
+    t = np.where(seen, times - np.where(seen, times, 0.0).sum(axis=1, keepdims=True) / safe[:, None], 0.0)
+    y = np.where(seen, values - np.where(seen, values, 0.0).sum(axis=1, keepdims=True) / safe[:, None], 0.0)
+    square = (t * t).sum(axis=1)
+    enough = (n >= 3) & (square > 0)
+    fit = np.divide((t * y).sum(axis=1), square, out=np.full(len(n), np.nan), where=enough)
+    moment = t * (y - np.nan_to_num(fit)[:, None] * t)
+    reach = int(4 * (values.shape[1] / 100) ** (2 / 9)) if lags is None else lags
+    long_run = (moment * moment).sum(axis=1)
+    for lag in range(1, min(reach, values.shape[1] - 1) + 1):
+        long_run += 2 * (1 - lag / (reach + 1)) * (moment[:, lag:] * moment[:, :-lag]).sum(axis=1)
+    scale = np.divide(n, n - 2, out=np.ones(len(n)), where=n > 2)  # the degrees of freedom spent on the line
+    error = np.sqrt(np.maximum(long_run, 0.0) * scale)
+    return Slope(fit, np.divide(error, square, out=np.full(len(n), np.nan), where=enough))
+
+
+class Climb(NamedTuple):
+    """Per series: its mean rate, the median rate of the others (0 when alone), and -log10 p that it climbs more."""
+
+    rate: Floats
+    others: Floats
+    score: Floats
+    steady: Floats  # rate of the later half of the window over that of the earlier half
+
+
+def slope_against_siblings(times: Floats, values: Floats) -> Climb:
+    """Does each of ``values[S, T]`` climb faster than the median of the others over ``times[T]``? nan where unknown.
+
+    A one-sided t test on the increments, not on the levels: under "a random walk that goes nowhere" increments are
+    centred at zero and independent, so the test is exact where a fitted line would be fooled. A single jump is one
+    large increment among small ones: its t is 1 whatever its size, so an allocation step is not a slope. What all
+    siblings do together (traffic, a warm cache) cancels. Score: the smaller of "climbs at all" and "climbs more than
+    its siblings". A row with a gap in it has score nan.
+    """
+    whole = np.isfinite(values).all(axis=1)
+    rates = np.diff(values[whole], axis=1) / np.diff(times)
+    series, steps = rates.shape
+    others = _median_of_others(rates)
+    score = np.fmin(_score(rates), _score(rates - others)) if series > 1 else _score(rates)
+    half = steps // 2
+    early, late = rates[:, :half].mean(axis=1), rates[:, half:].mean(axis=1)
+    steady = np.divide(late, early, out=np.full(series, np.nan), where=early != 0)
+    out = Climb(*(np.full(len(values), np.nan) for _ in Climb._fields))
+    for column, known in zip(out, (rates.mean(axis=1), others.mean(axis=1), score, steady), strict=True):
+        column[whole] = known
+    return out
+
+
+def _score(rates: Floats) -> Floats:
+    """-log10 of the one-sided t test that the mean of each row is above zero."""
+    steps = rates.shape[1]
+    mean, error = rates.mean(axis=1), rates.std(axis=1, ddof=1) / np.sqrt(steps)
+    t = np.divide(mean, error, out=np.where(mean > 0, 1e6, 0.0), where=error > 0)
+    score: Floats = -np.log10(np.maximum(stdtr(steps - 1, -t), 1e-30))
+    return score
+
+
+def _median_of_others(rates: Floats) -> Floats:
+    """Per row and column the median of the other rows; 0 when there are none."""
+    series = rates.shape[0]
+    if series < 2:
+        return np.zeros_like(rates)
+    order = np.argsort(rates, axis=0, kind="stable")
+    ranked = np.take_along_axis(rates, order, axis=0)
+    rank = np.argsort(order, axis=0, kind="stable")
+    middle: list[Floats] = []
+    for k in ((series - 2) // 2, (series - 1) // 2):  # the middle two of the series - 1 that are left
+        place = np.where(rank > k, k, k + 1)
+        middle.append(np.take_along_axis(ranked, place, axis=0))
+    return (middle[0] + middle[1]) / 2
