@@ -16,6 +16,8 @@ class Api(Noun, frozen=True, kw_only=True):
     port: int = 8310  # 0: any free port, written to control.json
     max_body: int = 1 << 30  # bytes; an uploaded artifact must fit
     ops_deadman: float = 10.0  # seconds without a sign of ops until status says so
+    feedback_rate: float = 500.0  # items a second of one token; each is synced to disk, so a flood would starve changes
+    feedback_burst: float = 2000.0  # items at once: a batch of labels that arrive late
 
 
 class Gateway(Noun, frozen=True, kw_only=True):

@@ -1,0 +1,71 @@
+"""The one door, over HTTP: every change is a proposal, also a person's; and the models that proposals name."""
+
+from __future__ import annotations
+
+import tempfile
+
+import anyio.to_thread
+
+from leptonai.api.route import Asked, Query, Route
+from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest
+from leptonai.errors import NotFound, SpecError
+from leptonai.types import Proposal, SpecChange, parse_key
+
+MOST_WHY = 2000  # characters
+
+
+class Status(Query, frozen=True, kw_only=True):
+    status: str | None = None
+    service: str | None = None
+    limit: int = 100
+
+
+def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
+    """The proposal and what became of it: admitted, denied with its reasons, or pending until it is approved."""
+    body, world = asked.body, asked.world
+    key = body.change.spec.key if isinstance(body.change, SpecChange) else body.change.service
+    asked.caller.require_workspace(parse_key(key)[0])
+    if len(body.why) > MOST_WHY:
+        raise SpecError(f"why has {len(body.why)} characters, the limit is {MOST_WHY}", hint="say it shorter")
+    return world.door.propose(
+        body.change,
+        asked.caller.token,
+        body.why,
+        dry_run=body.dry_run,
+        expires_in=body.expires_in,
+        by=body.by,
+    )
+
+
+def proposals(asked: Asked[Status, None]) -> list[Proposal]:
+    """The proposals that the token covers, newest first."""
+    query = asked.query
+    found = asked.world.store.proposals(query.status, query.service, min(query.limit, 1000))
+    return [p for p in found if asked.covers(parse_key(p.service)[0])]
+
+
+def approve(asked: Asked[Query, ApproveRequest]) -> Proposal:
+    """The proposal as admitted; the hash must be that of the change as it was read."""
+    world, id = asked.world, asked.path["id"]
+    if not asked.caller.covers(parse_key(world.store.proposal(id).service)[0]):
+        raise NotFound(f"no proposal {id!r}", hint="`leptonai proposals` lists them")
+    return world.door.approve(id, asked.body.hash, asked.caller.token)
+
+
+async def upload(asked: Asked[Query, None]) -> ArtifactView:
+    """The digest of the uploaded tree. The body is a tar; the same files give the same digest."""
+    world = asked.world
+    with tempfile.TemporaryFile(dir=world.artifacts.folder) as spool:
+        async for piece in asked.stream(world.settings.api.max_body):
+            spool.write(piece)
+        spool.seek(0)
+        digest = await anyio.to_thread.run_sync(world.artifacts.put_tar, spool)
+    return ArtifactView(digest=digest)
+
+
+ROUTES = [
+    Route("POST", "/proposals", "operator", propose, Proposal, body=ProposalRequest),
+    Route("GET", "/proposals", "viewer", proposals, list[Proposal], query=Status),
+    Route("POST", "/proposals/{id}/approve", "admin", approve, Proposal, body=ApproveRequest),
+    Route("POST", "/artifacts", "operator", upload, ArtifactView, stream=True),
+]

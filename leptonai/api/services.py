@@ -1,0 +1,100 @@
+"""Services as callers see them."""
+
+from __future__ import annotations
+
+from leptonai.api.route import Asked, Query, Route
+from leptonai.client.wire import ServiceView, VerifyRequest
+from leptonai.errors import NotFound
+from leptonai.types import Event, LogLine, Replica, Revision, parse_key
+
+MOST = 10_000  # items of one answer
+
+
+class Page(Query, frozen=True, kw_only=True):
+    """``after``: a sequence number. Without it, the newest ``limit`` are given."""
+
+    after: int = 0
+    limit: int = 200
+
+
+class Lines(Query, frozen=True, kw_only=True):
+    replica: str | None = None
+    since: float = 0.0
+    limit: int = 1000
+
+
+def services(asked: Asked[Query, None]) -> list[ServiceView]:
+    """All services that the token covers, ordered by key: wish, replicas, one line that says how each stands."""
+    world = asked.world
+    replicas = world.platform.observe()
+    wishes = world.wishes.all(world.clock())
+    return [world.view(w, replicas) for w in wishes if asked.covers(parse_key(w.service.key)[0])]
+
+
+def service(asked: Asked[Query, None]) -> ServiceView:
+    """One service: wish, replicas, one line that says how it stands."""
+    world = asked.world
+    return world.view(world.wishes.get(asked.key(), world.clock()), world.platform.observe())
+
+
+def revisions(asked: Asked[Query, None]) -> list[Revision]:
+    """The whole history of a service, oldest first; also of one that was deleted."""
+    found = asked.world.store.revisions(asked.key())
+    if not found:
+        raise NotFound(f"no service {asked.key()!r} and no history of one", hint="`leptonai ls` shows the services")
+    return found
+
+
+def verify(asked: Asked[Query, VerifyRequest]) -> Revision:
+    """The revision counts as verified-good from now on: undo and rollback return to it."""
+    world, key, number = asked.world, asked.key(), asked.path["number"]
+    now = world.clock()
+    revision = world.store.verify(key, number, now)
+    if revision.verified == now:
+        world.record("revision.verified", key, {"revision": number, "detail": asked.body.detail}, asked.caller.by)
+        world.wishes.changed(key)
+    return revision
+
+
+def replicas(asked: Asked[Query, None]) -> list[Replica]:
+    """The processes of a service as observed now; also those still draining after it was deleted."""
+    key = asked.key()
+    found = [r for r in asked.world.platform.observe() if r.service == key]
+    if not found:
+        asked.world.known_service(key)
+    return found
+
+
+def service_events(asked: Asked[Page, None]) -> list[Event]:
+    """What was decided about a service, with all the terms it was decided from, oldest first."""
+    return asked.world.store.events(
+        asked.query.after, subject=asked.key(), limit=min(asked.query.limit, MOST), newest=asked.query.after == 0
+    )
+
+
+def logs(asked: Asked[Lines, None]) -> list[LogLine]:
+    """The newest lines of one replica or of all replicas of a service, oldest first."""
+    world, key, query = asked.world, asked.key(), asked.query
+    limit = min(query.limit, MOST)
+    ids = [r.id for r in world.platform.observe() if r.service == key]
+    if query.replica is None:
+        if not ids:
+            world.known_service(key)
+    elif query.replica in ids:
+        ids = [query.replica]
+    else:
+        there = ", ".join(ids) or "none"
+        raise NotFound(f"{key} has no replica {query.replica!r}", hint=f"there are: {there}")
+    lines = [line for id in ids for line in world.platform.logs(id, query.since, limit)]
+    return sorted(lines, key=lambda line: line.at)[-limit:] if limit > 0 else []
+
+
+ROUTES = [
+    Route("GET", "/services", "viewer", services, list[ServiceView]),
+    Route("GET", "/services/{name}", "viewer", service, ServiceView),
+    Route("GET", "/services/{name}/revisions", "viewer", revisions, list[Revision]),
+    Route("POST", "/services/{name}/revisions/{number:int}/verify", "operator", verify, Revision, body=VerifyRequest),
+    Route("GET", "/services/{name}/replicas", "viewer", replicas, list[Replica]),
+    Route("GET", "/services/{name}/events", "viewer", service_events, list[Event], query=Page),
+    Route("GET", "/services/{name}/logs", "viewer", logs, list[LogLine], query=Lines),
+]

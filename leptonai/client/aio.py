@@ -1,0 +1,118 @@
+"""The asynchronous client: what ops sees of the platform and all it may do to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from leptonai.client import calls
+from leptonai.client.calls import Call
+from leptonai.client.home import find_home, find_platform
+from leptonai.client.wire import FeedbackPage, FeedbackRequest, ServiceView
+from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Series
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """As ``Client``, for one event loop. ``relocate``: look the platform up again before each try to connect anew,
+    so that a control process that came back under another port is found."""
+
+    def __init__(
+        self,
+        host: str | None = None,
+        token: str | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self.url, secret = find_platform(host, token, find_home(home))
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {secret}", "content-type": "application/json"},
+            timeout=timeout,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        try:
+            answer = await self._http.request(call.method, call.path, params=call.params, content=call.content)
+        except httpx.HTTPError as e:
+            raise calls.unreachable(self.url, e) from e
+        return calls.read(call, answer.status_code, answer.content)
+
+    async def services(self, workspace: str | None = None) -> list[ServiceView]:
+        return await self.send(calls.services(workspace))
+
+    async def service(self, key: Key) -> ServiceView:
+        return await self.send(calls.service(key))
+
+    async def revisions(self, key: Key) -> list[Revision]:
+        return await self.send(calls.revisions(key))
+
+    async def replicas(self, key: Key) -> list[Replica]:
+        return await self.send(calls.replicas(key))
+
+    async def logs(self, key: Key, replica: str | None = None, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
+        return await self.send(calls.logs(key, replica, since, limit))
+
+    async def events(self, after: int = 0, subject: str | None = None, limit: int = 200) -> list[Event]:
+        return await self.send(calls.events(after, subject, limit))
+
+    async def incidents(self, open: bool | None = None) -> list[Incident]:
+        return await self.send(calls.incidents(open))
+
+    async def incident(self, id: int) -> Incident:
+        return await self.send(calls.incident(id))
+
+    async def signals(
+        self, name: str, start: float, end: float, labels: dict[str, str] | None = None, step: float = 0.0
+    ) -> list[Series]:
+        return [view.series() for view in await self.send(calls.signals(name, start, end, labels, step))]
+
+    async def signal_names(self) -> list[str]:
+        return await self.send(calls.signal_names())
+
+    async def platform(self) -> dict[str, Any]:
+        """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""
+        return await self.send(calls.platform())
+
+    async def propose(
+        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None
+    ) -> Proposal:
+        """The proposal as it now stands, also when denied. ``by`` names the incident it is made for."""
+        return await self.send(calls.propose(change, why, dry_run, expires_in, by))
+
+    async def proposals(self, status: str | None = None) -> list[Proposal]:
+        return await self.send(calls.proposals(status))
+
+    async def verify(self, key: Key, revision: int, detail: str = "") -> Revision:
+        return await self.send(calls.verify(key, revision, detail))
+
+    async def put_incident(self, incident: Incident) -> Incident:
+        """The incident as kept; id 0 is created and comes back with its number."""
+        return await self.send(calls.put_incident(incident))
+
+    async def send_feedback(self, items: Sequence[FeedbackRequest]) -> int:
+        return (await self.send(calls.send_feedback(items))).accepted
+
+    async def feedback(self, after: int = 0, limit: int = 1000) -> FeedbackPage:
+        return await self.send(calls.feedback(after, limit))
+
+    async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> Event:
+        return await self.send(calls.record(kind, subject, detail))

@@ -1,0 +1,203 @@
+"""Every call of ``/api/v1`` as a value: method, path, what is sent, what comes back. The clients only send them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from leptonai.client.wire import (
+    Accepted,
+    ApproveRequest,
+    ArtifactView,
+    EventRequest,
+    FeedbackPage,
+    FeedbackRequest,
+    Health,
+    ProposalRequest,
+    SeriesView,
+    ServiceView,
+    SessionView,
+    TokenCreated,
+    TokenRequest,
+    TokenView,
+    VerifyRequest,
+)
+from leptonai.errors import LeptonError, PlatformError, from_body
+from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Role, parse_key
+
+T = TypeVar("T")
+PREFIX = "/api/v1"
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """``body`` is encoded as JSON; ``stream`` is sent as it is; ``answer`` is what a good answer decodes to."""
+
+    method: str
+    path: str
+    answer: type[T]
+    params: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    stream: Iterator[bytes] | AsyncIterator[bytes] | None = None
+
+    @property
+    def content(self) -> bytes | Iterator[bytes] | AsyncIterator[bytes] | None:
+        return self.stream if self.body is None else msgspec.json.encode(self.body)
+
+
+def read(call: Call[T], status: int, content: bytes) -> T:
+    """What the answer says; raises the LeptonError that it carries."""
+    if status >= 400:
+        try:
+            body = msgspec.json.decode(content, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            body = {"error": f"{call.method} {call.path} was answered {status} by something that is no leptonai API"}
+        raise from_body(status, body)
+    try:
+        return msgspec.json.decode(content, type=call.answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise PlatformError(
+            f"the answer to {call.method} {call.path} cannot be read: {e}",
+            hint="are the client and the platform of the same version? see `leptonai --version` and `leptonai status`",
+        ) from e
+
+
+def unreachable(url: str, error: Exception) -> LeptonError:
+    """No answer came; ``retry`` is set because a control process that died is back within seconds."""
+    return PlatformError(
+        f"no platform answers at {url}: {str(error) or type(error).__name__}",
+        hint="start it with `leptonai up`, or name another with --host or LEPTONAI_HOST",
+        code="unreachable",
+        status=503,
+        retry=True,
+    )
+
+
+def _service(key: Key, rest: str = "") -> tuple[str, dict[str, str]]:
+    workspace, name = parse_key(key)
+    return f"{PREFIX}/services/{quote(name, safe='')}{rest}", {"workspace": workspace}
+
+
+def _given(**params: Any) -> dict[str, str]:
+    return {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in params.items() if v is not None}
+
+
+def healthz() -> Call[Health]:
+    return Call("GET", f"{PREFIX}/healthz", Health)
+
+
+def services(workspace: str | None = None) -> Call[list[ServiceView]]:
+    return Call("GET", f"{PREFIX}/services", list[ServiceView], _given(workspace=workspace))
+
+
+def service(key: Key) -> Call[ServiceView]:
+    path, params = _service(key)
+    return Call("GET", path, ServiceView, params)
+
+
+def revisions(key: Key) -> Call[list[Revision]]:
+    path, params = _service(key, "/revisions")
+    return Call("GET", path, list[Revision], params)
+
+
+def replicas(key: Key) -> Call[list[Replica]]:
+    path, params = _service(key, "/replicas")
+    return Call("GET", path, list[Replica], params)
+
+
+def service_events(key: Key, after: int, limit: int) -> Call[list[Event]]:
+    path, params = _service(key, "/events")
+    return Call("GET", path, list[Event], params | _given(after=after, limit=limit))
+
+
+def logs(key: Key, replica: str | None, since: float, limit: int) -> Call[list[LogLine]]:
+    path, params = _service(key, "/logs")
+    return Call("GET", path, list[LogLine], params | _given(replica=replica, since=since, limit=limit))
+
+
+def verify(key: Key, revision: int, detail: str) -> Call[Revision]:
+    path, params = _service(key, f"/revisions/{revision}/verify")
+    return Call("POST", path, Revision, params, VerifyRequest(detail=detail))
+
+
+def propose(change: Change, why: str, dry_run: bool, expires_in: float | None, by: str | None) -> Call[Proposal]:
+    body = ProposalRequest(change=change, why=why, dry_run=dry_run, expires_in=expires_in, by=by)
+    return Call("POST", f"{PREFIX}/proposals", Proposal, body=body)
+
+
+def proposals(status: str | None = None) -> Call[list[Proposal]]:
+    return Call("GET", f"{PREFIX}/proposals", list[Proposal], _given(status=status))
+
+
+def approve(proposal: str, hash: str) -> Call[Proposal]:
+    path = f"{PREFIX}/proposals/{quote(proposal, safe='')}/approve"
+    return Call("POST", path, Proposal, body=ApproveRequest(hash=hash))
+
+
+def upload(stream: Iterator[bytes] | AsyncIterator[bytes]) -> Call[ArtifactView]:
+    return Call("POST", f"{PREFIX}/artifacts", ArtifactView, stream=stream)
+
+
+def incidents(open: bool | None = None) -> Call[list[Incident]]:
+    return Call("GET", f"{PREFIX}/incidents", list[Incident], _given(open=open))
+
+
+def incident(id: int) -> Call[Incident]:
+    return Call("GET", f"{PREFIX}/incidents/{id}", Incident)
+
+
+def put_incident(incident: Incident) -> Call[Incident]:
+    if incident.id == 0:
+        return Call("POST", f"{PREFIX}/incidents", Incident, body=incident)
+    return Call("PUT", f"{PREFIX}/incidents/{incident.id}", Incident, body=incident)
+
+
+def send_feedback(items: Sequence[FeedbackRequest]) -> Call[Accepted]:
+    return Call("POST", f"{PREFIX}/feedback", Accepted, body=list(items))
+
+
+def feedback(after: int, limit: int) -> Call[FeedbackPage]:
+    return Call("GET", f"{PREFIX}/feedback", FeedbackPage, _given(after=after, limit=limit))
+
+
+def record(kind: str, subject: str, detail: dict[str, Any]) -> Call[Event]:
+    body = EventRequest(kind=kind, subject=subject, detail=detail)
+    return Call("POST", f"{PREFIX}/events", Event, body=body)
+
+
+def events(after: int, subject: str | None, limit: int) -> Call[list[Event]]:
+    return Call("GET", f"{PREFIX}/events", list[Event], _given(after=after, subject=subject, limit=limit))
+
+
+def signals(name: str, start: float, end: float, labels: dict[str, str] | None, step: float) -> Call[list[SeriesView]]:
+    params = dict(labels or {}) | _given(name=name, start=start, end=end, step=step)
+    return Call("GET", f"{PREFIX}/signals", list[SeriesView], params)
+
+
+def signal_names() -> Call[list[str]]:
+    return Call("GET", f"{PREFIX}/signals/names", list[str])
+
+
+def platform() -> Call[dict[str, Any]]:
+    return Call("GET", f"{PREFIX}/platform", dict[str, Any])
+
+
+def tokens() -> Call[list[TokenView]]:
+    return Call("GET", f"{PREFIX}/tokens", list[TokenView])
+
+
+def create_token(name: str, role: Role, workspaces: Sequence[str], ttl: float | None) -> Call[TokenCreated]:
+    body = TokenRequest(name=name, role=role, workspaces=tuple(workspaces), ttl=ttl)
+    return Call("POST", f"{PREFIX}/tokens", TokenCreated, body=body)
+
+
+def revoke_token(name: str) -> Call[TokenView]:
+    return Call("DELETE", f"{PREFIX}/tokens/{quote(name, safe='')}", TokenView)
+
+
+def session() -> Call[SessionView]:
+    return Call("POST", f"{PREFIX}/sessions", SessionView)

@@ -1,0 +1,70 @@
+"""How a deploy stands, decided from one look at the service. Pure: the client looks, waits and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from leptonai.client.wire import ServiceView
+from leptonai.errors import LeptonError, ModelError, StartError
+
+# A replica that fails for one of these reasons will fail again: the same bytes are loaded the same way.
+HOPELESS = ("load_error", "start_timeout", "bad_interpreter", "artifact_changed")
+
+
+class Progress(NamedTuple):
+    """``ready`` of ``wanted`` replicas of the newest digests are up; ``text`` says it as one line."""
+
+    ready: int
+    wanted: int
+    text: str
+
+    @property
+    def done(self) -> bool:
+        return self.ready >= self.wanted
+
+
+Report = Callable[[Progress], None]
+
+
+def rollout(view: ServiceView) -> Progress:
+    """Where the replacement by the revision of ``view`` stands.
+
+    Done when every replica the dials ask for is ready in its new form; older ones may still be draining.
+    Raises ModelError when a replica of the new form cannot load its model, StartError when it keeps dying.
+    """
+    ready = wanted = 0
+    trouble = ""
+    for variant in view.service.spec.variants:
+        dials = view.service.dials.variants.get(variant.name)
+        digest = variant.digest
+        count = dials.replicas if dials else 0
+        up = 0
+        for replica in view.replicas:
+            if replica.variant != variant.name or replica.digest != digest:
+                continue
+            if replica.state == "ready":
+                up += 1
+            elif replica.state == "failed":
+                said = f"{replica.id} {replica.reason}" + (f": {replica.detail}" if replica.detail else "")
+                trouble = trouble or said
+                if up == 0 and (replica.reason in HOPELESS or replica.attempt >= 2):
+                    raise cannot_start(view, replica.reason, said)
+        ready += min(up, count)
+        wanted += count
+    text = f"{view.key}: {ready} of {wanted} ready" + (f" ({trouble})" if trouble and ready < wanted else "")
+    return Progress(ready, wanted, text)
+
+
+def cannot_start(view: ServiceView, reason: str, said: str) -> LeptonError:
+    kind = ModelError if reason == "load_error" else StartError
+    hint = f"read `leptonai logs {view.key}`, then deploy a repaired model"
+    if view.service.revision > 1:
+        hint += f", or go back with `leptonai undo {view.key}`"
+    return kind(
+        f"revision {view.service.revision} of {view.key} cannot start: {said}",
+        hint=hint,
+        code=reason if reason == "load_error" else None,
+        service=view.key,
+        revision=view.service.revision,
+    )

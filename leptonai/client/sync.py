@@ -1,0 +1,323 @@
+"""The blocking client: what the CLI, the demo and a notebook use."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from leptonai.client import calls
+from leptonai.client.calls import Call
+from leptonai.client.home import find_home, find_platform
+from leptonai.client.rollout import Progress, Report, rollout
+from leptonai.client.wire import (
+    FeedbackPage,
+    FeedbackRequest,
+    Health,
+    ServiceView,
+    TokenCreated,
+    TokenView,
+)
+from leptonai.errors import Conflict, Denied, NotFound, PlatformError
+from leptonai.store.tree import pack
+from leptonai.types import (
+    DIGEST,
+    Change,
+    DeleteChange,
+    DialChange,
+    Event,
+    Incident,
+    Key,
+    LogLine,
+    Proposal,
+    Replica,
+    Revision,
+    Role,
+    Series,
+    Spec,
+    SpecChange,
+)
+
+T = TypeVar("T")
+POLL = 0.2  # seconds between two looks at a rollout
+
+
+class Client:
+    """Talks to one platform: ``host`` and ``token`` as given, else from the environment, else the local home.
+
+    Every method raises the LeptonError the platform answered with, or PlatformError ``unreachable``.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        token: str | None = None,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self.url, secret = find_platform(host, token, find_home(home))
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {secret}", "content-type": "application/json"},
+            timeout=timeout,
+            trust_env=False,  # a proxy of the environment must not see tokens meant for loopback
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        try:
+            answer = self._http.request(call.method, call.path, params=call.params, content=call.content)
+        except httpx.HTTPError as e:
+            raise calls.unreachable(self.url, e) from e
+        return calls.read(call, answer.status_code, answer.content)
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    def healthz(self) -> Health:
+        return self.send(calls.healthz())
+
+    def services(self, workspace: str | None = None) -> list[ServiceView]:
+        """All services the token may see, or those of one workspace, ordered by key."""
+        return self.send(calls.services(workspace))
+
+    def service(self, key: Key) -> ServiceView:
+        return self.send(calls.service(key))
+
+    def revisions(self, key: Key) -> list[Revision]:
+        """The whole history, oldest first."""
+        return self.send(calls.revisions(key))
+
+    def replicas(self, key: Key) -> list[Replica]:
+        return self.send(calls.replicas(key))
+
+    def logs(self, key: Key, replica: str | None = None, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
+        """The newest ``limit`` lines of one replica or of all, oldest first."""
+        return self.send(calls.logs(key, replica, since, limit))
+
+    def why(self, key: Key, after: int = 0, limit: int = 200) -> list[Event]:
+        """What was decided about a service and from which terms, oldest first."""
+        return self.send(calls.service_events(key, after, limit))
+
+    def events(self, after: int = 0, subject: str | None = None, limit: int = 200) -> list[Event]:
+        return self.send(calls.events(after, subject, limit))
+
+    def incidents(self, open: bool | None = None) -> list[Incident]:
+        return self.send(calls.incidents(open))
+
+    def incident(self, id: int) -> Incident:
+        return self.send(calls.incident(id))
+
+    def signals(
+        self, name: str, start: float, end: float, labels: dict[str, str] | None = None, step: float = 0.0
+    ) -> list[Series]:
+        return [view.series() for view in self.send(calls.signals(name, start, end, labels, step))]
+
+    def signal_names(self) -> list[str]:
+        return self.send(calls.signal_names())
+
+    def platform(self) -> dict[str, Any]:
+        """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""
+        return self.send(calls.platform())
+
+    # --- wishing -----------------------------------------------------------------------------------------------
+
+    def propose(
+        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None
+    ) -> Proposal:
+        """The proposal as it now stands; one the door denied is returned, not raised (see ``wish``)."""
+        return self.send(calls.propose(change, why, dry_run, expires_in, by))
+
+    def wish(self, change: Change, why: str, dry_run: bool = False) -> Proposal:
+        """The proposal, admitted or waiting for approval. Raises Denied with the door's reasons otherwise."""
+        proposal = self.propose(change, why, dry_run)
+        if proposal.status in ("denied", "expired"):
+            reasons = "; ".join(proposal.reasons) or "no reason was given"
+            raise Denied(
+                f"the change of {proposal.service} was {proposal.status}: {reasons}",
+                hint=f"see `leptonai why {proposal.service}`",
+                proposal=proposal.id,
+            )
+        return proposal
+
+    def proposals(self, status: str | None = None) -> list[Proposal]:
+        return self.send(calls.proposals(status))
+
+    def approve(self, proposal: Proposal) -> Proposal:
+        return self.send(calls.approve(proposal.id, proposal.hash))
+
+    def upload(self, path: str | os.PathLike[str]) -> str:
+        """The digest under which the file or folder now lies in the artifact store of the platform."""
+        return self.send(calls.upload(pack(Path(path)))).digest
+
+    def deploy(
+        self,
+        spec: Spec,
+        *,
+        why: str = "deploy",
+        replicas: int | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+        report: Report = lambda progress: None,
+    ) -> ServiceView:
+        """``spec`` is the newest revision, its models uploaded; with ``wait``, its replicas are ready.
+
+        Models named by a local path are uploaded first. An unchanged spec makes no revision. ``timeout`` defaults to
+        what the rollout may need by its own start_timeout. Raises Denied when the door says no, ModelError or
+        StartError as soon as a new replica cannot start (the old revision keeps serving), PlatformError on time-out.
+        """
+        variants = tuple(
+            v if DIGEST.fullmatch(v.model) else msgspec.structs.replace(v, model=self.upload(v.model))
+            for v in spec.variants
+        )
+        spec = msgspec.structs.replace(spec, variants=variants)
+        if replicas is not None:
+            low, high = min(spec.scale.min, replicas), max(spec.scale.max, replicas)
+            spec = msgspec.structs.replace(
+                spec, scale=msgspec.structs.replace(spec.scale, min=low, max=high, replicas=replicas)
+            )
+        try:
+            now: ServiceView | None = self.service(spec.key)
+        except NotFound:
+            now = None
+        if now is None or now.service.spec != spec:
+            proposal = self.wish(SpecChange(spec=spec, base=now.service.revision if now else 0), why)
+            self._raise_if_pending(proposal)
+        if replicas is not None and now is not None:
+            self.scale(spec.key, replicas, why=why)
+        return self.wait_ready(spec.key, timeout, report) if wait else self.service(spec.key)
+
+    def wait_ready(self, key: Key, timeout: float | None = None, report: Report = lambda progress: None) -> ServiceView:
+        """The service once all its wanted replicas are ready in their newest form; errors as in ``deploy``.
+
+        Polls every POLL seconds and rides out a control process that is being restarted.
+        """
+        deadline: float | None = None
+        last: Progress | None = None
+        while True:
+            try:
+                view = self.service(key)
+            except PlatformError as e:
+                if e.code != "unreachable" or deadline is None or time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL)
+                continue
+            if deadline is None:
+                per_replica = view.service.spec.rollout.start_timeout + view.service.spec.drain
+                patience = timeout if timeout is not None else per_replica * max(1, view.wanted) + 10.0
+                deadline = time.monotonic() + patience
+            progress = rollout(view)
+            if progress != last:
+                report(progress)
+                last = progress
+            if progress.done:
+                return view
+            if time.monotonic() > deadline:
+                raise PlatformError(
+                    f"{progress.text} after {patience:.0f} s",
+                    hint=f"see `leptonai status {key}` and `leptonai logs {key}`; it keeps trying",
+                    code="timeout",
+                )
+            time.sleep(POLL)
+
+    def scale(self, key: Key, replicas: int, *, variant: str = "main", why: str = "scale") -> Proposal:
+        """The replicas dial is set. Raises Denied when it is outside the bounds of the spec."""
+        return self.wish(DialChange(service=key, set={f"{variant}.replicas": float(replicas)}), why)
+
+    def restart(self, key: Key, *, why: str = "restart") -> Proposal:
+        """The epoch of every variant rose by one: each replica is replaced, as many at a time as in a rollout."""
+        dials = self.service(key).service.dials
+        change = {f"{name}.epoch": float(dials.variants[name].epoch + 1) for name in dials.variants}
+        return self.wish(DialChange(service=key, set=change), why)
+
+    def undo(self, key: Key, to: int | None = None, *, why: str = "") -> Revision:
+        """The spec of revision ``to`` is wished again, as a new revision; dials are kept.
+
+        Default: the revision before the newest; after a deletion, what was deleted. Returns the revision that was
+        taken up. Raises NotFound when there is none.
+        """
+        history = self.revisions(key)
+        newest = history[-1]
+        chosen = next((r for r in reversed(history) if r.number == (to if to is not None else newest.number - 1)), None)
+        if chosen is None or chosen.spec is None:
+            raise NotFound(
+                f"{key} has no revision {to} with a spec" if to else f"{key} has nothing before {newest.number}",
+                hint=f"see `leptonai status {key}` for its history",
+            )
+        text = why or f"undo of revision {newest.number}: back to {chosen.number}"
+        base = newest.number if newest.spec is not None else 0
+        self._raise_if_pending(self.wish(SpecChange(spec=chosen.spec, base=base), text))
+        return chosen
+
+    def delete(self, key: Key, *, why: str = "delete", wait: bool = True, timeout: float = 120.0) -> None:
+        """The service is gone from the wish; with ``wait``, nothing of it runs any more. Its history is kept."""
+        view = self.service(key)
+        self._raise_if_pending(self.wish(DeleteChange(service=key, base=view.service.revision), why))
+        deadline = time.monotonic() + timeout
+        while wait:
+            try:
+                if not self.replicas(key):
+                    return
+            except NotFound:
+                return
+            if time.monotonic() > deadline:
+                raise PlatformError(f"{key} still has replicas after {timeout:.0f} s", hint="see `leptonai ls`")
+            time.sleep(POLL)
+
+    # --- saying what was seen ----------------------------------------------------------------------------------
+
+    def verify(self, key: Key, revision: int, detail: str = "") -> Revision:
+        return self.send(calls.verify(key, revision, detail))
+
+    def send_feedback(self, items: Sequence[FeedbackRequest]) -> int:
+        return self.send(calls.send_feedback(items)).accepted
+
+    def feedback(self, after: int = 0, limit: int = 1000) -> FeedbackPage:
+        return self.send(calls.feedback(after, limit))
+
+    def put_incident(self, incident: Incident) -> Incident:
+        return self.send(calls.put_incident(incident))
+
+    def record(self, kind: str, subject: str, detail: dict[str, Any]) -> Event:
+        return self.send(calls.record(kind, subject, detail))
+
+    # --- callers -----------------------------------------------------------------------------------------------
+
+    def tokens(self) -> list[TokenView]:
+        return self.send(calls.tokens())
+
+    def create_token(
+        self, name: str, role: Role = "viewer", workspaces: Sequence[str] = ("default",), ttl: float | None = None
+    ) -> TokenCreated:
+        return self.send(calls.create_token(name, role, workspaces, ttl))
+
+    def revoke_token(self, name: str) -> TokenView:
+        return self.send(calls.revoke_token(name))
+
+    def session(self) -> str:
+        """A URL that opens the console once."""
+        return self.send(calls.session()).url
+
+    def _raise_if_pending(self, proposal: Proposal) -> None:
+        if proposal.status == "pending":
+            raise Conflict(
+                f"proposal {proposal.id} for {proposal.service} waits for approval",
+                hint=f"an admin approves it with `leptonai approve {proposal.id}`",
+                code="pending",
+                proposal=proposal.id,
+                hash=proposal.hash,
+            )

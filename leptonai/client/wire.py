@@ -1,0 +1,132 @@
+"""What travels over ``/api/v1`` beside the nouns: one definition, used by the server and by both clients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from leptonai.types import DEFAULT_WORKSPACE, Change, Feedback, Key, Noun, Replica, Role, Series, Service
+
+
+class ServiceView(Noun, frozen=True, kw_only=True):
+    """One service as a caller sees it: the wish, what runs for it, and one line that says how it stands.
+
+    ``ready`` counts ready replicas of the wished digests; ``wanted`` is what the dials ask for.
+    ``verified`` is the newest revision found good, None when none was.
+    """
+
+    service: Service
+    replicas: tuple[Replica, ...]
+    ready: int
+    wanted: int
+    status: str
+    url: str
+    verified: int | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.service.key
+
+
+class ProposalRequest(Noun, frozen=True, kw_only=True):
+    """``by`` may be set by the ops token only (``incident:42``, ``scaler``); everyone else signs with their name."""
+
+    change: Change
+    why: str
+    dry_run: bool = False
+    expires_in: float | None = None
+    by: str | None = None
+
+
+class ApproveRequest(Noun, frozen=True, kw_only=True):
+    """``hash`` of the proposal that was read: what changed since is not approved."""
+
+    hash: str
+
+
+class VerifyRequest(Noun, frozen=True, kw_only=True):
+    detail: str = ""
+
+
+class ArtifactView(Noun, frozen=True, kw_only=True):
+    digest: str
+
+
+class FeedbackRequest(Noun, frozen=True, kw_only=True):
+    """``about``: the ``x-request-id`` of a prediction, or ``incident:N``. Who and when are noted by the server."""
+
+    about: str
+    service: Key = ""
+    label: Any = None
+    rating: float | None = None
+    verdict: str | None = None
+    note: str = ""
+
+
+class Accepted(Noun, frozen=True, kw_only=True):
+    accepted: int
+
+
+class FeedbackPage(Noun, frozen=True, kw_only=True):
+    """``next`` is what to ask for after this page: ``after=next``."""
+
+    items: list[tuple[int, Feedback]]
+    next: int
+
+
+class EventRequest(Noun, frozen=True, kw_only=True):
+    kind: str
+    subject: str
+    detail: dict[str, Any] = {}
+
+
+class TokenRequest(Noun, frozen=True, kw_only=True):
+    """``ttl`` seconds until it expires; None: it stays until it is revoked."""
+
+    name: str
+    role: Role = "viewer"
+    workspaces: tuple[str, ...] = (DEFAULT_WORKSPACE,)
+    ttl: float | None = None
+
+
+class TokenView(Noun, frozen=True, kw_only=True):
+    """A token without anything that could be used in its place."""
+
+    name: str
+    role: Role
+    workspaces: tuple[str, ...]
+    created: float
+    expires: float | None
+    revoked: bool
+
+
+class TokenCreated(Noun, frozen=True, kw_only=True):
+    """``secret`` is shown this once and kept nowhere."""
+
+    token: TokenView
+    secret: str
+
+
+class SessionView(Noun, frozen=True, kw_only=True):
+    """``url`` opens the console once, within ``expires_in`` seconds."""
+
+    url: str
+    expires_in: float
+
+
+class Health(Noun, frozen=True, kw_only=True):
+    status: str
+    version: str
+
+
+class SeriesView(Noun, frozen=True, kw_only=True):
+    """A Series in JSON, which has no nan: nothing seen is null."""
+
+    name: str
+    labels: dict[str, str]
+    at: list[float]
+    value: list[float | None]
+
+    def series(self) -> Series:
+        value = [math.nan if v is None else v for v in self.value]
+        return Series(name=self.name, labels=self.labels, at=self.at, value=value)
