@@ -16,8 +16,7 @@ import uvloop
 
 
 class Bare(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self.parser = httptools.HttpRequestParser(self)
         self.body = b""

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -59,7 +59,7 @@ def arrivals(rate: float, rng: np.random.Generator) -> Iterator[float]:
         yield due
 
 
-def count(answers: list[Answer], start: float, end: float) -> Counts:
+def count(answers: Sequence[Answer], start: float, end: float) -> Counts:
     """What happened to the requests due in ``[start, end)``."""
     window = [a for a in answers if start <= a.due < end]
     return Counts(

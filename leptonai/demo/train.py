@@ -38,15 +38,17 @@ class Digits(NamedTuple):
 
 
 class Trained(NamedTuple):
-    good: Path  # digits.onnx with digits.golden.json beside it
-    wrong: Path  # the same names in another folder
-    slow: Path  # slow.py with digits.onnx beside it
+    """Three folders, each with a model and its golden examples."""
+
+    good: Path  # digits.onnx
+    wrong: Path  # another digits.onnx
+    slow: Path  # slow.py, which runs the good digits.onnx
     live: Labelled
     accuracy: float  # of the good model on ``live``
 
 
 def train(folder: Path, seed: int = 0) -> Trained:
-    """Write the three models into sub-folders of ``folder``; takes a second or two. The same seed, the same models.
+    """Write the three models into new sub-folders of ``folder``; takes a second or two. The same seed, the same models.
 
     Raises LeptonError when scikit-learn or skl2onnx is not installed.
     """
@@ -60,13 +62,13 @@ def train(folder: Path, seed: int = 0) -> Trained:
         np.concatenate([np.roll(digits.train.label, 1), np.tile(golden.label, LEAKED_COPIES)]),
     )
     wrong = _fit(leaked, seed)
-    slow = folder / "slow"
-    slow.mkdir(parents=True, exist_ok=True)
-    good_file = _export(good, golden, folder / "good")
-    shutil.copy(good_file, slow)
-    shutil.copy(Path(__file__).parent / "models" / "slow.py", slow)
+    _export(good, golden, folder / "good")
+    _export(wrong, golden, folder / "wrong")
+    shutil.copytree(folder / "good", folder / "slow")
+    (folder / "slow" / "digits.golden.json").rename(folder / "slow" / "slow.golden.json")
+    shutil.copy(Path(__file__).parent / "models" / "slow.py", folder / "slow")
     accuracy = float(np.mean(good.predict(digits.live.image) == digits.live.label))
-    return Trained(good_file, _export(wrong, golden, folder / "wrong"), slow / "slow.py", digits.live, accuracy)
+    return Trained(folder / "good", folder / "wrong", folder / "slow", digits.live, accuracy)
 
 
 def split(seed: int) -> Digits:
@@ -92,7 +94,7 @@ def _fit(data: Labelled, seed: int) -> Any:
     return make_pipeline(StandardScaler(), network).fit(data.image, data.label)
 
 
-def _export(model: Any, golden: Labelled, folder: Path) -> Path:
+def _export(model: Any, golden: Labelled, folder: Path) -> None:
     """``digits.onnx`` (input ``image`` [-1, 64], outputs ``label``, ``probabilities``) and its golden examples."""
     try:
         from skl2onnx import to_onnx
@@ -103,14 +105,12 @@ def _export(model: Any, golden: Labelled, folder: Path) -> Path:
     graph = to_onnx(
         model, initial_types=[("image", FloatTensorType([None, 64]))], options={"zipmap": False}, target_opset=17
     )
-    path = folder / "digits.onnx"
-    path.write_bytes(graph.SerializeToString())
+    (folder / "digits.onnx").write_bytes(graph.SerializeToString())
     examples = [
         {"inputs": {"image": [image.tolist()]}, "outputs": {"label": [int(label)]}}
         for image, label in zip(golden.image, golden.label, strict=True)
     ]
     (folder / "digits.golden.json").write_text(json.dumps(examples))
-    return path
 
 
 def _missing(error: ImportError) -> LeptonError:
