@@ -215,7 +215,7 @@ class MemoryPlatform:
         if process.exits_at is not None and now >= process.exits_at:
             if process.exits_at - process.ready_at >= local.stable_after:
                 attempt = 0
-            detail = "killed by signal 9" if process.exit_reason == "killed" else "exited with code 1"
+            detail = "killed by SIGKILL" if process.exit_reason == "killed" else "ended with exit code 1"
             shown = ("failed", process.exit_reason, detail, process.exits_at)
         elif process.retired_at is not None:
             shown = ("stopping", process.retire_reason, "", process.retired_at)
