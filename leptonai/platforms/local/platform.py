@@ -1,0 +1,389 @@
+"""LocalPlatform: replicas as processes on this machine, Envoy in front of them. ``plan`` decides the steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+from leptonai.errors import LeptonError, NotFound, PlatformError
+from leptonai.plan import plan, routes
+from leptonai.platforms.local import cgroup, inject, isolate, start
+from leptonai.platforms.local.envoy import Gateway
+from leptonai.platforms.local.health import hung_or_stopped
+from leptonai.platforms.local.logs import Log
+from leptonai.platforms.local.process import Process
+from leptonai.platforms.local.replica import LocalReplica
+from leptonai.platforms.local.rundir import RunDir, make_runtime_folder, write_atomically
+from leptonai.protocols import Record
+from leptonai.settings import Settings
+from leptonai.types import (
+    DEFAULT_WORKSPACE,
+    Fault,
+    Forget,
+    Key,
+    LogLine,
+    Replica,
+    Retire,
+    Service,
+    Start,
+    Step,
+    Variant,
+    parse_key,
+)
+
+_OLD_LOGS = 50  # logs of crashed replicas kept for ``logs``, the newest
+
+
+def _ignore(kind: str, subject: str, detail: dict[str, Any]) -> None:
+    """Events nobody listens to."""
+
+
+class LocalPlatform:
+    """The Platform of one machine, over one home folder. One at a time per home: the caller holds its lock."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        home: Path,
+        settings: Settings,
+        artifacts: start.Artifacts,
+        clock: Callable[[], float] = time.time,
+        record: Record = _ignore,
+        control: str = "",
+    ) -> None:
+        """``control``: address of the control API behind the gateway's ``/feedback``; may be set until ``start``."""
+        self.home = home.resolve()
+        self.settings, self.control = settings, control
+        self._artifacts, self._clock, self._record = artifacts, clock, record
+        self._run = self.home / "run"
+        self._old_logs = self.home / "logs" / "replicas"
+        self._wishes = self.home / "envoy" / "services.json"
+        self._services: dict[Key, Service] = {}
+        self._replicas: dict[str, LocalReplica] = {}
+        self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pushing = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drains: dict[str, asyncio.Task[None]] = {}
+        self._faults: dict[str, inject.Injected] = {}
+        self._refusal = ""
+        self._ground = start.Ground(self.home, Path(), "", False)
+        self._gateway: Gateway | None = None
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt replicas and gateway, or start a gateway. StartError when its port is taken."""
+        self._run.mkdir(parents=True, exist_ok=True)
+        runtime = make_runtime_folder(self.home)
+        self._refusal = await asyncio.to_thread(self._try_walls)
+        self._ground = start.Ground(self.home, runtime, runtime.name, isolated=not self._refusal)
+        if self._refusal and self.settings.local.isolate:
+            self._record("platform.not_isolated", "platform", {"reason": self._refusal})
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
+            known = msgspec.json.decode(self._wishes.read_bytes(), type=list[Service])
+            self._services = {s.key: s for s in known}
+        await self._adopt()
+        gateway = Gateway(
+            self.home / "envoy", runtime, self.home / "logs" / "envoy.log", self.settings.gateway, self._record
+        )
+        self._gateway = gateway
+        gateway.prepare()
+        await gateway.start(self._snapshot())
+        self._spawn_task(self._push_when_dirty())
+        self._spawn_task(self._tick_for_ever())
+        for replica in self._replicas.values():
+            if replica.health.state == "stopping":
+                self._drains[replica.id] = self._spawn_task(self._drain(replica))
+
+    async def close(self) -> None:
+        """Let go: replicas and the gateway keep running, to be adopted."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for replica in self._replicas.values():
+            replica.release()
+        if self._gateway:
+            self._gateway.close()
+
+    async def shutdown(self) -> None:
+        """Drain and stop everything; no process, socket, control group or mount of ours is left."""
+        keys = {r.record.service for r in self._replicas.values()} | set(self._services)
+        await asyncio.gather(*(self.remove(key) for key in keys))
+        if self._gateway:
+            await self._gateway.stop()
+        await self.close()
+        shutil.rmtree(self._run, ignore_errors=True)
+        shutil.rmtree(self._ground.runtime, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others' folders may be beside ours
+            self._ground.runtime.parent.rmdir()
+
+    # --- the wish ----------------------------------------------------------------------------------------------------
+
+    async def apply(self, service: Service) -> list[Step]:
+        async with self._locks[service.key]:
+            if self._services.get(service.key) != service:
+                self._services[service.key] = service
+                self._remember_wishes()
+                self._dirty.set()
+            mine = [r.noun() for r in self._replicas.values() if r.record.service == service.key]
+            steps = plan(service, mine, self.room, self._clock(), self.settings.local)
+            for step in steps:
+                match step:
+                    case Start():
+                        await self._start(service, step)
+                    case Retire():
+                        self._retire(self._replicas[step.replica], step.reason)
+                    case Forget():
+                        self._forget(self._replicas[step.replica])
+            return steps
+
+    async def remove(self, key: Key) -> None:
+        async with self._locks[key]:
+            if self._services.pop(key, None) is not None:
+                self._remember_wishes()
+                self._dirty.set()
+            mine = [r for r in self._replicas.values() if r.record.service == key]
+            for replica in mine:
+                if replica.gone:
+                    self._forget(replica)
+                else:
+                    self._retire(replica, "removed")
+            await asyncio.gather(*(self._drains[r.id] for r in mine if r.id in self._drains))
+
+    def observe(self) -> list[Replica]:
+        return sorted((r.noun() for r in self._replicas.values()), key=lambda r: (r.service, r.variant, r.id))
+
+    def room(self, variant: Variant) -> int | None:
+        """From what this machine has and what live replicas declared; replicas that declare nothing count nothing."""
+        wants = variant.resources
+        live = [r.record.resources for r in self._replicas.values() if not r.gone]
+        left: list[float] = []
+        if wants.cpu:
+            left.append((len(os.sched_getaffinity(0)) - sum(r.cpu or 0.0 for r in live)) / wants.cpu)
+        if wants.memory:
+            left.append((psutil.virtual_memory().total - sum(r.memory or 0 for r in live)) / wants.memory)
+        if wants.gpu:
+            gpus = Path("/proc/driver/nvidia/gpus")
+            left.append(((len(list(gpus.iterdir())) if gpus.is_dir() else 0) - sum(r.gpu for r in live)) / wants.gpu)
+        return max(0, int(min(left) + 1e-9)) if left else None
+
+    def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
+        if found := self._replicas.get(replica):
+            return found.log.lines(replica, since, limit)
+        old = self._old_logs / f"{replica}.log"
+        if "/" in replica or not old.is_file():
+            raise NotFound(f"replica {replica!r} was never seen, or long ago", hint="leptonai status lists replicas")
+        return Log(old, old.stat().st_mtime).lines(replica, since, limit)
+
+    def url(self, key: Key) -> str:
+        workspace, name = parse_key(key)
+        prefix = "" if workspace == DEFAULT_WORKSPACE else f"/workspaces/{workspace}"
+        return f"{self._the_gateway.url}{prefix}/services/{name}"
+
+    def describe(self) -> dict[str, Any]:
+        gateway = self._the_gateway
+        return {
+            "gateway": {
+                "url": gateway.url,
+                "admin": str(gateway.admin),
+                "pid": gateway.pid,
+                "healthy": gateway.healthy,
+            },
+            "isolation": {"active": self._ground.isolated, "reason": self._refusal},
+        }
+
+    # --- drills ------------------------------------------------------------------------------------------------------
+
+    async def inject(self, fault: Fault) -> str:
+        replica = self._replicas.get(fault.replica)
+        if replica is None or replica.process is None or not replica.alive:
+            raise PlatformError(f"replica {fault.replica!r} does not run", hint="leptonai status lists replicas")
+        target = inject.Target(replica.process.pid, replica.process.ticks, replica.record.socket)
+        injected = await inject.inject(fault.kind, target, fault.amount, fault.heal_after)
+        self._faults[injected.id] = injected
+        self._record("fault.injected", fault.replica, {"kind": fault.kind, "id": injected.id})
+        return injected.id
+
+    async def heal(self, fault_id: str) -> None:
+        injected = self._faults.pop(fault_id, None)
+        if injected is None:
+            raise NotFound(
+                f"no fault {fault_id!r} is known here", hint="it may have healed, or another platform made it"
+            )
+        await inject.heal(injected)
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    async def _start(self, service: Service, step: Start) -> None:
+        """The replica is known from here on, whatever happens: what cannot start is a failed one that says why."""
+        variant = next(v for v in service.spec.variants if v.name == step.variant)
+        uid = None
+        if self._ground.isolated:
+            taken = {r.record.uid: r.record.service for r in self._replicas.values() if r.record.uid is not None}
+            uid = isolate.uid_of(service.key, taken)
+        record = start.new_record(self._ground, service, variant, step, uid, self._clock())
+        folder = RunDir(self._run / record.id)
+        replica = LocalReplica(record, folder, self.settings.local, self._clock, self._changed)
+        self._replicas[record.id] = replica
+        try:
+            artifact = self._artifacts.path(variant.model)
+            start.prepare(folder, record, service, variant, artifact)
+            await asyncio.to_thread(self._artifacts.verify, variant.model)
+            if uid is not None:
+                await asyncio.to_thread(isolate.interpreter_folders, variant.python or isolate.LAUNCHER[0])
+            process, replica.record = start.spawn(self._ground, folder, record, variant, artifact)
+        except LeptonError as e:
+            reason = e.code if e.code != "start" else "start_failed"
+            replica.fail(reason, f"{e.message} ({e.hint})" if e.hint else e.message)
+        except (OSError, ValueError) as e:
+            replica.fail("start_failed", str(e))
+        else:
+            replica.hold(process)
+            detail = {"service": service.key, "variant": step.variant, "pid": process.pid, "attempt": step.attempt}
+            self._record("replica.started", record.id, detail)
+            return
+        self._changed(replica)
+
+    def _retire(self, replica: LocalReplica, reason: str) -> None:
+        if replica.id not in self._drains:
+            hopeless = hung_or_stopped(replica.health, replica.process is not None and replica.process.stopped())
+            replica.stopping(reason)
+            self._record("replica.stopping", replica.id, {"reason": reason})
+            self._drains[replica.id] = self._spawn_task(self._drain(replica, hopeless))
+
+    async def _drain(self, replica: LocalReplica, hopeless: bool = False) -> None:
+        """Out of rotation, SIGTERM, grace, SIGKILL, and nothing of it is left."""
+        await self._push()
+        process = replica.process
+        if process is not None and process.alive:
+            kill_after = self.settings.local.kill_after
+            process.terminate()
+            if not await process.wait(kill_after):
+                patience = 0.0 if hopeless or process.stopped() else replica.record.drain
+                if not await process.wait(patience):
+                    self._record("replica.cut_off", replica.id, {"after": kill_after + patience})
+                    process.kill()
+                    await process.wait(60.0)
+        self._record("replica.retired", replica.id, {"reason": replica.health.reason})
+        self._bury(replica)
+        self._drains.pop(replica.id, None)
+
+    def _forget(self, replica: LocalReplica) -> None:
+        """Drop a replica that is gone; its log stays readable for a while."""
+        with contextlib.suppress(OSError):
+            self._old_logs.mkdir(parents=True, exist_ok=True)
+            if replica.folder.log.exists():
+                replica.folder.log.replace(self._old_logs / f"{replica.id}.log")
+            for old in sorted(self._old_logs.iterdir(), key=lambda p: p.stat().st_mtime)[:-_OLD_LOGS]:
+                old.unlink()
+        self._bury(replica)
+
+    def _bury(self, replica: LocalReplica) -> None:
+        replica.release()
+        cgroup.remove(replica.record.cgroups)
+        shutil.rmtree(Path(replica.record.socket).parent, ignore_errors=True)
+        replica.folder.remove()
+        self._replicas.pop(replica.id, None)
+        self._dirty.set()
+
+    # --- adoption ----------------------------------------------------------------------------------------------------
+
+    def _try_walls(self) -> str:
+        if not self.settings.local.isolate:
+            return "switched off by settings local.isolate"
+        probe = self._run / ".walls"
+        probe.mkdir(exist_ok=True)
+        try:
+            return isolate.refusal(self.home, probe)
+        finally:
+            shutil.rmtree(probe, ignore_errors=True)
+
+    async def _adopt(self) -> None:
+        for path in sorted(p for p in self._run.iterdir() if p.is_dir()):
+            folder = RunDir(path)
+            record = folder.load()
+            if record is None or (record.pid == 0 and record.ended is None):
+                folder.remove()  # the platform died before anything was started
+                continue
+            replica = LocalReplica(record, folder, self.settings.local, self._clock, self._changed)
+            self._replicas[record.id] = replica
+            process = Process.adopt(record.pid, record.ticks) if record.pid and record.ended is None else None
+            if process is not None:
+                replica.hold(process)
+                if record.stopping:
+                    replica.stopping(record.stopping)
+            elif record.ended is not None:
+                replica.recall(record.ended)
+            else:
+                replica.lost()
+        await asyncio.gather(*(r.first_look() for r in self._replicas.values() if r.health.state == "starting"))
+        for replica in self._replicas.values():
+            if replica.alive:
+                self._record("replica.adopted", replica.id, {"state": replica.health.state})
+
+    # --- the gateway -------------------------------------------------------------------------------------------------
+
+    @property
+    def _the_gateway(self) -> Gateway:
+        if self._gateway is None:
+            raise PlatformError("the local platform has not been started", hint="leptonai up")
+        return self._gateway
+
+    def _snapshot(self) -> dict[str, dict[str, Any]]:
+        gateway = self._the_gateway
+        services = list(self._services.values())
+        return routes(services, self.observe(), gateway.settings, folder=str(gateway.folder), control=self.control)
+
+    async def _push(self) -> bool:
+        async with self._pushing:
+            self._dirty.clear()
+            return await self._the_gateway.push(self._snapshot())
+
+    async def _push_when_dirty(self) -> None:
+        while True:
+            await self._dirty.wait()
+            if not await self._push():
+                await asyncio.sleep(self.settings.gateway.respawn)
+                self._dirty.set()
+
+    def _changed(self, replica: LocalReplica) -> None:
+        """A replica became ready, hung, or ended: the gateway hears of it at once."""
+        self._dirty.set()
+        health = replica.health
+        detail = {"service": replica.record.service, "reason": health.reason, "detail": health.detail}
+        self._record(f"replica.{health.state}", replica.id, detail)
+
+    def _remember_wishes(self) -> None:
+        """So that a fresh platform's first push routes all that this one did, not only what it was asked for yet."""
+        with contextlib.suppress(OSError):
+            self._wishes.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._wishes, msgspec.json.encode(list(self._services.values())))
+
+    # --- loops -------------------------------------------------------------------------------------------------------
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            now = self._clock()
+            for replica in self._replicas.values():
+                with contextlib.suppress(OSError):  # a full disk stops rotation, not us
+                    replica.tick(now)
+            await self._the_gateway.check()
+            await asyncio.sleep(self.settings.local.probe_interval)
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
