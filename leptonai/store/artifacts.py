@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 
 from leptonai.errors import LeptonError, ModelError, NotFound, SpecError
-from leptonai.store.tree import CHUNK, Entry, digest_of, entry_of, files_of, manifest_bytes
+from leptonai.store.tree import CHUNK, Entry, chunks_of, digest_of, entry_of, files_of, manifest_bytes
 from leptonai.store.untar import members
 from leptonai.types import DIGEST
 
@@ -38,7 +38,8 @@ class Artifacts:
         self._max_bytes = max_bytes
         self._max_files = max_files
         with self._words():
-            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o755)  # replicas of another uid read below it, whatever the umask
 
     def put_tree(self, path: str | os.PathLike[str]) -> str:
         """Copy the model at ``path`` (see ``tree.files_of`` for what belongs to it) and return its digest."""
@@ -48,12 +49,7 @@ class Artifacts:
                 f"{path} holds {len(files)} files; the limit is {self._max_files}", hint="name the model's folder"
             )
 
-        def sources() -> Iterator[tuple[str, IO[bytes]]]:
-            for name, file in files.items():
-                with file.open("rb") as f:
-                    yield name, f
-
-        return self._put(sources())
+        return self._put((name, chunks_of(file)) for name, file in files.items())
 
     def put_tar(self, stream: Iterable[bytes] | IO[bytes]) -> str:
         """Store the tree of a plain tar, given as chunks or as a binary file, and return its digest.
@@ -62,7 +58,7 @@ class Artifacts:
         """
         if not isinstance(stream, Iterable) or hasattr(stream, "read"):
             stream = iter(partial(stream.read, CHUNK), b"")
-        return self._put((name, f) for name, _, f in members(stream, self._max_bytes, self._max_files))
+        return self._put(members(stream, self._max_bytes, self._max_files))
 
     def path(self, digest: str) -> Path:
         """The read-only folder with the tree's files. Raises NotFound; SpecError when ``digest`` is none."""
@@ -124,7 +120,7 @@ class Artifacts:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def _put(self, sources: Iterable[tuple[str, IO[bytes]]]) -> str:
+    def _put(self, sources: Iterable[tuple[str, Iterable[bytes]]]) -> str:
         with self._words():
             with ExitStack() as stack:
                 with self._exclusive():  # between these two a collect would take it for a dead writer's
@@ -141,15 +137,15 @@ class Artifacts:
                     if scratch.exists():
                         _remove(scratch)
 
-    def _copy(self, sources: Iterable[tuple[str, IO[bytes]]], files: Path) -> list[Entry]:
+    def _copy(self, sources: Iterable[tuple[str, Iterable[bytes]]], files: Path) -> list[Entry]:
         entries, total = [], 0
-        for name, source in sources:
+        for name, chunks in sources:
             target = files / name
             size, sha = 0, hashlib.sha256()
             try:
                 target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 with target.open("xb") as f:
-                    while chunk := source.read(CHUNK):
+                    for chunk in chunks:
                         size += len(chunk)
                         if total + size > self._max_bytes:
                             raise SpecError(

@@ -307,17 +307,16 @@ class Store(Database):
 
         Blind to lines cut off at either end: the oldest may be trimmed, and the newest have no successor yet.
         """
-        last: int | None = None
-        previous = ""
-        with self._lock, self._words():
-            for seq, subject, kind, body, before, digest in self._db.execute(
-                "SELECT seq, subject, kind, body, previous, hash FROM events ORDER BY seq"
-            ):
-                if last is not None and (seq != last + 1 or before != previous):
+        last, previous = 0, ""
+        columns = "seq, subject, kind, body, previous, hash"
+        # a page at a time: a long log must not keep writers waiting
+        while rows := self._rows(f"SELECT {columns} FROM events WHERE seq > ? ORDER BY seq LIMIT 10000", (last,)):  # noqa: S608
+            for seq, subject, kind, body, before, digest in rows:
+                if last and (seq != last + 1 or before != previous):
                     return last + 1
                 if digest != _chain(before, body) or not _says(body, seq, subject, kind):
                     return int(seq)
-                last, previous = seq, digest
+                last, previous = int(seq), digest
         return None
 
     # --- tokens ----------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def files_of(path: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    for entry in entries:
         if entry.is_file():
             yield Path(entry.path)
         elif entry.is_dir(follow_symlinks=False):
@@ -72,13 +74,18 @@ def _walk(folder: Path) -> Iterator[Path]:
             )
 
 
+def chunks_of(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as f:
+        while chunk := f.read(CHUNK):
+            yield chunk
+
+
 def entry_of(name: str, file: Path) -> Entry:
     """Read ``file`` to the end; its size and hash are of the same bytes."""
     size, sha = 0, hashlib.sha256()
-    with file.open("rb") as f:
-        while chunk := f.read(CHUNK):
-            size += len(chunk)
-            sha.update(chunk)
+    for chunk in chunks_of(file):
+        size += len(chunk)
+        sha.update(chunk)
     return Entry(path=name, size=size, sha256=sha.hexdigest())
 
 

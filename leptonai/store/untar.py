@@ -6,16 +6,15 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import IO
 
 from leptonai.errors import SpecError
 
-_HEADER_MAX = 1 << 20  # bytes read at once: tarfile takes a long-name header into memory as large as it claims to be
+_READ_MAX = 1 << 20  # bytes at once: tarfile takes a header into memory whole, as large as it claims to be
 _HINT = "pack the folder with `leptonai deploy`, or with plain `tar cf` (no compression, no links)"
 
 
-def members(stream: Iterable[bytes], max_bytes: int, max_files: int) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Each file of the tar as ``(relative path, size, content)``; read the content before asking for the next.
+def members(stream: Iterable[bytes], max_bytes: int, max_files: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Each file of the tar as ``(relative path, chunks)``; take the chunks before asking for the next.
 
     Folders are implied by their files. Raises SpecError for absolute or climbing paths, links, devices, sparse files,
     two members of one name, more than ``max_files`` members or ``max_bytes`` bytes of content, headers over 1 MiB,
@@ -42,9 +41,8 @@ def members(stream: Iterable[bytes], max_bytes: int, max_files: int) -> Iterator
                 total += member.size
                 if total > max_bytes:
                     raise SpecError(f"the tar holds more than {max_bytes} bytes", hint="the limit is api.max_body")
-                content = tar.extractfile(member)
-                assert content is not None
-                yield name, member.size, content
+                reader.seek(member.offset_data)
+                yield name, reader.chunks(member.size)
                 end = member.offset_data + member.size + -member.size % tarfile.BLOCKSIZE
             # tarfile takes the end of a stream that was cut off between two members for the end of the archive
             if reader.drain() < end + 2 * tarfile.BLOCKSIZE:
@@ -84,13 +82,13 @@ class _Forward(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence != io.SEEK_SET or offset < self._at:
             raise tarfile.ReadError("the archive asks to read backwards")
-        while self._at < offset and self.read(min(offset - self._at, _HEADER_MAX)):
+        while self._at < offset and self.read(min(offset - self._at, _READ_MAX)):
             pass
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        if size > _HEADER_MAX:
-            raise SpecError(f"a header of the tar claims {size} bytes, over the limit of {_HEADER_MAX}", hint=_HINT)
+        if size > _READ_MAX:
+            raise SpecError(f"a header of the tar claims {size} bytes, over the limit of {_READ_MAX}", hint=_HINT)
         parts = [self._rest]
         have = len(self._rest)
         while have < size and (chunk := next(self._chunks, None)) is not None:
@@ -101,8 +99,17 @@ class _Forward(io.RawIOBase):
         self._at += len(data)
         return data
 
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next ``size`` bytes. SpecError when the stream ends before."""
+        while size:
+            chunk = self.read(min(size, _READ_MAX))
+            if not chunk:
+                raise SpecError("the tar ends in the middle of a file: the upload was cut off", hint="upload it again")
+            size -= len(chunk)
+            yield chunk
+
     def drain(self) -> int:
         """Read to the end; returns the length of the whole stream."""
-        while self.read(_HEADER_MAX):
+        while self.read(_READ_MAX):
             pass
         return self._at
