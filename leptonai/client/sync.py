@@ -1,4 +1,4 @@
-"""The blocking client: what the CLI, the demo and a notebook use."""
+"""The blocking client: what the CLI, scripts and notebooks use."""
 
 from __future__ import annotations
 
