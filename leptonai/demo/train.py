@@ -89,9 +89,11 @@ def _fit(data: Labelled, seed: int) -> Any:
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     network = MLPClassifier((HIDDEN,), alpha=1.0, learning_rate_init=0.005, max_iter=500, tol=1e-3, random_state=seed)
-    return make_pipeline(StandardScaler(), network).fit(data.image, data.label)
+    with threadpool_limits(1):  # on a busy machine threads that wait for each other take 100 times as long, measured
+        return make_pipeline(StandardScaler(), network).fit(data.image, data.label)
 
 
 def _export(model: Any, golden: Labelled, folder: Path) -> None:
