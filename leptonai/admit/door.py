@@ -15,7 +15,7 @@ from leptonai.admit.judge import automatic, judge, kinds, refused
 from leptonai.admit.world import World, diff
 from leptonai.errors import Denied, LeptonError, NotFound, SpecError
 from leptonai.store import Artifacts, Store
-from leptonai.types import Change, Dial, DialChange, Key, Proposal, SpecChange, Token
+from leptonai.types import Change, Dial, DialChange, Key, Proposal, SpecChange, Token, canonical
 
 MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
 
@@ -55,9 +55,11 @@ class Door:
 
         Returns it "admitted", "pending" or "denied"; ``reasons`` says why, then what changes (see ``diff``). A change
         that changes nothing is admitted without a new revision. ``dry_run`` records nothing and changes nothing.
-        ``by`` defaults to ``human:<token's name>``; only a machine may speak as another (``incident:42``), and none as
-        a person. ``expires_in``: seconds a pending one waits, ``admit.proposal_ttl`` by default. Raises as ``judge``.
+        ``by`` defaults to ``human:<token's name>``; any other must be automatic (``incident:42``) and is bound as such.
+        ``expires_in``: seconds a pending one waits, ``admit.proposal_ttl`` by default. Raises as ``judge``, and Denied
+        for a ``by`` that is another person.
         """
+        change = _plain(change)
         now = self._clock()
         ttl = self._admit.proposal_ttl if expires_in is None else expires_in
         if not 0 < ttl < math.inf:
@@ -227,6 +229,14 @@ def _dials(change: DialChange, proposal: Proposal, now: float) -> list[Dial]:
         )
         for path, value in sorted(change.set.items())
     ]
+
+
+def _plain(change: Change) -> Change:
+    """The change as it will be read back (an int given for a float is a float): its hash is that of the stored one."""
+    try:
+        return msgspec.json.decode(canonical(change), type=Change)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as e:
+        raise SpecError(f"the change cannot be stored: {e}", hint="use finite numbers and plain JSON values") from e
 
 
 def _speaker(actor: Token, by: str | None) -> str:

@@ -55,7 +55,7 @@ def kinds(change: Change, history: tuple[Revision, ...] = ()) -> frozenset[str]:
     if isinstance(change, DeleteChange):
         return frozenset({"delete"})
     if isinstance(change, SpecChange):
-        back = any(r.spec == change.spec for r in history)
+        back = any(r.spec == change.spec for r in history[:-1]) and history[-1].spec != change.spec
         return frozenset({"spec", "rollback"} if back else {"spec"})
     names = {"replicas": "scale", "epoch": "restart"}
     found = {"evict" if p.startswith("evict.") else p.rpartition(".")[2] for p in change.set}

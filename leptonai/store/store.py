@@ -68,9 +68,9 @@ class Store(Database):
             if spec is None and head is None:
                 raise NotFound(f"no service {key!r} to delete", hint="leptonai ls shows every service")
             number = self._last_number(key) + 1
-            revision = Revision(service=key, number=number, by=by, why=why, at=at, spec=spec)
-            self._insert("revisions", service=key, number=number, live=spec is not None, body=_spell(revision))
-        return revision
+            body, made = _spell(Revision(service=key, number=number, by=by, why=why, at=at, spec=spec))
+            self._insert("revisions", service=key, number=number, live=spec is not None, body=body)
+        return made
 
     def revisions(self, key: Key) -> list[Revision]:
         """The whole history of ``key``, oldest first, deletions included; [] when it never existed."""
@@ -135,7 +135,7 @@ class Store(Database):
             if head is None:
                 raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
             for dial in dials:
-                body = _spell(dial)
+                body, _ = _spell(dial)
                 self._insert("dials", service=key, revision=head.number, path=dial.path, value=dial.value, body=body)
             for path in {dial.path for dial in dials}:
                 self._compact(key, path)
@@ -191,7 +191,7 @@ class Store(Database):
     def put_proposal(self, proposal: Proposal) -> None:
         """Append a version of the proposal; the latest version of an id is the one in force, earlier ones are kept."""
         columns = {"id": proposal.id, "service": proposal.service, "status": proposal.status, "at": proposal.at}
-        self._insert("proposals", **columns, body=_spell(proposal))
+        self._insert("proposals", **columns, body=_spell(proposal)[0])
 
     def proposal(self, id: str) -> Proposal:
         """The latest version. Raises NotFound."""
@@ -223,7 +223,7 @@ class Store(Database):
                 incident = msgspec.structs.replace(incident, id=last + 1)
             elif not 0 < incident.id <= last:
                 raise NotFound(f"no incident {incident.id}", hint="create it with id 0: the store gives it the next id")
-            body = _spell(incident)
+            body, incident = _spell(incident)
             if body != self._one("SELECT body FROM incidents WHERE id = ? ORDER BY seq DESC LIMIT 1", (incident.id,)):
                 is_open = incident.closed is None
                 self._insert("incidents", id=incident.id, subject=incident.subject, open=is_open, body=body)
@@ -251,7 +251,7 @@ class Store(Database):
 
     def append_feedback(self, feedback: Feedback) -> int:
         """Append and return its sequence number, rising from 1."""
-        return self._insert("feedback", body=_spell(feedback))
+        return self._insert("feedback", body=_spell(feedback)[0])
 
     def feedback(self, after: int = 0, limit: int = 1000) -> tuple[list[tuple[int, Feedback]], int]:
         """``(items, next)``: the oldest ``limit`` with a number above ``after``, and the ``after`` to go on from."""
@@ -266,12 +266,12 @@ class Store(Database):
             rows = self._rows("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
             last, previous = rows[0] if rows else (0, "")
             event = Event(seq=last + 1, at=at, actor=actor, kind=kind, subject=subject, detail=detail, hash="")
-            body = _spell(event)
+            body, event = _spell(event)
             digest = _chain(previous, body)
             self._insert("events", seq=event.seq, subject=subject, kind=kind, body=body, previous=previous, hash=digest)
             if event.seq % 1000 == 0:
                 self._rows("DELETE FROM events WHERE seq <= ?", (event.seq - self._audit_keep,))
-        return msgspec.structs.replace(_read(body, Event), hash=digest)
+        return msgspec.structs.replace(event, hash=digest)
 
     def events(
         self,
@@ -323,7 +323,7 @@ class Store(Database):
 
     def put_token(self, token: Token) -> None:
         """Append a version of the token; the latest version of a name is the one in force."""
-        self._insert("tokens", name=token.name, body=_spell(token))
+        self._insert("tokens", name=token.name, body=_spell(token)[0])
 
     def tokens(self) -> list[Token]:
         """The latest version of each token, revoked ones included, ordered by name."""
@@ -372,17 +372,19 @@ def compact(log: list[Dial]) -> list[Dial]:
     return [log[i] for i in sorted(keep)]
 
 
-def _spell(value: Noun) -> str:
-    """The stored text of a noun, proven to be readable: what could not be read back is refused before it is written."""
+def _spell(value: N) -> tuple[str, N]:
+    """The stored text of a noun, and the noun as read back: what could not be is refused before it is written.
+
+    The two can differ where a caller gave an int for a float, and hashes are taken of what is stored.
+    """
     try:
         text = canonical(value)
-        msgspec.json.decode(text, type=type(value))
+        return text.decode(), msgspec.json.decode(text, type=type(value))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as e:
         raise SpecError(
             f"this {type(value).__name__.lower()} cannot be stored: {e}",
             hint="use finite numbers and plain JSON values",
         ) from e
-    return text.decode()
 
 
 def _read(body: str, kind: type[N]) -> N:
