@@ -91,14 +91,13 @@ def wrong(path: Path, acknowledged: int, whole: bool) -> tuple[str, int]:
     with Store(path) as store:
         head = store.head(KEY)
         last = head.number if head else 0
-        incidents = store.incidents(limit=1)
         found = {
             "revision": last,
-            "dial": int(store.dials(KEY)[-1].value) if last else 0,
+            "dial": max((int(d.value) for d in store.dials(KEY)), default=0),
             "proposal": max((int(p.id) for p in store.proposals(limit=1)), default=0),
             "feedback": store.feedback(after=max(0, last - 5))[1] if last else 0,
-            "incident": incidents[0].id if incidents else 0,
-            "event": store.events(newest=True, limit=1)[0].detail["n"] if last else 0,
+            "incident": max((i.id for i in store.incidents(limit=1)), default=0),
+            "event": max((e.detail["n"] for e in store.events(newest=True, limit=1)), default=0),
         }
         if len(set(found.values())) > 1:
             return f"half a transaction: {found}", last
