@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import anyio.to_thread
 
@@ -44,12 +45,17 @@ def proposals(asked: Asked[Status, None]) -> list[Proposal]:
     return [p for p in found if asked.covers(parse_key(p.service)[0])]
 
 
+def proposal(asked: Asked[Query, Any]) -> Proposal:
+    """One proposal as it stands now."""
+    found = asked.world.store.proposal(asked.path["id"])
+    if not asked.caller.covers(parse_key(found.service)[0]):
+        raise NotFound(f"no proposal {found.id!r}", hint="`leptonai proposals` lists them")
+    return found
+
+
 def approve(asked: Asked[Query, ApproveRequest]) -> Proposal:
     """The proposal as admitted; the hash must be that of the change as it was read."""
-    world, id = asked.world, asked.path["id"]
-    if not asked.caller.covers(parse_key(world.store.proposal(id).service)[0]):
-        raise NotFound(f"no proposal {id!r}", hint="`leptonai proposals` lists them")
-    return world.door.approve(id, asked.body.hash, asked.caller.token)
+    return asked.world.door.approve(proposal(asked).id, asked.body.hash, asked.caller.token)
 
 
 async def upload(asked: Asked[Query, None]) -> ArtifactView:
@@ -66,6 +72,7 @@ async def upload(asked: Asked[Query, None]) -> ArtifactView:
 ROUTES = [
     Route("POST", "/proposals", "operator", propose, Proposal, body=ProposalRequest),
     Route("GET", "/proposals", "viewer", proposals, list[Proposal], query=Status),
+    Route("GET", "/proposals/{id}", "viewer", proposal, Proposal),
     Route("POST", "/proposals/{id}/approve", "admin", approve, Proposal, body=ApproveRequest),
     Route("POST", "/artifacts", "operator", upload, ArtifactView, stream=True),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -11,16 +12,19 @@ import httpx
 
 from leptonai.client import calls
 from leptonai.client.calls import Call
-from leptonai.client.home import find_home, find_platform
+from leptonai.client.home import find_home, find_platform, local_url
 from leptonai.client.wire import FeedbackPage, FeedbackRequest, ServiceView
+from leptonai.errors import LeptonError
 from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Series
 
 T = TypeVar("T")
 
 
 class AsyncClient:
-    """As ``Client``, for one event loop. ``relocate``: look the platform up again before each try to connect anew,
-    so that a control process that came back under another port is found."""
+    """As ``Client``, for one event loop.
+
+    ``local``: the platform of ``home`` whatever the environment says; when it came back elsewhere, it is found there.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,15 @@ class AsyncClient:
         token: str | None = None,
         *,
         home: str | os.PathLike[str] | None = None,
+        local: bool = False,
         timeout: float = 10.0,
     ) -> None:
-        self.url, secret = find_platform(host, token, find_home(home))
+        self._home = find_home(home)
+        self._local = local
+        if local:
+            host = local_url(self._home)
+        self.url, secret = find_platform(host, token, self._home)
         self._http = httpx.AsyncClient(
-            base_url=self.url,
             headers={"authorization": f"Bearer {secret}", "content-type": "application/json"},
             timeout=timeout,
             trust_env=False,
@@ -51,9 +59,15 @@ class AsyncClient:
 
     async def send(self, call: Call[T]) -> T:
         try:
-            answer = await self._http.request(call.method, call.path, params=call.params, content=call.content)
+            answer = await self._http.request(
+                call.method, self.url + call.path, params=call.params, content=call.content
+            )
         except httpx.HTTPError as e:
-            raise calls.unreachable(self.url, e) from e
+            error = calls.unreachable(self.url, e)
+            if self._local:
+                with contextlib.suppress(LeptonError):
+                    self.url = local_url(self._home)
+            raise error from e
         return calls.read(call, answer.status_code, answer.content)
 
     async def services(self, workspace: str | None = None) -> list[ServiceView]:
@@ -100,6 +114,9 @@ class AsyncClient:
 
     async def proposals(self, status: str | None = None) -> list[Proposal]:
         return await self.send(calls.proposals(status))
+
+    async def proposal(self, id: str) -> Proposal:
+        return await self.send(calls.proposal(id))
 
     async def verify(self, key: Key, revision: int, detail: str = "") -> Revision:
         return await self.send(calls.verify(key, revision, detail))

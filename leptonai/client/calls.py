@@ -133,6 +133,10 @@ def proposals(status: str | None = None) -> Call[list[Proposal]]:
     return Call("GET", f"{PREFIX}/proposals", list[Proposal], _given(status=status))
 
 
+def proposal(id: str) -> Call[Proposal]:
+    return Call("GET", f"{PREFIX}/proposals/{quote(id, safe='')}", Proposal)
+
+
 def approve(proposal: str, hash: str) -> Call[Proposal]:
     path = f"{PREFIX}/proposals/{quote(proposal, safe='')}/approve"
     return Call("POST", path, Proposal, body=ApproveRequest(hash=hash))

@@ -74,6 +74,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def local_url(home: Home) -> str:
+    """Where the control process of ``home`` last answered. Raises PlatformError when none did."""
+    running = read_json(home.control)
+    if not running or "url" not in running:
+        raise PlatformError(
+            f"no platform runs on {home.path}",
+            hint="start one with `leptonai up`, or name one with --host or LEPTONAI_HOST",
+            code="unreachable",
+            status=503,
+            retry=True,
+        )
+    return str(running["url"])
+
+
 def find_platform(host: str | None, token: str | None, home: Home) -> tuple[str, str]:
     """``(base URL, token)``: as given, else ``LEPTONAI_HOST`` and ``LEPTONAI_TOKEN``, else from the files of ``home``.
 
@@ -82,19 +96,10 @@ def find_platform(host: str | None, token: str | None, home: Home) -> tuple[str,
     """
     host = host or os.environ.get("LEPTONAI_HOST")
     token = token or os.environ.get("LEPTONAI_TOKEN")
-    running = read_json(home.control)
-    local = str(running["url"]) if running and "url" in running else None
-    if not host and not local:
-        raise PlatformError(
-            f"no platform runs on {home.path}",
-            hint="start one with `leptonai up`, or name one with --host or LEPTONAI_HOST",
-            code="unreachable",
-            status=503,
-        )
-    base = (host or local or "").rstrip("/")
+    base = (host or local_url(home)).rstrip("/")
     if "://" not in base:
         base = f"http://{base}"
-    if not token and base == local:
+    if not token and base == (read_json(home.control) or {}).get("url"):
         token = read_token(home.token)
     if not token:
         raise Denied(

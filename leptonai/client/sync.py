@@ -157,6 +157,9 @@ class Client:
     def proposals(self, status: str | None = None) -> list[Proposal]:
         return self.send(calls.proposals(status))
 
+    def proposal(self, id: str) -> Proposal:
+        return self.send(calls.proposal(id))
+
     def approve(self, proposal: Proposal) -> Proposal:
         return self.send(calls.approve(proposal.id, proposal.hash))
 

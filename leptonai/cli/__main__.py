@@ -1,0 +1,3 @@
+from leptonai.cli.main import main
+
+main()

@@ -1,0 +1,107 @@
+"""incidents, report: what went wrong, why, and what was done."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from leptonai.cli.session import Session, ago, json_option, print_json, print_table
+from leptonai.errors import NotFound
+
+if TYPE_CHECKING:
+    from leptonai.client import Client
+    from leptonai.types import Incident
+
+
+@click.command()
+@click.argument("number", type=int, required=False)
+@click.option("--open/--all", "only_open", default=False, help="Only open ones; by default all, newest first.")
+@json_option
+@click.pass_obj
+def incidents(session: Session, number: int | None, only_open: bool, as_json: bool) -> None:
+    """List incidents, or show one as it is recorded.
+
+    \b
+    Example:
+      leptonai incidents --open
+      leptonai incidents 3
+    """
+    with session.client() as client:
+        if number is not None:
+            found = client.incident(number)
+            if as_json:
+                print_json(found)
+            else:
+                click.echo(tell(found, "text"), nl=False)
+            return
+        listed = client.incidents(True if only_open else None)
+    if as_json:
+        print_json(listed)
+        return
+    now = time.time()
+    rows = [[str(i.id), state(i), i.severity, i.title, cause(i), remedy(i), ago(i.opened, now)] for i in listed]
+    columns = ["incident", "state", "severity", "what", "cause", "remedy", "ago"]
+    print_table(columns, rows, "No incident is open." if only_open else "No incident so far.")
+
+
+def state(incident: Incident) -> str:
+    if incident.closed is not None:
+        return "closed"
+    if incident.escalated is not None:
+        return "escalated"
+    return "mitigated" if incident.mitigated is not None else "open"
+
+
+def cause(incident: Incident) -> str:
+    if not incident.causes:
+        return "-"
+    first = incident.causes[0]
+    return f"{first.name} ({first.confidence:.0%})"
+
+
+def remedy(incident: Incident) -> str:
+    if not incident.actions:
+        return "-"
+    last = incident.actions[-1]
+    return f"{last.remedy} ({last.verdict or 'being verified'})"
+
+
+@click.command()
+@click.argument("number", type=int, required=False)
+@click.option("--format", type=click.Choice(["text", "markdown"]), default="text", show_default=True, help="Spelling.")
+@json_option
+@click.pass_obj
+def report(session: Session, number: int | None, format: str, as_json: bool) -> None:
+    """Tell an incident in plain language, each sentence backed by evidence; by default the newest one.
+
+    \b
+    Example:
+      leptonai report 3 --format markdown
+    """
+    with session.client() as client:
+        found = client.incident(number) if number is not None else newest(client)
+    click.echo(tell(found, "json" if as_json else format), nl=False)
+
+
+def newest(client: Client) -> Incident:
+    found = client.incidents()
+    if not found:
+        raise NotFound("there is no incident to report", hint="`leptonai incidents` lists them")
+    return found[0]
+
+
+def tell(incident: Incident, format: str) -> str:
+    """The incident in words; ``format`` text, markdown or json."""
+    import msgspec
+
+    if format == "json":
+        return msgspec.json.format(msgspec.json.encode(incident), indent=2).decode() + "\n"
+    facts = {e.id: e.text for e in incident.evidence}
+    lines = [f"Incident {incident.id} ({state(incident)}): {incident.title}"]
+    for found in incident.causes:
+        lines.append(f"- cause {found.name} of {found.subject}, {found.confidence:.0%}")
+        lines += [f"  - {facts[id]}" for id in found.evidence if id in facts]
+    lines += [f"- remedy {a.remedy}: {a.verdict or 'being verified'} {a.detail}".rstrip() for a in incident.actions]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,210 @@
+"""deploy, ls, scale, restart, undo, delete: what is served."""
+
+from __future__ import annotations
+
+import click
+
+from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, waiting, workspace_option
+
+wait_option = click.option("--wait/--no-wait", default=True, help="Wait until it is done (the default), or not.")
+why_option = click.option("--why", metavar="TEXT", default="", help="Your reason; it goes into the audit log.")
+
+
+@click.command()
+@click.argument("path")
+@click.option("--name", metavar="NAME", help="Name of the service; by default that of the file or of its text.")
+@click.option("--replicas", type=click.IntRange(0), help="How many replicas it has.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
+@workspace_option
+@why_option
+@wait_option
+@json_option
+@click.pass_obj
+def deploy(
+    session: Session,
+    path: str,
+    name: str | None,
+    replicas: int | None,
+    timeout: float | None,
+    workspace: str | None,
+    why: str,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Serve a model: PATH is a model file, a Python file with a class, a service.yaml, or a folder with one of them.
+
+    Deploying again makes a new revision and replaces replicas one by one, losing no request.
+
+    \b
+    Example:
+      leptonai deploy digits.onnx --replicas 2
+      leptonai deploy ./recommendation
+    """
+    import msgspec
+
+    from leptonai.serve import spec as texts
+
+    spec, _ = texts.load(path)
+    given = {k: v for k, v in {"name": name, "workspace": workspace}.items() if v is not None}
+    if given:
+        spec = msgspec.structs.replace(spec, **given)
+        texts.validate(spec)
+    with session.client() as client, waiting(as_json) as say:
+        say(f"uploading {path}")
+        view = client.deploy(
+            spec,
+            why=why or f"deploy {path}",
+            replicas=replicas,
+            wait=wait,
+            timeout=timeout,
+            report=lambda progress: say(progress.text),
+        )
+    if as_json:
+        print_json(view)
+        return
+    click.echo(f"{view.key} revision {view.service.revision}: {view.status}.")
+    click.echo(f"Ask it at {view.url}/predict")
+
+
+@click.command()
+@click.option("--workspace", metavar="NAME", help="Only this workspace; by default all that your token covers.")
+@json_option
+@click.pass_obj
+def ls(session: Session, workspace: str | None, as_json: bool) -> None:
+    """List the services.
+
+    \b
+    Example:
+      leptonai ls
+    """
+    with session.client() as client:
+        views = client.services(workspace)
+    if as_json:
+        print_json(views)
+        return
+    rows = [[v.key, str(v.service.revision), f"{v.ready}/{v.wanted}", v.status, v.url] for v in views]
+    columns = ["service", "revision", "ready", "status", "url"]
+    print_table(columns, rows, "No service yet. Serve a model with `leptonai deploy PATH`.")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("replicas", type=click.IntRange(0))
+@click.option("--variant", default="main", show_default=True, help="Variant whose dial is set.")
+@workspace_option
+@why_option
+@wait_option
+@json_option
+@click.pass_obj
+def scale(
+    session: Session,
+    name: str,
+    replicas: int,
+    variant: str,
+    workspace: str | None,
+    why: str,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Set how many replicas a service has, within the bounds of its spec. 0 stops serving and keeps everything else.
+
+    \b
+    Example:
+      leptonai scale digits 3
+    """
+    key = key_of(name, workspace)
+    with session.client() as client, waiting(as_json) as say:
+        proposal = client.scale(key, replicas, variant=variant, why=why or f"scale to {replicas}")
+        if wait and proposal.status == "admitted":
+            client.wait_ready(key, report=lambda progress: say(progress.text))
+        view = client.service(key)
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(f"{key}: {view.status}." if proposal.status == "admitted" else pending(proposal.id))
+
+
+@click.command()
+@click.argument("name")
+@workspace_option
+@why_option
+@wait_option
+@json_option
+@click.pass_obj
+def restart(session: Session, name: str, workspace: str | None, why: str, wait: bool, as_json: bool) -> None:
+    """Replace every replica of a service by a fresh one, losing no request.
+
+    \b
+    Example:
+      leptonai restart digits --why "picks up new credentials"
+    """
+    key = key_of(name, workspace)
+    with session.client() as client, waiting(as_json) as say:
+        proposal = client.restart(key, why=why or "restart")
+        if wait and proposal.status == "admitted":
+            client.wait_ready(key, report=lambda progress: say(progress.text))
+        view = client.service(key)
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(f"{key}: {view.status}." if proposal.status == "admitted" else pending(proposal.id))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--to", type=click.IntRange(1), metavar="REVISION", help="Go back to this one; default: the one before.")
+@workspace_option
+@why_option
+@wait_option
+@json_option
+@click.pass_obj
+def undo(
+    session: Session, name: str, to: int | None, workspace: str | None, why: str, wait: bool, as_json: bool
+) -> None:
+    """Go back to the revision before the newest; after `delete`, bring the service back. Dials stay as they are.
+
+    \b
+    Example:
+      leptonai undo digits
+      leptonai undo digits --to 3
+    """
+    key = key_of(name, workspace)
+    with session.client() as client, waiting(as_json) as say:
+        taken = client.undo(key, to, why=why)
+        if wait:
+            client.wait_ready(key, report=lambda progress: say(progress.text))
+        view = client.service(key)
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(
+            f"{key} is as in revision {taken.number} again (now revision {view.service.revision}): {view.status}."
+        )
+
+
+@click.command()
+@click.argument("name")
+@workspace_option
+@why_option
+@wait_option
+@json_option
+@click.pass_obj
+def delete(session: Session, name: str, workspace: str | None, why: str, wait: bool, as_json: bool) -> None:
+    """Stop serving a service. Requests under way are finished; its history is kept, so `undo` brings it back.
+
+    \b
+    Example:
+      leptonai delete digits
+    """
+    key = key_of(name, workspace)
+    with session.client() as client, waiting(as_json) as say:
+        say(f"draining {key}")
+        client.delete(key, why=why or "delete", wait=wait)
+    if as_json:
+        print_json({"deleted": key})
+    else:
+        click.echo(f"{key} is deleted. `leptonai undo {key}` brings it back.")
+
+
+def pending(proposal: str) -> str:
+    return f"Proposal {proposal} waits for an admin: `leptonai approve {proposal}`."

@@ -1,0 +1,78 @@
+"""status: the platform, or one service."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leptonai.cli.session import Session, ago, json_option, key_of, print_json, print_table, workspace_option
+
+if TYPE_CHECKING:
+    from leptonai.client import Client
+
+
+@click.command()
+@click.argument("name", required=False)
+@workspace_option
+@json_option
+@click.pass_obj
+def status(session: Session, name: str | None, workspace: str | None, as_json: bool) -> None:
+    """How the platform stands, or one service with its replicas and revisions.
+
+    \b
+    Example:
+      leptonai status
+      leptonai status digits
+    """
+    with session.client() as client:
+        if name is None:
+            show_platform(client, as_json)
+        else:
+            show_service(client, key_of(name, workspace), as_json)
+
+
+def show_platform(client: Client, as_json: bool) -> None:
+    platform, views, incidents = client.platform(), client.services(), client.incidents(open=True)
+    if as_json:
+        print_json({"platform": platform, "services": views, "incidents": incidents})
+        return
+    now = time.time()
+    gateway: dict[str, Any] = platform.get("gateway") or {}
+    ops: dict[str, Any] = platform.get("ops") or {}
+    click.echo(f"platform  {client.url}, leptonai {platform['version']}, up for {ago(platform['started'], now)}")
+    click.echo(f"gateway   {gateway.get('url', '-')}, {'healthy' if gateway.get('healthy') else 'NOT ANSWERING'}")
+    silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
+    click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
+    behind = sum(v.ready < v.wanted for v in views)
+    said = f", {behind} not as wished" if behind else ", all as wished" if views else ""
+    click.echo(f"services  {len(views)}{said}")
+    click.echo(f"incidents {len(incidents)} open")
+    for incident in incidents:
+        click.echo(f"          {incident.id}: {incident.title} ({ago(incident.opened, now)})")
+    if views:
+        rows = [[v.key, str(v.service.revision), f"{v.ready}/{v.wanted}", v.status] for v in views]
+        print_table(["service", "revision", "ready", "status"], rows, "")
+
+
+def show_service(client: Client, key: str, as_json: bool) -> None:
+    view, revisions = client.service(key), client.revisions(key)
+    if as_json:
+        print_json({"service": view, "revisions": revisions})
+        return
+    now = time.time()
+    click.echo(f"{key}: {view.status}")
+    click.echo(f"url       {view.url}")
+    good = f"verified-good: {view.verified}" if view.verified else "none verified yet"
+    click.echo(f"revision  {view.service.revision} ({good})")
+    rows = [
+        [r.id, r.variant, r.digest[:8], r.state, r.reason, ago(r.since, now), str(r.pid or "-"), r.detail]
+        for r in view.replicas
+    ]
+    print_table(["replica", "variant", "digest", "state", "reason", "for", "pid", "detail"], rows, "No replica runs.")
+    history = [
+        [str(r.number), ago(r.at, now), r.by, r.why, "deleted" if r.spec is None else "verified" if r.verified else ""]
+        for r in revisions[-10:]
+    ]
+    print_table(["revision", "ago", "by", "why", ""], history, "")

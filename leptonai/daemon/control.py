@@ -1,0 +1,252 @@
+"""The control process: store, door, platform, reconcile loop and API in one event loop. The only SQLite writer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from leptonai import settings as setting
+from leptonai.admit import Door, bootstrap
+from leptonai.api import create_app
+from leptonai.api.callers import secret_sha256
+from leptonai.api.wishes import Wishes
+from leptonai.client.home import Home, read_json, read_token
+from leptonai.daemon.seats import Seats
+from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
+from leptonai.errors import Conflict, LeptonError, PlatformError
+from leptonai.platforms.local import LocalPlatform
+from leptonai.serve.reconcile import Reconciler
+from leptonai.settings import Settings
+from leptonai.store import Artifacts, Store
+from leptonai.types import Key, Role
+
+log = logging.getLogger("leptonai.control")
+SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
+EXPIRE_PERIOD = 5.0  # seconds between looks at proposals that nobody approved
+
+
+class Server(uvicorn.Server):
+    """Signals are ours: the platform must be let go of before the process ends."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(home: Home) -> int:
+    """Serve until SIGTERM; 0 then, or when another control sits on this home. Why it could not start is in the home."""
+    open_log(home, "control")
+    try:
+        uvloop.run(main(home))
+    except Conflict as e:
+        if e.code != "seat":
+            return refuse(home, e)
+        log.info("%s", e)
+    except LeptonError as e:
+        return refuse(home, e)
+    return 0
+
+
+def refuse(home: Home, error: LeptonError) -> int:
+    log.error("cannot start: %s", error.body())
+    write(home, "failure.json", msgspec.json.encode(error.body() | {"status": error.status}))
+    return error.exit_code
+
+
+async def main(home: Home) -> None:
+    seats = Seats(home)
+    await sit(seats)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    settings = setting.load(home.settings)
+    with Store(home.store, audit_keep=settings.store.audit_keep) as store, listen(home, settings) as listener:
+        await serve(home, seats, settings, store, listener, told)
+
+
+async def serve(
+    home: Home, seats: Seats, settings: Settings, store: Store, listener: socket.socket, told: asyncio.Event
+) -> None:
+    admin = tokens(home, store)
+    artifacts = Artifacts(home.artifacts)
+    wishes = Wishes(store)
+    host, port = listener.getsockname()[:2]
+
+    def record(kind: str, subject: str, detail: dict[str, Any]) -> None:
+        store.record(kind, subject, detail, actor="control", at=time.time())
+
+    def changed(key: Key) -> None:
+        wishes.changed(key)
+        reconciler.wake(key)
+
+    def evicted(key: Key, replicas: list[str]) -> None:
+        store.drop_evicts(key, replicas)
+        wishes.changed(key)
+
+    platform = LocalPlatform(home.path, settings, artifacts, record=record, control=f"{reachable(host)}:{port}")
+    reconciler = Reconciler(platform, wishes.services, record, drop_evictions=evicted)
+    door = Door(store, settings, on_change=changed, artifacts=artifacts)
+    app = create_app(
+        door,
+        store,
+        artifacts,
+        platform,
+        settings,
+        wishes=wishes,
+        clock=time.time,
+        secret=admin.encode(),
+        ops_socket=lambda: str((read_json(home.ops) or {}).get("socket") or "") or None,
+    )
+    mount_console(app)
+    await platform.start()
+    server = Server(
+        uvicorn.Config(
+            app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            timeout_keep_alive=60, timeout_graceful_shutdown=3, server_header=False,
+        )
+    )  # fmt: skip
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    work = [asyncio.create_task(w) for w in (reconciler.run(), expire(door), keep_parent(home, seats))]
+    try:
+        await server.up.wait()
+        url = f"http://{reachable(host)}:{port}"
+        gateway = platform.describe()["gateway"]["url"]
+        known = {"url": url, "pid": os.getpid(), "started": time.time(), "gateway": gateway}
+        write(home, "control.json", msgspec.json.encode(known))
+        home.failure.unlink(missing_ok=True)
+        record("control.started", "platform", {"pid": os.getpid(), "url": url})
+        log.info("control answers at %s, the gateway at %s", url, gateway)
+        stop = asyncio.create_task(told.wait())
+        done, _ = await asyncio.wait([serving, stop, *work], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stop}:
+            log.critical("a loop of control ended", exc_info=task.exception())
+    finally:
+        server.should_exit = True
+        for task in work:
+            task.cancel()
+        await asyncio.gather(serving, *work, return_exceptions=True)
+        await app.state.world.signals.close()
+        await platform.close()
+        log.info("control ends")
+
+
+async def sit(seats: Seats) -> None:
+    deadline = time.monotonic() + SEAT_PATIENCE
+    while not seats.take("control"):
+        if time.monotonic() > deadline:
+            pid = seats.holder("control")
+            raise Conflict(f"control of {seats.home.path} runs already, pid {pid}", hint="leptonai status", code="seat")
+        await asyncio.sleep(0.05)
+
+
+def listen(home: Home, settings: Settings) -> socket.socket:
+    """The API's socket. Port 0 is a free one, the same as last time when it is still free.
+
+    Raises PlatformError ``port_taken`` naming the port.
+    """
+    host, port = settings.api.host, settings.api.port
+    last = str((read_json(home.control) or {}).get("url", "")).rpartition(":")[2]
+    wanted = [port] if port else [int(last), 0] if last.isdigit() else [0]
+    for number in wanted:
+        try:
+            return socket.create_server((host, number), family=family(host), backlog=512)
+        except OSError as e:
+            if number == wanted[-1]:
+                raise PlatformError(
+                    f"the API's address {host}:{number} cannot be used: {e.strerror}",
+                    hint="leptonai up --api-port 0 takes a free port; or set api.port in settings.yaml",
+                    code="port_taken",
+                    port=number,
+                ) from e
+    raise AssertionError("unreachable")
+
+
+def family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def reachable(host: str) -> str:
+    """An address that a process of this machine can connect to when we listen on ``host``."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{local}]" if ":" in local else local
+
+
+def tokens(home: Home, store: Store) -> str:
+    """The secret of the admin token; both token files of the home hold secrets that the store knows."""
+    known = {t.secret_sha256 for t in store.tokens()}
+    names: list[tuple[str, str, Role]] = [("token", "admin", "admin"), ("ops.token", "ops", "operator")]
+    for file, name, role in names:
+        secret = read_token(home.path / file)
+        if secret is None or secret_sha256(secret) not in known:
+            write(home, file, bootstrap(store, time.time(), name, role).encode() + b"\n")
+    return read_token(home.token) or ""
+
+
+def mount_console(app: Starlette) -> None:
+    if importlib.util.find_spec("leptonai.console") is not None:
+        from leptonai import console
+
+        console.mount(app)
+
+
+async def expire(door: Door) -> None:
+    while True:
+        await asyncio.sleep(EXPIRE_PERIOD)
+        try:
+            door.expire()
+        except LeptonError as e:
+            log.warning("proposals could not be looked at: %s", e)
+
+
+async def keep_parent(home: Home, seats: Seats) -> None:
+    """When the parent is dead, a new one is started; it adopts us and ops. Nobody polls: the kernel tells."""
+    loop = asyncio.get_running_loop()
+    while SUPERVISED not in os.environ:
+        pidfd = await asyncio.to_thread(seats.open_holder, "parent")
+        if pidfd is None:
+            log.warning("the parent is gone: starting a new one")
+            await asyncio.to_thread(spawn, home, "parent", True)
+            await asyncio.sleep(1.0)  # to sit down; a second one would leave again by itself
+            continue
+        gone = asyncio.Event()
+        loop.add_reader(pidfd, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+    await asyncio.Event().wait()
+
+
+def write(home: Home, name: str, content: bytes) -> None:
+    """The file of the home is whole and readable by its owner alone, also after a crash in the middle."""
+    target = home.path / name
+    fresh = target.with_name(f".{name}.{os.getpid()}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(target)
