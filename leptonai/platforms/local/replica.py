@@ -101,7 +101,8 @@ class LocalReplica:
 
     def lost(self) -> None:
         """It ended while no platform was watching."""
-        self.health = ended(self.health, Ending(), self._clock(), self.folder.failure(), 0, "")
+        over = (self.record.resources.memory or 0) if cgroup.oom_kills(self.record.cgroups) else 0
+        self.health = ended(self.health, Ending(), self._clock(), self.folder.failure(), over, "")
         self._settle()
 
     def stopping(self, reason: str) -> None:
@@ -127,17 +128,21 @@ class LocalReplica:
             self.process.release()
 
     async def _probe_for_ever(self) -> None:
+        """At a steady pace: a probe that ran into its timeout is followed by the next at once."""
+        loop, local = asyncio.get_running_loop(), self._local
+        patience = min(local.probe_interval, local.hung_after / 4)
         while self.alive:
+            asked = loop.time()
             ok, detail = False, "no answer"
             try:
-                answer = await self.client.request("GET", "/-/ready", max(self._local.hung_after / 2, 0.1))
+                answer = await self.client.request("GET", "/-/ready", patience)
                 ok = answer.status == 200
                 detail = "" if ok else _detail(answer.body)
             except Unanswered as e:
                 detail = "no answer" if isinstance(e.__cause__, TimeoutError) else str(e)
-            self._become(answered(self.health, ok, detail, self._clock(), self._local))
-            fast = self.health.state == "starting"
-            await asyncio.sleep(min(_FAST, self._local.probe_interval) if fast else self._local.probe_interval)
+            self._become(answered(self.health, ok, detail, self._clock(), local))
+            pace = min(_FAST, local.probe_interval) if self.health.state == "starting" else local.probe_interval
+            await asyncio.sleep(max(0.0, asked + pace - loop.time()))
 
     def _become(self, health: Health) -> None:
         before, self.health = self.health, health

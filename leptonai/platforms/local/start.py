@@ -82,7 +82,8 @@ def spawn(ground: Ground, folder: RunDir, record: Record, variant: Variant, arti
     if record.uid is not None and ground.isolated:
         write = [str(folder.path), str(Path(record.socket).parent)]
         walls = isolate.isolation(record.uid, ground.home, python, [str(artifact)], write)
-    threads = max(1, round(variant.resources.cpu)) if variant.resources.cpu else 0
+    # Numeric libraries take every core by default, and so would each replica; half leaves room for another.
+    threads = max(1, round(variant.resources.cpu or len(os.sched_getaffinity(0)) / 2))
     order = isolate.Order(
         argv=(python, "-P", "-m", "leptonai.runtime", str(folder.path)),
         env=isolate.environment(str(folder.path), variant.env, threads),
