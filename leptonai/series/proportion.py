@@ -32,8 +32,8 @@ def upper(hits: ArrayLike, total: ArrayLike, alpha: float) -> Floats:
 
 def chance(hits: ArrayLike, total: ArrayLike, rate: float) -> Floats:
     """P(at least ``hits`` of ``total``) when each hits with probability ``rate``: the exact binomial tail."""
-    k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    return np.where(k <= 0, 1.0, bdtrc(np.maximum(k - 1.0, 0.0), np.maximum(n, 1.0), rate))
+    k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.int64)  # scipy warns of a float here
+    return np.where(k <= 0, 1.0, bdtrc(np.maximum(k - 1.0, 0.0), np.maximum(n, 1), rate))
 
 
 def log_evidence(hits: int, total: int, rate: float) -> float:
