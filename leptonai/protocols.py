@@ -16,6 +16,7 @@ from leptonai.types import (
     LogLine,
     Proposal,
     Replica,
+    Revision,
     Series,
     Service,
     Signal,
@@ -112,8 +113,19 @@ class Remedy(Protocol):
     name: str
     risk: str  # "low" | "medium" | "high"
 
-    def propose(self, incident: Incident, service: Service, history: Sequence[Event], now: float) -> Proposal | None:
-        """The wish that would repair it, or None when this remedy does not apply. Pure."""
+    def propose(
+        self,
+        incident: Incident,
+        service: Service,
+        revisions: Sequence[Revision],
+        history: Sequence[Event],
+        now: float,
+    ) -> Proposal | None:
+        """The wish that would repair the incident's first cause, or None when this remedy does not apply. Pure.
+
+        ``revisions`` of the service, ascending; ``history``: its newest events, ascending. ``id`` of the answer is
+        empty: the door gives it.
+        """
 
 
 class Predictor(Protocol):

@@ -58,6 +58,10 @@ class Ops(Noun, frozen=True, kw_only=True):
     settle: float = 3.0  # seconds of health before a remedy counts as effective
     verify_timeout: float = 30.0  # seconds after which a remedy without health is ineffective
     attempts: int = 2  # ineffective tries before an incident is escalated
+    stale_periods: float = 5.0  # collections missed until telemetry is too old to act upon
+    min_confidence: float = 0.7  # below it a cause is told and nothing is done (the value kubernaut settled on)
+    denials: int = 5  # refusals of the door until a person is called
+    reopen: float = 30.0  # seconds after closing in which the same trouble is the same incident
     anomaly_score: float = 4.0  # -log10 tail probability at which one point counts
     anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together
 

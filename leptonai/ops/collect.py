@@ -1,0 +1,256 @@
+"""Telemetry, once per period: replicas over their sockets, what users see from the gateway, the host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from math import inf
+from typing import Any
+
+import psutil
+
+from leptonai.errors import TelemetryError
+from leptonai.ops.counters import Counters, buckets
+from leptonai.ops.exposition import parse, quantile, share_above
+from leptonai.ops.http import Gone, Peer, Unanswered
+from leptonai.plan import cluster_name
+from leptonai.types import Key, Noun, Replica, Service, Signal
+
+# Only clusters of services (their names carry "@"), and of those only what becomes a signal.
+GATEWAY_PAGE = (
+    "/stats/prometheus?usedonly&filter=%5Ecluster%5C.%5B%5E%40%5D%2B%40%5B%5E.%5D%2B%5C.upstream_rq_"
+    "(%5B2345%5Dxx%7Ctime%7Cretry)%24"
+)
+_REPLICA_GAUGES = {
+    "process_resident_memory_bytes": "replica_rss_bytes",
+    "leptonai_in_flight": "replica_in_flight_count",
+}
+_REPLICA_MEANS = {
+    "leptonai_compute_seconds": "replica_compute_seconds",
+    "leptonai_queue_seconds": "replica_queue_seconds",
+}
+
+
+class Traffic(Noun, frozen=True, kw_only=True):
+    """What the gateway answered for one service in one interval. ``slow``: above ``slo.latency``."""
+
+    requests: float = 0.0
+    errors: float = 0.0
+    slow: float = 0.0
+    retried: float = 0.0
+
+
+class Collected(Noun, frozen=True, kw_only=True):
+    """One collection. ``unanswered``: replica id -> seconds since its last answer, for those that hold their socket
+    open and stay silent; a replica whose process is gone is not among them."""
+
+    at: float
+    seconds: float  # since the collection before; 0 at the first
+    signals: list[Signal] = []
+    traffic: dict[Key, Traffic] = {}
+    unanswered: dict[str, float] = {}
+    answered: dict[str, float] = {}  # replica id -> requests it answered since the collection before
+    gateway: bool = False  # the gateway answered
+
+
+class _Target:
+    def __init__(self, address: str) -> None:
+        self.peer = Peer(address)
+        self.counters = Counters()
+        self.answered: float | None = None  # when the last question that got an answer was asked
+        self.asked: float | None = None  # the same, kept over silence: what rates are taken over
+        self.missed = 0  # questions in a row without an answer
+
+
+class Collector:
+    """Remembers the last counters of every process it reads. ``timeout``: seconds one page may take."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._targets: dict[str, _Target] = {}
+        self._gateway: _Target | None = None
+        self._host: tuple[float, float] | None = None
+        self._last: float | None = None
+
+    async def collect(
+        self, services: Sequence[Service], replicas: Sequence[Replica], gateway: str | None, now: float
+    ) -> Collected:
+        """Everything seen at ``now``. A process that does not answer costs at most ``timeout`` and is left out."""
+        seconds = now - self._last if self._last is not None else 0.0
+        self._last = now
+        live = [r for r in replicas if r.address and r.state in ("ready", "failed", "starting") and not r.gone]
+        self._forget({r.id: r.address for r in live})
+        pages = await asyncio.gather(*(self._page(r, now) for r in live), self._users(services, gateway, now))
+        signals: list[Signal] = []
+        answered = {}
+        for replica, found in zip(live, pages[:-1], strict=True):
+            signals += found
+            rates = [s.value for s in found if s.name == "replica_request_rate_per_second"]
+            if rates:
+                answered[replica.id] = rates[0] * seconds
+        users, traffic = pages[-1] or ([], None)
+        signals += users
+        signals += self._ready(services, replicas, now)
+        signals += self._cpu(now)
+        return Collected(
+            at=now,
+            seconds=seconds,
+            signals=signals,
+            traffic=traffic or {},
+            unanswered=self._unanswered(live, now),
+            answered=answered,
+            gateway=traffic is not None,
+        )
+
+    def close(self) -> None:
+        self._forget({})
+        if self._gateway:
+            self._gateway.peer.close()
+
+    def _forget(self, addresses: dict[str, str]) -> None:
+        for id in [i for i, t in self._targets.items() if addresses.get(i) != t.peer.address]:
+            self._targets.pop(id).peer.close()
+
+    async def _page(self, replica: Replica, now: float) -> list[Signal]:
+        target = self._targets.get(replica.id)
+        if target is None:
+            target = self._targets[replica.id] = _Target(replica.address)
+        try:
+            body = await target.peer.get("/metrics", self._timeout)
+        except Gone:
+            target.answered = None  # nobody is there to be hung
+            return []
+        except Unanswered:
+            target.missed += 1
+            return []
+        except TelemetryError:
+            target.answered, target.missed = now, 0
+            return []
+        elapsed = now - target.asked if target.asked is not None else 0.0
+        target.answered = target.asked = now
+        target.missed = 0
+        labels = {"service": replica.service, "replica": replica.id, "digest": replica.digest}
+        return [
+            Signal(name=name, labels=labels, at=now, value=value)
+            for name, value in _replica(body.decode("utf-8", "replace"), target.counters, elapsed).items()
+        ]
+
+    def _unanswered(self, live: Sequence[Replica], now: float) -> dict[str, float]:
+        """Two misses in a row at least: one late answer, or a gap in our own clock, is no silence."""
+        return {
+            replica.id: now - target.answered + self._timeout
+            for replica in live
+            if (target := self._targets[replica.id]).answered is not None and target.missed >= 2
+        }
+
+    async def _users(self, services: Sequence[Service], address: str | None, now: float) -> Any:
+        if address is None:
+            return None
+        if self._gateway is None or self._gateway.peer.address != address:
+            if self._gateway:
+                self._gateway.peer.close()
+            self._gateway = _Target(address)
+        target = self._gateway
+        try:
+            body = await target.peer.get(GATEWAY_PAGE, self._timeout)
+        except TelemetryError:
+            return None
+        elapsed = now - target.asked if target.asked is not None else 0.0
+        target.asked = now
+        rose = target.counters.rise(_gateway_counters(body.decode("utf-8", "replace")))
+        return _users(services, rose, elapsed, now)
+
+    def _ready(self, services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
+        ready = {s.key: 0 for s in services}
+        for replica in replicas:
+            if replica.state == "ready" and replica.service in ready:
+                ready[replica.service] += 1
+        return [
+            Signal(name="ready_count", labels={"service": key}, at=now, value=float(count))
+            for key, count in ready.items()
+        ]
+
+    def _cpu(self, now: float) -> list[Signal]:
+        times = psutil.cpu_times()
+        total, idle = float(sum(times[:8])), float(times.idle + getattr(times, "iowait", 0.0))
+        before, self._host = self._host, (total, idle)
+        if before is None or total <= before[0]:
+            return []
+        busy = 1.0 - (idle - before[1]) / (total - before[0])
+        return [Signal(name="host_cpu_ratio", labels={}, at=now, value=min(max(busy, 0.0), 1.0))]
+
+
+def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
+    """The signals of one replica's page. Means over the interval are left out when nothing was observed in it."""
+    out: dict[str, float] = {}
+    shown: dict[Hashable, float] = {}
+    for name, labels, value in parse(page):
+        if name in _REPLICA_GAUGES:
+            out[_REPLICA_GAUGES[name]] = value
+        elif name == "leptonai_requests_total":
+            shown[name, labels.get("code", "")] = value
+        elif name == "process_cpu_seconds_total" or name.endswith(("_seconds_sum", "_seconds_count")):
+            shown[name] = value
+    rose = counters.rise(shown.items())
+    if rose and elapsed > 0:
+        out["replica_cpu_ratio"] = rose.get("process_cpu_seconds_total", 0.0) / elapsed
+        answered = sum(v for k, v in rose.items() if isinstance(k, tuple))
+        failed = sum(v for k, v in rose.items() if isinstance(k, tuple) and str(k[1]).startswith("5"))
+        out["replica_request_rate_per_second"] = answered / elapsed
+        if answered > 0:
+            out["replica_error_ratio"] = failed / answered
+        for histogram, signal in _REPLICA_MEANS.items():
+            if (count := rose.get(f"{histogram}_count", 0.0)) > 0:
+                out[signal] = rose.get(f"{histogram}_sum", 0.0) / count
+    return out
+
+
+def _gateway_counters(page: str) -> list[tuple[Hashable, float]]:
+    found: list[tuple[Hashable, float]] = []
+    for name, labels, value in parse(page):
+        cluster = labels.get("envoy_cluster_name", "")
+        if name == "envoy_cluster_upstream_rq_xx":
+            found.append((("code", cluster, labels.get("envoy_response_code_class", "")), value))
+        elif name == "envoy_cluster_upstream_rq_time_bucket":
+            bound = labels.get("le", "+Inf")
+            found.append((("time", cluster, inf if bound == "+Inf" else float(bound)), value))
+        elif name == "envoy_cluster_upstream_rq_retry":
+            found.append((("retry", cluster), value))
+    return found
+
+
+def _users(
+    services: Sequence[Service], rose: dict[Hashable, float], elapsed: float, now: float
+) -> tuple[list[Signal], dict[Key, Traffic]]:
+    """What users saw of each service, all its variants together. Ratios and quantiles need at least one answer."""
+    signals: list[Signal] = []
+    traffic: dict[Key, Traffic] = {}
+    if elapsed <= 0:
+        return signals, traffic
+    for service in services:
+        clusters = [cluster_name(service.key, v.name) for v in service.spec.variants]
+        codes = {c: sum(rose.get(("code", cluster, c), 0.0) for cluster in clusters) for c in "2345"}
+        total = sum(codes.values())
+        merged: dict[float, float] = {}
+        for cluster in clusters:
+            for bound, count in buckets(rose, ("time", cluster), scale=1e-3):
+                merged[bound] = merged.get(bound, 0.0) + count
+        times = sorted(merged.items())
+        values = {"request_rate_per_second": total / elapsed}
+        if total > 0:
+            values["error_ratio"] = codes["5"] / total
+        slow = 0.0
+        if times and times[-1][1] > 0:
+            slow = share_above(times, service.spec.slo.latency)
+            values["slow_ratio"] = slow
+            values["latency_p50_seconds"] = quantile(times, 0.5)
+            values["latency_p99_seconds"] = quantile(times, 0.99)
+        labels = {"service": service.key}
+        signals += [Signal(name=n, labels=labels, at=now, value=v) for n, v in values.items()]
+        traffic[service.key] = Traffic(
+            requests=total,
+            errors=codes["5"],
+            slow=slow * total,
+            retried=sum(rose.get(("retry", cluster), 0.0) for cluster in clusters),
+        )
+    return signals, traffic

@@ -1,0 +1,49 @@
+"""What ops needs of the control API, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from leptonai.types import Change, Event, Feedback, Incident, Key, Noun, Proposal, Replica, Revision, Service
+
+
+class World(Noun, frozen=True, kw_only=True):
+    """Wish and world at one moment. ``gateway``: the admin address of the gateway, None without one."""
+
+    services: tuple[Service, ...] = ()
+    replicas: tuple[Replica, ...] = ()
+    gateway: str | None = None
+
+
+class Control(Protocol):
+    """Every call raises LeptonError with ``retry`` set when control is away for the moment."""
+
+    async def world(self) -> World:
+        """All services with their dials in force, all replicas, and where the gateway's statistics are."""
+
+    async def revisions(self, key: Key) -> list[Revision]:
+        """Of one service, ascending."""
+
+    async def events(self, after: int) -> list[Event]:
+        """The audit log past ``after``, ascending; [] at its end. ``after`` -1: only the newest event."""
+
+    async def feedback(self, after: int) -> tuple[list[Feedback], int]:
+        """Feedback past ``after``, ascending, and what to ask for next."""
+
+    async def incidents(self) -> list[Incident]:
+        """Those that are open, and those closed lately."""
+
+    async def put_incident(self, incident: Incident) -> Incident:
+        """Create (id 0) or replace; the incident as stored."""
+
+    async def propose(self, change: Change, why: str, by: str) -> Proposal:
+        """The proposal as judged: admitted, denied with reasons, or pending approval."""
+
+    async def proposal(self, id: str) -> Proposal | None:
+        """The proposal as it stands now."""
+
+    async def verify(self, key: Key, number: int, detail: str) -> None:
+        """Mark a revision verified-good."""
+
+    async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
+        """One line for the audit log."""

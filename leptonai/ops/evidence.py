@@ -1,0 +1,277 @@
+"""From a scene to facts: each is one sentence with its numbers, numbered ``e1``, ``e2`` ..., and yields features."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from leptonai.ops.exits import SILENT_SECONDS, Exit
+from leptonai.ops.judge import Trigger
+from leptonai.ops.rules import About, Kind
+from leptonai.ops.scene import Change, Scene, latest_change
+from leptonai.types import Evidence, Replica
+
+# Every feature a rule may use, and its kind. A feature that was not seen is absent.
+FEATURES: Mapping[str, Kind] = {
+    # of the service; rules about replicas and revisions may use these too
+    "replicas": "number",
+    "traffic_ratio": "number",  # request rate since the onset / before
+    "latency_ratio": "number",  # median latency users saw since the onset / before
+    "slower": "flag",  # users wait longer: latency_ratio >= 1.5, or more of them past the SLO
+    "host_cpu_ratio": "share",
+    "own_compute_ratio": "number",  # compute of the digest that served before the onset: since / before
+    "leaking_share": "share",  # of the replicas that are present
+    "change_age_seconds": "number",  # onset - the newest change of what runs
+    # of the newest change of what runs
+    "compute_ratio": "number",  # its compute / that of the digest before it
+    "compute_excess_seconds": "number",
+    "error_share": "share",
+    "error_excess": "number",  # its share of errors - that of the digest before it, or of the time before the onset
+    "previous_fails_too": "flag",
+    "wrong_answers": "flag",  # convicted by labels
+    "label_error_share": "share",
+    "labels": "number",
+    "most_leak": "flag",  # more than half of several replicas leak
+    "failed_starts": "number",  # replicas of it that ended since it was made
+    # of one replica
+    "gone": "flag",
+    "killed": "flag",  # ended by SIGKILL
+    "out_of_memory": "flag",
+    "crashes": "number",  # in a row, this one not counted
+    "hung": "flag",  # the platform says so
+    "unanswered_seconds": "number",
+    "siblings_silent_share": "share",
+    "leaking": "flag",
+    "rss_slope_bytes_per_second": "number",
+}
+
+
+class Feature(NamedTuple):
+    value: float | bool
+    evidence: str
+
+
+class Facts(NamedTuple):
+    """``features``: (about, subject) -> name -> value and the evidence that says so."""
+
+    evidence: tuple[Evidence, ...]
+    features: Mapping[tuple[About, str], Mapping[str, Feature]]
+
+
+class _Notes:
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self.evidence: list[Evidence] = []
+        self.features: dict[tuple[About, str], dict[str, Feature]] = {}
+
+    def add(
+        self, about: About, subject: str, kind: str, text: str, at: float | None = None, **features: float | bool | None
+    ) -> None:
+        id = f"e{len(self.evidence) + 1}"
+        known = {name: value for name, value in features.items() if value is not None}
+        data: dict[str, Any] = {"about": about, "subject": subject, **known}
+        moment = self._now if at is None else at
+        self.evidence.append(Evidence(id=id, kind=kind, at=moment, text=text, data=data))
+        of = self.features.setdefault((about, subject), {})
+        of.update({name: Feature(value, id) for name, value in known.items()})
+
+
+def gather(scene: Scene) -> Facts:
+    """Every fact of the scene, in a fixed order: what changed, the replicas, memory, compute, labels, users, host."""
+    notes = _Notes(scene.now)
+    key = scene.service.key
+    change = latest_change(scene.revisions)
+    if change is not None:
+        _changed(scene, change, notes)
+    _exits(scene, notes)
+    _silence(scene, notes)
+    _memory(scene, notes)
+    if change is not None:
+        _compared(scene, change, notes)
+    _labels(scene, notes)
+    _users(scene, notes)
+    if scene.host_cpu is not None:
+        text = f"The machine's processors were {scene.host_cpu:.0%} busy since the onset."
+        notes.add("service", key, "host", text, host_cpu_ratio=scene.host_cpu)
+    for trigger in scene.triggers:
+        _judged(trigger, key, notes)
+    return Facts(tuple(notes.evidence), notes.features)
+
+
+def _judged(trigger: Trigger, key: str, notes: _Notes) -> None:
+    terms = trigger.terms
+    if trigger.kind in ("burn_errors", "burn_latency"):
+        what = "errors" if trigger.kind == "burn_errors" else "slow answers"
+        text = (
+            f"{terms.get('bad', 0)} of {terms.get('total', 0)} requests were {what}: the budget burns "
+            f"{terms.get('burn_long', 0):.1f} times too fast over {terms.get('window')}, the limit is "
+            f"{terms.get('factor', 0):.1f}."
+        )
+        notes.add("service", key, "burn", text, trigger.began)
+    elif trigger.kind == "anomaly_rate":
+        names = ", ".join(terms.get("anomalous", []))
+        text = f"{terms.get('share', 0):.0%} of the golden signals are anomalous together: {names}."
+        notes.add("service", key, "anomalies", text, trigger.began)
+    elif trigger.kind == "service_absent":
+        notes.add("service", key, "absent", "Nothing is heard of the service although it is wished for.", trigger.began)
+
+
+def revision_subject(key: str, number: int) -> str:
+    """How a revision is named as the subject of a cause: ``digits#4``."""
+    return f"{key}#{number}"
+
+
+def _changed(scene: Scene, change: Change, notes: _Notes) -> None:
+    key, made = scene.service.key, change.revision
+    age = scene.onset - made.at
+    when = f"{age:.0f} s before" if age >= 0 else f"{-age:.0f} s after"
+    text = f"Revision {made.number} by {made.by} ({made.why or 'no reason given'}) was made {when} the onset."
+    notes.add("service", key, "change", text, made.at, change_age_seconds=age)
+
+
+def _exits(scene: Scene, notes: _Notes) -> None:
+    key = scene.service.key
+    for exit in scene.exits:
+        text = f"Replica {exit.replica} {_how(exit)}."
+        notes.add(
+            "replica", exit.replica, "exit", text, exit.at, gone=True, killed=exit.killed,
+            out_of_memory=exit.out_of_memory, crashes=exit.attempt,
+        )  # fmt: skip
+    change = latest_change(scene.revisions)
+    if change is not None:
+        mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at >= change.revision.at]
+        mine = [e for e in mine if not e.killed]
+        if mine:
+            subject = revision_subject(key, change.revision.number)
+            text = f"{len(mine)} replica(s) of revision {change.revision.number} ended by themselves since it was made."
+            notes.add("revision", subject, "failed_starts", text, mine[-1].at, failed_starts=len(mine))
+
+
+def _how(exit: Exit) -> str:
+    if exit.out_of_memory:
+        how = "was killed for want of memory"
+    elif exit.signal is not None:
+        how = f"was ended by {_signal(exit.signal)}"
+    elif exit.code is not None:
+        how = f"exited with code {exit.code}"
+    else:
+        how = f"ended ({exit.reason or 'no reason known'})"
+    return f"{how}, which nothing here had asked for" + (f": {exit.detail}" if exit.detail else "")
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _present(scene: Scene) -> Iterator[Replica]:
+    return (r for r in scene.replicas if not r.gone and r.state != "stopping")
+
+
+def _silence(scene: Scene, notes: _Notes) -> None:
+    present = list(_present(scene))
+    silent = {r.id for r in present if scene.unanswered.get(r.id, 0.0) >= SILENT_SECONDS or r.reason == "hung"}
+    for replica in present:
+        if replica.id not in silent:
+            continue
+        siblings = [r for r in present if r.id != replica.id]
+        share = len([r for r in siblings if r.id in silent]) / len(siblings) if siblings else 0.0
+        seconds = scene.unanswered.get(replica.id)
+        told = " The platform's own probe says it hangs." if replica.reason == "hung" else ""
+        waits = f"has not answered for {seconds:.1f} s" if seconds is not None else "does not answer"
+        others = f"{len(siblings) - len(silent - {replica.id})} of {len(siblings)} siblings answer"
+        notes.add(
+            "replica", replica.id, "silence",
+            f"Replica {replica.id} {waits} while its process is alive; {others}.{told}",
+            gone=False, hung=replica.reason == "hung", unanswered_seconds=seconds, siblings_silent_share=share,
+        )  # fmt: skip
+
+
+def _memory(scene: Scene, notes: _Notes) -> None:
+    present = [r.id for r in _present(scene)]
+    leaks = [leak for leak in scene.leaks if leak.replica in present]
+    for leak in leaks:
+        beside = f", of its siblings by {leak.siblings / 1e6:.2f} MB/s" if len(present) > 1 else ""
+        text = f"The memory of replica {leak.replica} grows by {leak.slope / 1e6:.2f} MB/s over {leak.seconds:.0f} s"
+        notes.add(
+            "replica", leak.replica, "memory", f"{text}{beside}; it holds {leak.rss / 1e6:.0f} MB.",
+            gone=False, leaking=True, rss_slope_bytes_per_second=leak.slope,
+        )  # fmt: skip
+    if leaks:
+        text = f"{len(leaks)} of {len(present)} replicas leak."
+        notes.add(
+            "service", scene.service.key, "leaks", text, leaking_share=len(leaks) / len(present), replicas=len(present)
+        )
+        change = latest_change(scene.revisions)
+        if change is not None and len(leaks) * 2 > len(present) > 1:
+            subject = revision_subject(scene.service.key, change.revision.number)
+            text = f"The replicas that leak run revision {change.revision.number}."
+            notes.add("revision", subject, "leaks", text, most_leak=True)
+
+
+def _compared(scene: Scene, change: Change, notes: _Notes) -> None:
+    subject = revision_subject(scene.service.key, change.revision.number)
+    new, old = change.variant.digest, change.previous or ""
+    number = change.revision.number
+    if new in scene.compute and scene.compute.get(old, 0.0) > 0:
+        a, b = scene.compute[new], scene.compute[old]
+        text = f"One call of revision {number} computes {_ms(a)}, of the one before {_ms(b)}: {a / b:.1f} times."
+        notes.add("revision", subject, "compute", text, compute_ratio=a / b, compute_excess_seconds=a - b)
+    if new in scene.errors:
+        share = scene.errors[new]
+        before = scene.errors.get(old, scene.before.error)
+        text = f"Revision {number} answers {share:.1%} of requests with an error"
+        text += f"; before it, it was {before:.1%}." if before is not None else "."
+        notes.add(
+            "revision", subject, "errors", text, error_share=share,
+            error_excess=share - (before or 0.0), previous_fails_too=(before or 0.0) > share / 2,
+        )  # fmt: skip
+
+
+def _labels(scene: Scene, notes: _Notes) -> None:
+    for seen in scene.wrong:
+        named = [
+            r for r in scene.revisions if r.spec is not None and seen.digest in {v.digest for v in r.spec.variants}
+        ]
+        if not named or not seen.total:
+            continue
+        number = named[-1].number
+        text = (
+            f"Of {seen.total} labelled answers of revision {number}, {seen.wrong} are wrong ({seen.ratio:.0%}); "
+            f"{seen.tolerable:.0%} would be tolerable. The labels speak for {seen.verdict!r}."
+        )
+        notes.add(
+            "revision", revision_subject(scene.service.key, number), "labels", text,
+            wrong_answers=seen.verdict == "convicted", label_error_share=seen.ratio, labels=seen.total,
+        )  # fmt: skip
+
+
+def _users(scene: Scene, notes: _Notes) -> None:
+    key, before, after = scene.service.key, scene.before, scene.after
+    if before.rate and after.rate is not None:
+        ratio = after.rate / before.rate
+        text = f"{after.rate:.1f} requests/s came since the onset, {before.rate:.1f} before: {ratio:.2f} times."
+        notes.add("service", key, "traffic", text, traffic_ratio=ratio)
+    if before.p50 and after.p50 is not None:
+        ratio = after.p50 / before.p50
+        past = (after.slow or 0.0) - (before.slow or 0.0)
+        text = f"Users wait {_ms(after.p50)} in the median since the onset, {_ms(before.p50)} before."
+        if after.slow:
+            limit = _ms(scene.service.spec.slo.latency)
+            text += f" {after.slow:.1%} of the answers take longer than the promised {limit}."
+        slower = ratio >= 1.5 or past > 1.0 - scene.service.spec.slo.latency_objective
+        notes.add("service", key, "latency", text, latency_ratio=ratio, slower=slower)
+    if after.error:
+        was = f", {before.error:.1%} before" if before.error is not None else ""
+        notes.add("service", key, "error_ratio", f"{after.error:.1%} of the answers are errors since the onset{was}.")
+    if scene.own_compute is not None and scene.own_compute[0] > 0:
+        a, b = scene.own_compute[1], scene.own_compute[0]
+        text = f"What ran before the onset computes {_ms(a)} a call since then, {_ms(b)} before."
+        notes.add("service", key, "own_compute", text, own_compute_ratio=a / b)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,0 +1,71 @@
+"""Prometheus text, read fast: names and labels are parsed once and remembered, values each time.
+
+Source: the text-based exposition format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from math import inf, nan
+
+Buckets = list[tuple[float, float]]  # (upper bound, count up to it), ascending, the last bound infinite
+Sample = tuple[str, dict[str, str], float]
+
+_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def parse(text: str) -> Iterator[Sample]:
+    """Every sample of the page, in its order. Lines that are not samples are passed over: a page is never refused."""
+    for line in text.split("\n"):
+        if not line or line[0] == "#":
+            continue
+        end = line.rfind("}") + 1
+        head, tail = (line[:end], line[end:].split()) if end else (line.partition(" ")[0], line.split()[1:])
+        try:
+            value = float(tail[0])
+        except (ValueError, IndexError):
+            continue
+        name, labels = _head(head)
+        yield name, labels, value
+
+
+@lru_cache(maxsize=1 << 16)
+def _head(head: str) -> tuple[str, dict[str, str]]:
+    name, _, inside = head.partition("{")
+    return name, {key: _ESCAPE.sub(_unescape, value) for key, value in _LABEL.findall(inside)}
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]
+
+
+def quantile(buckets: Buckets, q: float) -> float:
+    """The ``q`` quantile of cumulative ``buckets``, linear within a bucket; nan when they are empty.
+
+    As Prometheus' histogram_quantile: the first bucket begins at 0, and what lies in the last, unbounded one is
+    answered with its lower bound.
+    """
+    if not buckets or not buckets[-1][1] > 0:
+        return nan
+    rank, below, low = q * buckets[-1][1], 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank and count > below:
+            return low if bound == inf else low + (bound - low) * (rank - below) / (count - below)
+        below, low = count, bound
+    return low
+
+
+def share_above(buckets: Buckets, limit: float) -> float:
+    """The share of observations above ``limit``, linear within a bucket; nan when empty."""
+    if not buckets or not buckets[-1][1] > 0:
+        return nan
+    below, low = 0.0, 0.0
+    for bound, count in buckets:
+        if bound >= limit:
+            inside = 0.0 if bound == inf else (limit - low) / (bound - low)
+            return 1.0 - (below + inside * (count - below)) / buckets[-1][1]
+        below, low = count, bound
+    return 0.0

@@ -1,0 +1,102 @@
+"""One keep-alive HTTP connection for reading metrics: GET only, over a Unix socket or TCP."""
+
+from __future__ import annotations
+
+import asyncio
+
+from leptonai.errors import TelemetryError
+
+MAX_BODY = 16 << 20  # bytes; a replica's page is about 10 kB, Envoy's about 0.5 kB per service
+
+
+class Gone(TelemetryError):
+    """Nothing listens at the address: the process is gone, or was never there."""
+
+    code = "gone"
+
+
+class Unanswered(TelemetryError):
+    """Somebody holds the socket open and does not answer in time: what a stopped or hung process looks like."""
+
+    code = "unanswered"
+
+
+class Peer:
+    """A place to ask. One request at a time; the connection is kept and made again when it broke."""
+
+    def __init__(self, address: str) -> None:
+        """``address``: ``unix:/path`` or ``host:port``."""
+        self.address = address
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def get(self, path: str, timeout: float) -> bytes:
+        """The body of a 200 answer.
+
+        Raises Gone when nothing listens, Unanswered when ``timeout`` seconds pass first, and TelemetryError for any
+        other status or an answer that is not HTTP.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ask(path)
+        except TimeoutError as e:
+            self.close()
+            raise Unanswered(f"{self.address}: no answer to {path} within {timeout:g} s") from e
+        except (OSError, EOFError) as e:
+            self.close()
+            raise Gone(f"{self.address}: {e or type(e).__name__}") from e
+        except (ValueError, IndexError, asyncio.LimitOverrunError) as e:
+            self.close()
+            raise TelemetryError(f"{self.address}: the answer to {path} is not HTTP: {e}") from e
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._reader = self._writer = None
+
+    async def _ask(self, path: str) -> bytes:
+        kept = self._writer is not None
+        try:
+            return await self._exchange(path)
+        except (ConnectionError, EOFError):
+            if not kept:
+                raise
+        self.close()  # the peer closed an idle connection; that says nothing of its health
+        return await self._exchange(path)
+
+    async def _exchange(self, path: str) -> bytes:
+        if self._reader is None or self._writer is None:
+            if self.address.startswith("unix:"):
+                opened = await asyncio.open_unix_connection(self.address.removeprefix("unix:"))
+            else:
+                host, _, port = self.address.rpartition(":")
+                opened = await asyncio.open_connection(host, int(port))
+            self._reader, self._writer = opened
+        reader = self._reader
+        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        status, *lines = head.split(b"\r\n")
+        headers = {name: value for name, _, value in (line.partition(b":") for line in lines if line)}
+        if b"chunked" in headers.get(b"transfer-encoding", b""):
+            body = await self._chunks(reader)
+        else:
+            body = await reader.readexactly(_bounded(int(headers[b"content-length"])))
+        if b"close" in headers.get(b"connection", b""):
+            self.close()
+        if status.split()[1] != b"200":
+            raise TelemetryError(f"{self.address}: {path} answered {status.decode('latin-1')}")
+        return body
+
+    async def _chunks(self, reader: asyncio.StreamReader) -> bytes:
+        parts: list[bytes] = []
+        while size := _bounded(int((await reader.readline()).split(b";")[0], 16)):
+            parts.append(await reader.readexactly(size))
+            await reader.readexactly(2)
+        await reader.readline()
+        return b"".join(parts)
+
+
+def _bounded(size: int) -> int:
+    if not 0 <= size <= MAX_BODY:
+        raise ValueError(f"a body of {size} bytes, the limit is {MAX_BODY}")
+    return size

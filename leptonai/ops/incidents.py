@@ -1,0 +1,208 @@
+"""Which triggers are one incident, and how its document changes. Pure.
+
+One trouble of a service at a time is one incident: while one is open, every further trigger of that service joins it,
+because a broken service breaks in several places at once. Two exceptions: what an escalated incident does not know of
+yet is an incident of its own, so that a trouble we can repair is not left alone beside one we cannot; and what comes
+back within ``ops.reopen`` seconds of closing opens the old incident again, its last remedy having been ineffective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from leptonai.ops.evidence import Facts
+from leptonai.ops.judge import Trigger
+from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Severity, make_key, parse_key
+
+SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent"})
+MOST_ANOMALIES = 40  # of one incident; a person reads no more
+MOST_EVIDENCE = 60
+LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
+
+_RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+
+
+def subject_of(service: Key) -> str:
+    """``default/service/digits`` for ``digits``."""
+    workspace, name = parse_key(service)
+    return f"{workspace}/service/{name}"
+
+
+def service_of(incident: Incident) -> Key:
+    """The inverse; "" for an incident about something else than a service."""
+    workspace, kind, name = incident.subject.split("/", 2)
+    return make_key(name, workspace) if kind == "service" else ""
+
+
+def as_anomaly(trigger: Trigger, now: float) -> Anomaly:
+    """How a trigger is kept in the document: its kind as the signal, what it is about as labels."""
+    labels = {"service": trigger.service}
+    if trigger.subject:
+        labels["digest" if trigger.kind == "wrong_answers" else "replica"] = trigger.subject
+    score = trigger.terms.get("score", trigger.terms.get("odds", 0.0))
+    return Anomaly(
+        signal=trigger.kind, labels=labels, began=trigger.began, last=now, score=float(score), detail=_detail(trigger)
+    )
+
+
+def _detail(trigger: Trigger) -> str:
+    terms = trigger.terms
+    return str(terms.get("detail") or terms.get("reason") or "")
+
+
+def knows(incident: Incident, trigger: Trigger) -> bool:
+    """Whether the incident has had this trigger before."""
+    wanted = as_anomaly(trigger, 0.0)
+    return any(a.signal == wanted.signal and a.labels == wanted.labels for a in incident.anomalies)
+
+
+def home_of(trigger: Trigger, incidents: Iterable[Incident], now: float, reopen: float) -> Incident | None:
+    """The incident a trigger belongs to: an open one, one to be opened again, or None for a new one."""
+    mine = [i for i in incidents if service_of(i) == trigger.service]
+    opened = [i for i in mine if i.closed is None]
+    for incident in sorted(opened, key=lambda i: (i.escalated is not None, not knows(i, trigger), -i.id)):
+        if incident.escalated is None or trigger.kind in SYMPTOMS or knows(incident, trigger):
+            return incident
+    for incident in sorted(mine, key=lambda i: -i.id):
+        if incident.closed is None or now - incident.closed > reopen or not knows(incident, trigger):
+            continue
+        # A symptom has no subject: it is the same trouble only where the incident was made of nothing else.
+        if trigger.kind not in SYMPTOMS or not _specific(incident):
+            return incident
+    return None
+
+
+def _specific(incident: Incident) -> bool:
+    return any(a.signal.startswith("replica_") and "replica" in a.labels for a in incident.anomalies) or any(
+        a.signal == "wrong_answers" for a in incident.anomalies
+    )
+
+
+def open_incident(triggers: Sequence[Trigger], now: float) -> Incident:
+    """A new incident (id 0) of triggers of one service. Its onset is the earliest of theirs."""
+    service = triggers[0].service
+    began = max(min(t.began for t in triggers), now - LOOK_BACK)
+    fresh = Incident(
+        id=0, subject=subject_of(service), severity="info", title=_title(triggers[0]), began=min(began, now), opened=now
+    )
+    return join(fresh, triggers, now)
+
+
+def join(incident: Incident, triggers: Sequence[Trigger], now: float) -> Incident:
+    """The incident with what holds now: known triggers are seen once more, new ones added, the severity never falls."""
+    kept = {(a.signal, tuple(sorted(a.labels.items()))): a for a in incident.anomalies}
+    for trigger in triggers:
+        for found in (as_anomaly(trigger, now), *trigger.anomalies):
+            name = (found.signal, tuple(sorted(found.labels.items())))
+            before = kept.get(name)
+            if before is not None:
+                found = msgspec.structs.replace(
+                    found, began=min(before.began, found.began), score=max(before.score, found.score)
+                )
+            elif len(kept) >= MOST_ANOMALIES:
+                continue
+            kept[name] = found
+    severity = max([incident.severity, *(t.severity for t in triggers)], key=_RANK.__getitem__)
+    return msgspec.structs.replace(incident, anomalies=tuple(kept.values()), severity=severity)
+
+
+def reopen(incident: Incident, now: float) -> Incident:
+    """Open again: the remedy that was thought effective was not, and that counts as a try that did not help."""
+    actions = list(incident.actions)
+    if actions and actions[-1].verdict == "effective" and incident.closed is not None:
+        detail = f"it came back {now - incident.closed:.0f} s after it was closed"
+        actions[-1] = msgspec.structs.replace(actions[-1], verdict="ineffective", judged=now, detail=detail)
+    return msgspec.structs.replace(incident, closed=None, mitigated=None, actions=tuple(actions))
+
+
+def explain(incident: Incident, facts: Facts, causes: Sequence[Cause], now: float) -> Incident:
+    """The incident with its causes and the evidence they cite.
+
+    What an action was taken on is never rewritten: from the first action on, facts are added and numbered onwards.
+    ``diagnosed`` is when a cause other than "unknown" was first known.
+    """
+    evidence, causes = facts.evidence, tuple(causes)
+    if incident.actions or any(e.kind == "refused" for e in incident.evidence):
+        evidence, causes = _append(incident.evidence, evidence, causes)
+    known = bool(causes) and causes[0].name != "unknown"
+    return msgspec.structs.replace(
+        incident,
+        evidence=evidence,
+        causes=causes,
+        title=_named(causes[0]) if known else incident.title,
+        diagnosed=now if known and incident.diagnosed is None else incident.diagnosed,
+    )
+
+
+def _append(
+    old: tuple[Evidence, ...], new: tuple[Evidence, ...], causes: tuple[Cause, ...]
+) -> tuple[tuple[Evidence, ...], tuple[Cause, ...]]:
+    by_text = {e.text: e.id for e in old}
+    kept, ids = list(old), {}
+    for fact in new:
+        if fact.text in by_text:
+            ids[fact.id] = by_text[fact.text]
+        elif len(kept) < MOST_EVIDENCE:
+            ids[fact.id] = f"e{len(kept) + 1}"
+            kept.append(msgspec.structs.replace(fact, id=ids[fact.id]))
+    cited = [msgspec.structs.replace(c, evidence=tuple(ids[e] for e in c.evidence if e in ids)) for c in causes]
+    return tuple(kept), tuple(cited)
+
+
+def note(incident: Incident, kind: str, text: str, now: float) -> Incident:
+    """One more fact, such as a proposal that the door refused."""
+    fact = Evidence(id=f"e{len(incident.evidence) + 1}", kind=kind, at=now, text=text)
+    return msgspec.structs.replace(incident, evidence=(*incident.evidence, fact))
+
+
+def act(incident: Incident, action: Action) -> Incident:
+    return msgspec.structs.replace(incident, actions=(*incident.actions, action))
+
+
+def close(incident: Incident, now: float, remedy: str, why: str, mitigated: float) -> Incident:
+    """Closed at ``now``, the trouble gone since ``mitigated``. ``remedy``: an action to note, "" for none."""
+    if remedy:
+        done = Action(remedy=remedy, proposal=None, at=mitigated, verdict="effective", detail=why, judged=now)
+        incident = act(incident, done)
+    return msgspec.structs.replace(incident, closed=now, mitigated=incident.mitigated or mitigated)
+
+
+def refusals(incident: Incident) -> tuple[float, ...]:
+    """When the door refused since the last action."""
+    last = incident.actions[-1].at if incident.actions else float("-inf")
+    return tuple(e.at for e in incident.evidence if e.kind == "refused" and e.at > last)
+
+
+_TITLES = {
+    "burn_errors": "{service} answers too many requests with errors",
+    "burn_latency": "{service} answers too slowly",
+    "anomaly_rate": "{service} behaves unlike itself",
+    "service_absent": "Nothing is heard of {service}",
+    "replica_gone": "A replica of {service} ended",
+    "replica_hung": "A replica of {service} does not answer",
+    "replica_leak": "A replica of {service} uses more and more memory",
+    "wrong_answers": "{service} gives wrong answers",
+}
+_NAMES = {
+    "replica_killed": "Replica {subject} was killed",
+    "replica_crashed": "Replica {subject} crashed",
+    "crash_loop": "{subject} crashes again and again",
+    "out_of_memory": "Replica {subject} ran out of memory",
+    "hung_replica": "Replica {subject} hangs",
+    "memory_leak": "{subject} leaks memory",
+    "bad_revision_wrong_answers": "Revision {subject} answers wrongly",
+    "bad_revision_latency": "Revision {subject} is slow",
+    "bad_revision_errors": "Revision {subject} fails",
+    "traffic_surge": "More traffic than {subject} carries",
+    "cpu_starvation": "{subject} lacks processor time",
+}
+
+
+def _title(trigger: Trigger) -> str:
+    return _TITLES[trigger.kind].format(service=trigger.service)
+
+
+def _named(cause: Cause) -> str:
+    return _NAMES[cause.name].format(subject=cause.subject)

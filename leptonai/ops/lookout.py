@@ -1,0 +1,181 @@
+"""One service under watch: its promises, its replicas, its labels; every look gives what holds now."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from leptonai.ops.collect import Collected, Traffic
+from leptonai.ops.convict import Leak, Tally, Wrong, leaks, wrong_answers
+from leptonai.ops.exits import Exit
+from leptonai.ops.judge import Memory, Seen, Trigger, judge
+from leptonai.ops.outcomes import Outcomes
+from leptonai.ops.scene import latest_change
+from leptonai.ops.slo import Burn, BurnState
+from leptonai.ops.verify import Trial, advance
+from leptonai.ops.world import converged, ready, wished_replicas
+from leptonai.protocols import TelemetryStore
+from leptonai.settings import Ops
+from leptonai.types import Anomaly, Replica, Revision, Service
+
+KEEP_EXITS = 600.0  # seconds; as long as a change may be blamed
+KEEP_TRAFFIC = 120.0  # seconds; how far back an onset may lie
+RSS_LOOK = 150.0  # seconds of memory looked at for leaks: the longest span of the judge and what it skips
+
+
+class Look(NamedTuple):
+    """``triggers``: those that hold at this very moment, freshness of the symptoms checked."""
+
+    triggers: tuple[Trigger, ...]
+    leaks: tuple[Leak, ...]
+    wrong: tuple[Wrong, ...]
+    burns: tuple[BurnState, ...]
+
+
+class Lookout:
+    """``requests`` and ``sightings`` count, since the start, what users asked and which ready replicas were seen."""
+
+    def __init__(self, service: Service, settings: Ops) -> None:
+        self.service = service
+        self.replicas: tuple[Replica, ...] = ()
+        self.revisions: tuple[Revision, ...] = ()
+        self.exits: dict[str, Exit] = {}
+        self.requests = 0.0
+        self.sightings = 0.0
+        self.converged_since: float | None = None
+        self.at_convergence = (0.0, 0.0)  # requests and sightings then
+        self.trial: Trial | None = None
+        self.last = Look((), (), (), ())
+        self._settings = settings
+        self._burns = self._promises()
+        self._recent: deque[tuple[float, Traffic]] = deque()
+        self._fresh_for = max(settings.settle, 3 * settings.period)
+        self._memory: Memory = {}
+        self._lost: dict[str, str] = {}
+
+    def ended(self, exit: Exit) -> None:
+        """A replica of the service ended by itself; told once or more, by the audit log or by its state."""
+        known = self.exits.get(exit.replica)
+        if known is None:
+            self._lost[exit.replica] = exit.reason
+            digest = exit.digest or next((r.digest for r in self.replicas if r.id == exit.replica), "")
+            self.exits[exit.replica] = msgspec.structs.replace(exit, digest=digest)
+        elif not known.digest and exit.digest:
+            self.exits[exit.replica] = exit
+
+    def wish(self, service: Service, replicas: Sequence[Replica], now: float) -> None:
+        """Take note of wish and world as they are at ``now``."""
+        if service.spec.slo != self.service.spec.slo:
+            self.service = service
+            self._burns = self._promises()
+        self.service = service
+        self.replicas = tuple(r for r in replicas if r.service == service.key)
+        if not converged(service, self.replicas):
+            self.converged_since = None
+        elif self.converged_since is None:
+            self.converged_since = now
+            self.at_convergence = (self.requests, self.sightings)
+
+    def step(
+        self,
+        now: float,
+        collected: Collected,
+        anomalies: Sequence[Anomaly],
+        golden: int,
+        outcomes: Outcomes,
+        store: TelemetryStore,
+    ) -> Look:
+        """Judge one collection. Call ``wish`` and ``ended`` before."""
+        traffic = collected.traffic.get(self.service.key)
+        self._count(now, traffic, collected)
+        key = self.service.key
+        burns = tuple(
+            burn.step(now, *((traffic.requests, bad(burn.rule, traffic)) if traffic else (None, None)))
+            for burn in self._burns
+        )
+        found = tuple(self._leaks(now, store))
+        wrong = tuple(self._wrong(outcomes).values())
+        seen = Seen(
+            service=key,
+            wanted=wished_replicas(self.service),
+            replicas=tuple(r for r in self.replicas if r.id not in self.service.dials.evict or r.gone),
+            lost=self._lost,
+            anomalies=tuple(a for a in anomalies if a.labels.get("service") == key),
+            golden=golden,
+            burns=burns,
+            leaks=found,
+            wrong=wrong,
+        )
+        _, self._memory = judge(now, seen, self._memory, self._settings)
+        self._lost = {}
+        holding = [held.trigger for held in self._memory.values() if held.firing and held.last >= now]
+        self.last = Look(tuple(f for t in holding if (f := self._fresh(t, now)) is not None), found, wrong, burns)
+        for id in [id for id, exit in self.exits.items() if now - exit.at > KEEP_EXITS]:
+            del self.exits[id]
+        return self.last
+
+    def on_trial(self, collected: Collected, troubled: bool, now: float) -> Trial | None:
+        """How the head revision has done so far, after this collection."""
+        digests = {v.digest for v in self.service.spec.variants}
+        mine = {r.id for r in self.replicas if r.digest in digests}
+        answered = sum(count for id, count in collected.answered.items() if id in mine)
+        self.trial = advance(self.trial, self.service, self.converged_since is not None, troubled, answered, now)
+        return self.trial
+
+    def _promises(self) -> tuple[Burn, ...]:
+        period, slo = self._settings.period, self.service.spec.slo
+        return Burn(slo, "errors", period), Burn(slo, "latency", period)
+
+    def _count(self, now: float, traffic: Traffic | None, collected: Collected) -> None:
+        if traffic is not None:
+            self.requests += traffic.requests
+            self._recent.append((now, traffic))
+        while self._recent and now - self._recent[0][0] > KEEP_TRAFFIC:
+            self._recent.popleft()
+        if collected.signals:
+            silent = collected.unanswered
+            self.sightings += ready([r for r in self.replicas if r.id not in silent])
+
+    def _fresh(self, trigger: Trigger, now: float) -> Trigger | None:
+        """A burn is counted over long windows; it holds only while the newest seconds burn too.
+
+        Its onset is the beginning of the newest unbroken stretch of seconds that burn: buckets of the long window are
+        too coarse to be compared with the time of a change.
+        """
+        if trigger.kind not in ("burn_errors", "burn_latency"):
+            return trigger
+        rule = "errors" if trigger.kind == "burn_errors" else "latency"
+        limit = trigger.terms["factor"] * trigger.terms["budget"]
+        newest = [t for at, t in self._recent if now - at < self._fresh_for]
+        total = sum(t.requests for t in newest)
+        if total and sum(bad(rule, t) for t in newest) <= limit * total:
+            return None
+        began = now
+        for at, traffic in reversed(self._recent):
+            if traffic.requests and bad(rule, traffic) <= limit * traffic.requests:
+                break
+            began = at if traffic.requests else began
+        return msgspec.structs.replace(trigger, began=began)
+
+    def _leaks(self, now: float, store: TelemetryStore) -> list[Leak]:
+        series = store.read("replica_rss_bytes", now - RSS_LOOK, now + 1e-3, {"service": self.service.key})
+        rss = {s.labels["replica"]: (np.array(s.at), np.array(s.value)) for s in series}
+        since = {r.id: r.since for r in self.replicas if r.state == "ready"}
+        return leaks(now, {id: row for id, row in rss.items() if id in since}, since)
+
+    def _wrong(self, outcomes: Outcomes) -> dict[str, Wrong]:
+        tallies = {d: Tally(wrong=w, total=n) for d, (n, w) in outcomes.tally(self.service.key).items()}
+        if not tallies:
+            return {}
+        change = latest_change(self.revisions)
+        before = {change.variant.digest: change.previous} if change is not None and change.previous else {}
+        return wrong_answers(tallies, before)
+
+
+def bad(rule: str, traffic: Traffic) -> float:
+    """How many of the answers break the promise of ``rule``."""
+    return traffic.errors if rule == "errors" else traffic.slow

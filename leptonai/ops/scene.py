@@ -1,0 +1,59 @@
+"""What diagnosis looks at: one service around the onset of an incident, in plain numbers."""
+
+from __future__ import annotations
+
+from leptonai.ops.convict import Leak, Wrong
+from leptonai.ops.exits import Exit
+from leptonai.ops.judge import Trigger
+from leptonai.types import Noun, Replica, Revision, Service, Variant
+
+
+class Users(Noun, frozen=True, kw_only=True):
+    """What users saw of the service over a stretch: medians of the signals; None where nothing was seen."""
+
+    rate: float | None = None
+    error: float | None = None
+    slow: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+
+
+class Scene(Noun, frozen=True, kw_only=True):
+    """Everything diagnosis may use. ``revisions`` ascending. Stretches: before and since the onset."""
+
+    service: Service
+    revisions: tuple[Revision, ...]
+    replicas: tuple[Replica, ...] = ()
+    exits: tuple[Exit, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    onset: float
+    now: float
+    before: Users = Users()
+    after: Users = Users()
+    unanswered: dict[str, float] = {}  # replica -> seconds
+    leaks: tuple[Leak, ...] = ()
+    wrong: tuple[Wrong, ...] = ()  # verdicts over digests that have labels
+    compute: dict[str, float] = {}  # digest -> median seconds of compute, newest minute of its life
+    errors: dict[str, float] = {}  # digest -> share of 5xx, newest minute of its life
+    own_compute: tuple[float, float] | None = None  # compute of the digest that served before: (before, since) onset
+    host_cpu: float | None = None  # busy share since the onset
+
+
+class Change(Noun, frozen=True, kw_only=True):
+    """The newest revision that changed what runs, and what ran before it."""
+
+    revision: Revision
+    variant: Variant
+    previous: str | None  # the digest before; None: there was none
+
+
+def latest_change(revisions: tuple[Revision, ...]) -> Change | None:
+    """Walks back over revisions that only changed numbers around the model, such as its SLO; None without a spec."""
+    if not revisions or revisions[-1].spec is None:
+        return None
+    head = revisions[-1].spec.variants[0]
+    for newer, older in zip(reversed(revisions), [*reversed(revisions[:-1]), None], strict=True):
+        digest = older.spec.variants[0].digest if older is not None and older.spec is not None else None
+        if digest != head.digest:
+            return Change(revision=newer, variant=head, previous=digest)
+    return None

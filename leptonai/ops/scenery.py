@@ -1,0 +1,88 @@
+"""Set the scene of an incident: what the telemetry says of before and after its onset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite
+from statistics import fmean, median
+
+from leptonai.ops.lookout import Lookout
+from leptonai.ops.scene import Scene, Users
+from leptonai.protocols import TelemetryStore
+from leptonai.types import Key, Series
+
+BEFORE = 60.0  # seconds of the time before the onset that are compared with
+GAP = 1.0  # seconds just before the onset that belong to neither side: an onset is an estimate
+NOW = 1e-3  # the stretch of a read is half open
+
+
+def set_scene(lookout: Lookout, unanswered: dict[str, float], onset: float, now: float, store: TelemetryStore) -> Scene:
+    """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``."""
+    key = lookout.service.key
+    before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
+    compute = store.read("replica_compute_seconds", onset - 600.0, now + NOW, {"service": key})
+    errors = store.read("replica_error_ratio", onset - 600.0, now + NOW, {"service": key})
+    busy = store.read("host_cpu_ratio", *since)
+    return Scene(
+        service=lookout.service,
+        revisions=lookout.revisions,
+        replicas=lookout.replicas,
+        exits=tuple(e for e in lookout.exits.values() if e.at >= onset - 5.0),
+        triggers=lookout.last.triggers,
+        onset=onset,
+        now=now,
+        before=_users(store, key, *before),
+        after=_users(store, key, *since),
+        unanswered=unanswered,
+        leaks=lookout.last.leaks,
+        wrong=lookout.last.wrong,
+        compute={d: median(v) for d, v in _by_digest(compute).items()},
+        errors={d: fmean(v) for d, v in _by_digest(errors).items()},
+        own_compute=_own(compute, before, since),
+        host_cpu=_mean(v for s in busy for v in s.value),
+    )
+
+
+def _users(store: TelemetryStore, key: Key, start: float, end: float) -> Users:
+    def seen(name: str) -> list[float]:
+        return [v for s in store.read(name, start, end, {"service": key}) for v in s.value if isfinite(v)]
+
+    return Users(
+        rate=_median(seen("request_rate_per_second")),
+        error=_mean(seen("error_ratio")),
+        slow=_mean(seen("slow_ratio")),
+        p50=_median(seen("latency_p50_seconds")),
+        p99=_median(seen("latency_p99_seconds")),
+    )
+
+
+def _by_digest(series: Iterable[Series]) -> dict[str, list[float]]:
+    """Digest -> values of the newest minute of its life, over all its replicas."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for one in series:
+        points.setdefault(one.labels.get("digest", ""), []).extend(zip(one.at, one.value, strict=True))
+    newest = {digest: max(at for at, _ in found) for digest, found in points.items()}
+    return {d: [v for at, v in found if at > newest[d] - BEFORE and isfinite(v)] for d, found in points.items()}
+
+
+def _own(series: list[Series], before: tuple[float, float], since: tuple[float, float]) -> tuple[float, float] | None:
+    """Compute of the digest that answered most before the onset: (median before, median since)."""
+    sides: dict[str, tuple[list[float], list[float]]] = {}
+    for one in series:
+        early, late = sides.setdefault(one.labels.get("digest", ""), ([], []))
+        early += [v for at, v in zip(one.at, one.value, strict=True) if before[0] <= at < before[1]]
+        late += [v for at, v in zip(one.at, one.value, strict=True) if since[0] <= at < since[1]]
+    usable = [(early, late) for early, late in sides.values() if early and late]
+    if not usable:
+        return None
+    early, late = max(usable, key=lambda side: len(side[0]))
+    return median(early), median(late)
+
+
+def _median(values: list[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = [v for v in values if isfinite(v)]
+    return fmean(found) if found else None

@@ -1,0 +1,228 @@
+"""The loop of ops: collect, detect, judge, diagnose, respond, verify. Nothing that fails in it stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from leptonai.errors import LeptonError
+from leptonai.ops.casebook import Casebook
+from leptonai.ops.collect import Collected, Collector
+from leptonai.ops.control import Control, World
+from leptonai.ops.detect import Watcher
+from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
+from leptonai.ops.lookout import Lookout
+from leptonai.ops.outcomes import Outcomes
+from leptonai.ops.predictions import Follower
+from leptonai.ops.signals import Server, listen
+from leptonai.ops.verify import passed
+from leptonai.platforms.telemetry import Memory
+from leptonai.protocols import TelemetryStore
+from leptonai.settings import Settings
+from leptonai.types import Event, Key, Signal
+
+log = logging.getLogger(__name__)
+FRESH_EXIT = 15.0  # seconds; an exit told by the log at our start is news only when it is younger
+MOST_PAGES = 10  # of events or feedback read in one round, so that a flood cannot stop the watch
+
+
+class Watch:
+    """All that ops knows. ``step`` is one round; the caller keeps the time."""
+
+    def __init__(
+        self, home: Path, settings: Settings, control: Control, store: TelemetryStore, timeout: float | None = None
+    ) -> None:
+        """``timeout``: seconds a process may take to show its page, 80 % of the period unless given."""
+        self.settings, self.control, self.store = settings, control, store
+        self.casebook = Casebook(settings, control, store)
+        self.watcher = Watcher(score=settings.ops.anomaly_score)
+        self.outcomes = Outcomes()
+        self.lookouts: dict[Key, Lookout] = {}
+        self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
+        self._collector = Collector(timeout or 0.8 * settings.ops.period)
+        self._follower = Follower(home / "run")
+        self._world = World()
+        self._world_at = float("-inf")
+        self._collected = Collected(at=float("-inf"), seconds=0.0)
+        self._history: deque[Event] = deque(maxlen=200)
+        self._loaded = False
+        self._event = self._feedback = 0
+
+    async def step(self, now: float) -> None:
+        """One round at ``now``. A stage that fails is told to the audit log once, and tried again in the next round."""
+        for name, stage in (
+            ("world", self._look_at_world),
+            ("incidents", self._load),
+            ("events", self._read_events),
+            ("collect", self._collect),
+            ("labels", self._join_labels),
+            ("detect", self._detect),
+            ("respond", self._respond),
+            ("verify", self._verify),
+        ):
+            await self._stage(name, stage, now)
+
+    def close(self) -> None:
+        self._collector.close()
+
+    async def _stage(self, name: str, stage: Callable[[float], Awaitable[None]], now: float) -> None:
+        try:
+            await stage(now)
+        except asyncio.CancelledError:
+            raise
+        except Exception as e:
+            text = e.message if isinstance(e, LeptonError) else f"{type(e).__name__}: {e}"
+            if self.failures.get(name) != text:
+                self.failures[name] = text
+                log.warning("%s: %s", name, text, exc_info=None if isinstance(e, LeptonError) else e)
+                if not (isinstance(e, LeptonError) and e.retry):
+                    with contextlib.suppress(LeptonError):
+                        await self.control.record("ops.failed", "ops", {"stage": name, "error": text})
+        else:
+            if self.failures.pop(name, None) is not None:
+                log.info("%s: works again", name)
+
+    async def _look_at_world(self, now: float) -> None:
+        self._world = await self.control.world()
+        self._world_at = now
+        keys = {s.key for s in self._world.services}
+        for gone in self.lookouts.keys() - keys:
+            del self.lookouts[gone]
+        for service in self._world.services:
+            lookout = self.lookouts.get(service.key)
+            if lookout is None:
+                lookout = self.lookouts[service.key] = Lookout(service, self.settings.ops)
+            known = lookout.revisions[-1].number if lookout.revisions else 0
+            if known != service.revision:
+                lookout.revisions = tuple(await self.control.revisions(service.key))
+
+    async def _load(self, now: float) -> None:
+        if not self._loaded:
+            await self.casebook.load(now)
+            self._loaded = True
+
+    async def _read_events(self, now: float) -> None:
+        """Past our start, every exit is news; of those before it only the youngest that no incident tells of."""
+        first = self._event == 0
+        told = {
+            a.labels.get("replica") for c in self.casebook.cases for a in c.incident.anomalies if "replica" in a.labels
+        }
+        for _ in range(MOST_PAGES):
+            page = await self.control.events(self._event)
+            for event in page:
+                self._event = event.seq
+                self._history.append(event)
+                exit = exit_of_event(event)
+                if exit is None or (first and (now - exit.at > FRESH_EXIT or exit.replica in told)):
+                    continue
+                service = str(event.detail.get("service") or event.subject)
+                if (lookout := self.lookouts.get(service)) is not None:
+                    lookout.ended(exit)
+            if first or not page:
+                break
+        if first and not self._event:
+            self._event = -1  # an empty log: everything that comes is news
+
+    async def _collect(self, now: float) -> None:
+        world = self._world
+        found = await self._collector.collect(world.services, world.replicas, world.gateway, now)
+        self.store.write(found.signals)
+        self._collected = found
+        self._follower.read(world.replicas, self.outcomes)
+
+    async def _join_labels(self, now: float) -> None:
+        for _ in range(MOST_PAGES):
+            items, after = await self.control.feedback(self._feedback)
+            self.outcomes.labelled(items, now)
+            if after == self._feedback:
+                break
+            self._feedback = after
+        self.outcomes.expire(now)
+        joined = [
+            Signal(name="label_error_ratio", labels={"service": s, "digest": d}, at=now, value=wrong / n)
+            for (s, d), (n, wrong) in self.outcomes.fresh().items()
+        ]
+        self.store.write(joined)
+        self.outcomes.forget(set(self.lookouts))
+
+    async def _detect(self, now: float) -> None:
+        found = self._collected
+        if found.at != now:
+            return
+        replicas = as_seen(self._world.replicas, found.unanswered, now)
+        awake = [s.key for s in self._world.services]
+        sick = [key for key in awake if self.casebook.open(key)]
+        anomalies = self.watcher.step(now, found.signals, expected=awake, frozen=sick)
+        for key, lookout in self.lookouts.items():
+            service = next((s for s in self._world.services if s.key == key), lookout.service)
+            lookout.wish(service, replicas, now)
+            for replica in lookout.replicas:
+                if (exit := exit_of_replica(replica)) is not None:
+                    lookout.ended(exit)
+            lookout.step(now, found, anomalies, self.watcher.golden(key), self.outcomes, self.store)
+
+    async def _respond(self, now: float) -> None:
+        if self._loaded:
+            complete = min(self._collected.at, self._world_at)
+            await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
+
+    async def _verify(self, now: float) -> None:
+        if not self._loaded or self._collected.at != now or self._world_at != now:
+            return
+        for key, lookout in self.lookouts.items():
+            burning = any(burn.severity is not None for burn in lookout.last.burns)
+            trial = lookout.on_trial(self._collected, burning or self.casebook.open(key), now)
+            head = next((r for r in lookout.revisions if r.number == lookout.service.revision), None)
+            if head is None or head.verified is not None:
+                continue
+            digests = {v.digest for v in lookout.service.spec.variants}
+            convicted = any(w.verdict == "convicted" and w.digest in digests for w in lookout.last.wrong)
+            terms = passed(trial, lookout.service, convicted, now)
+            if terms is not None:
+                labels = {w.digest: [w.wrong, w.total] for w in lookout.last.wrong if w.digest in digests}
+                detail = msgspec.json.encode({**terms, "labels": labels}).decode()
+                await self.control.verify(key, head.number, detail)
+                lookout.revisions = tuple(await self.control.revisions(key))
+
+
+async def run(
+    home: Path,
+    settings: Settings,
+    control: Control,
+    clock: Callable[[], float],
+    socket: Path,
+    store: TelemetryStore | None = None,
+) -> None:
+    """Watch until cancelled: one round every ``settings.ops.period`` seconds, signals served on ``socket``.
+
+    ``<home>/ops.json`` names the socket as long as this runs.
+    """
+    kept = store or Memory(keep=settings.ops.keep)
+    watch = Watch(home, settings, control, kept)
+    server = Server(kept)
+    serving = asyncio.create_task(server.serve([listen(socket)]))
+    note = home / "ops.json"
+    try:
+        started = {"socket": str(socket), "pid": os.getpid(), "started": clock()}
+        fresh = note.with_suffix(".json.new")
+        fresh.write_bytes(msgspec.json.encode(started))
+        fresh.replace(note)
+        due = clock()
+        while True:
+            await watch.step(clock())
+            due = max(due + settings.ops.period, clock() - settings.ops.period)  # late rounds are not made up for
+            await asyncio.sleep(max(0.0, due - clock()))
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+        watch.close()
+        note.unlink(missing_ok=True)
+        socket.unlink(missing_ok=True)

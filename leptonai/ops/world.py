@@ -1,0 +1,44 @@
+"""Questions about wish and world that more than one decision asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leptonai.types import Replica, Service
+
+
+def wished_replicas(service: Service) -> int:
+    """How many replicas the dials ask for, over all variants."""
+    return sum(dials.replicas for dials in service.dials.variants.values())
+
+
+def of_service(service: Service, replicas: Sequence[Replica]) -> list[Replica]:
+    return [r for r in replicas if r.service == service.key]
+
+
+def ready(replicas: Sequence[Replica]) -> int:
+    return sum(r.state == "ready" for r in replicas)
+
+
+def converged(service: Service, replicas: Sequence[Replica]) -> bool:
+    """What runs is what is wished: as many ready replicas of the wished digest and epoch as wished, and no other.
+
+    Replicas that are being stopped do not count, those to be evicted must be on their way out.
+    """
+    mine = [r for r in of_service(service, replicas) if r.state != "stopping"]
+    for variant in service.spec.variants:
+        dials = service.dials.variants.get(variant.name)
+        here = [r for r in mine if r.variant == variant.name]
+        wanted = dials.replicas if dials else service.spec.scale.replicas
+        epoch = dials.epoch if dials else 0
+        fitting = [
+            r
+            for r in here
+            if r.state == "ready"
+            and r.digest == variant.digest
+            and r.epoch == epoch
+            and r.id not in service.dials.evict
+        ]
+        if len(fitting) < wanted or len(here) != len(fitting):
+            return False
+    return True
