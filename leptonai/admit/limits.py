@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 
+from leptonai.admit.bounds import validate
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound, SpecError
-from leptonai.types import DIGEST, NAME, Change, DeleteChange, DialChange, Spec, SpecChange, parse_key
+from leptonai.types import NAME, Change, DeleteChange, DialChange, Spec, SpecChange, parse_key
 
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
@@ -44,50 +44,12 @@ def check(change: Change, world: World) -> None:
 
 
 def _check_spec(spec: Spec) -> None:
-    names = [v.name for v in spec.variants]
-    if not names or len(set(names)) < len(names):
-        raise SpecError(f"{spec.key}: variants must have at least one, each of another name, not {names}", hint="")
-    for name, value, low, high in _bounds(spec):
-        if not low <= value <= high:
+    validate(spec, admitted=True)
+    for index, variant in enumerate(spec.variants):
+        if variant.name == "evict":
             raise SpecError(
-                f"{spec.key}: {name} is {value:g}; it must be between {low:g} and {high:g}", hint="see docs/spec.md"
+                f"variants[{index}].name: 'evict' is taken by the dial evict.<replica id>", hint="rename it"
             )
-    for v in spec.variants:
-        if not NAME.fullmatch(v.name) or v.name == "evict":
-            raise SpecError(f"{spec.key}: variant name {v.name!r} is not allowed", hint="a-z, 0-9 and -, not 'evict'")
-        if not DIGEST.fullmatch(v.model):
-            raise SpecError(
-                f"{spec.key}: {v.name}.model is {v.model!r}, not the digest of an artifact",
-                hint="upload the model first (POST /api/v1/artifacts); leptonai deploy does both",
-            )
-
-
-def _bounds(spec: Spec) -> Iterator[tuple[str, float, float, float]]:
-    """Every number of a spec with its lowest and highest value; nan fits no bounds."""
-    tiny, huge, year = 1e-3, float(2**31), 366 * 86400.0
-    slo, scale, rollout = spec.slo, spec.scale, spec.rollout
-    yield "slo.availability", slo.availability, 0.0, 1 - 1e-9  # an objective of 1 leaves no error budget to burn
-    yield "slo.latency", slo.latency, 1e-6, year
-    yield "slo.latency_objective", slo.latency_objective, 0.0, 1 - 1e-9
-    yield "slo.period", slo.period, 1.0, 10 * year
-    yield "scale.min", scale.min, 0, huge
-    yield "scale.max", scale.max, max(scale.min, 1), huge
-    yield "scale.replicas", scale.replicas, scale.min, scale.max
-    yield "rollout.surge", rollout.surge, 0, huge
-    yield "rollout.start_timeout", rollout.start_timeout, tiny, year
-    yield "rollout.verify_seconds", rollout.verify_seconds, 0, year
-    yield "rollout.verify_requests", rollout.verify_requests, 0, huge
-    yield "timeout", spec.timeout, tiny, year
-    yield "drain", spec.drain, 0, year
-    for v in spec.variants:
-        yield f"{v.name}.batching.max_size", v.batching.max_size, 1, huge
-        yield f"{v.name}.batching.max_wait", v.batching.max_wait, 0, year
-        yield f"{v.name}.batching.max_queue", v.batching.max_queue, 1, huge
-        yield f"{v.name}.resources.gpu", v.resources.gpu, 0, huge
-        if v.resources.cpu is not None:
-            yield f"{v.name}.resources.cpu", v.resources.cpu, tiny, huge
-        if v.resources.memory is not None:
-            yield f"{v.name}.resources.memory", v.resources.memory, 1, 2.0**60
 
 
 def _check_dials(change: DialChange, spec: Spec, world: World) -> None:

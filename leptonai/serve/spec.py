@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
+from leptonai.admit.bounds import FieldError, validate
 from leptonai.errors import SpecError
 from leptonai.serve import model, text, units
-from leptonai.serve.bounds import FieldError, validate
 from leptonai.types import DIGEST, Noun, Spec, Variant
 
 __all__ = ["from_model_file", "from_python", "load", "parse", "validate"]

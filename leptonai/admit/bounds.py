@@ -1,0 +1,150 @@
+"""What a Spec may say: every number has bounds, every name a form. One table, used for text and for the API alike."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from leptonai.errors import SpecError
+from leptonai.types import DIGEST, NAME, Noun, Spec, Variant
+
+DAY = 86400.0
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_VARIANTS = 16
+
+
+class Bound(NamedTuple):
+    low: float
+    high: float
+    unit: str = ""
+    open_high: bool = False  # high itself is not allowed
+
+
+BOUNDS: dict[str, Bound] = {
+    "timeout": Bound(0.01, DAY, "seconds"),
+    "drain": Bound(0.0, 3600.0, "seconds"),
+    "slo.availability": Bound(0.5, 1.0, open_high=True),  # 1.0 leaves no budget: nothing could ever burn it
+    "slo.latency": Bound(0.001, 3600.0, "seconds"),
+    "slo.latency_objective": Bound(0.5, 1.0, open_high=True),
+    "slo.period": Bound(60.0, 366 * DAY, "seconds"),
+    "scale.min": Bound(0, 10_000),
+    "scale.max": Bound(1, 10_000),
+    "scale.replicas": Bound(0, 10_000),
+    "rollout.surge": Bound(0, 1000),
+    "rollout.start_timeout": Bound(0.1, DAY, "seconds"),
+    "rollout.verify_seconds": Bound(0.0, DAY, "seconds"),
+    "rollout.verify_requests": Bound(0, 10**9),
+    "resources.cpu": Bound(0.01, 4096.0, "cores"),
+    "resources.memory": Bound(1 << 20, 1 << 50, "bytes"),
+    "resources.gpu": Bound(0, 64),
+    "batching.max_size": Bound(1, 65_536, "samples"),
+    "batching.max_wait": Bound(0.0, 60.0, "seconds"),
+    "batching.max_queue": Bound(1, 10**7, "samples"),
+}
+
+
+class FieldError(SpecError):
+    """A SpecError that knows its field; ``parse`` adds source and line."""
+
+    def __init__(self, field: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{field}: {problem}", hint=hint, field=field)
+        self.field, self.problem = field, problem
+
+
+def validate(spec: Spec, *, admitted: bool = False) -> None:
+    """Return when ``spec`` may be proposed; else SpecError names the field, its value and the limit.
+
+    ``admitted``: every model must already be an artifact (``sha256:...``), as the control API requires.
+    """
+    _name("name", spec.name)
+    _name("workspace", spec.workspace)
+    _numbers(spec, "")
+    _scale(spec)
+    if not 1 <= len(spec.variants) <= MAX_VARIANTS:
+        raise FieldError("variants", f"{len(spec.variants)} variants; there must be 1 to {MAX_VARIANTS}")
+    names = [v.name for v in spec.variants]
+    for index, variant in enumerate(spec.variants):
+        where = f"variants[{index}]"
+        if names.index(variant.name) != index:
+            raise FieldError(
+                f"{where}.name", f"{variant.name!r} is also the name of variants[{names.index(variant.name)}]"
+            )
+        _variant(variant, where, admitted)
+
+
+def _variant(variant: Variant, where: str, admitted: bool) -> None:
+    _name(f"{where}.name", variant.name)
+    if not variant.model.strip() or "\0" in variant.model:
+        raise FieldError(f"{where}.model", f"{variant.model!r} is no path or digest")
+    if (admitted or variant.model.startswith("sha256:")) and not DIGEST.fullmatch(variant.model):
+        raise FieldError(
+            f"{where}.model", f"{variant.model!r} is no artifact digest", "upload the model first: POST /artifacts"
+        )
+    if variant.python is not None and (not variant.python.startswith("/") or "\0" in variant.python):
+        raise FieldError(f"{where}.python", f"{variant.python!r} is not an absolute path of an interpreter")
+    if variant.batching.max_queue < variant.batching.max_size:
+        raise FieldError(
+            f"{where}.batching.max_queue",
+            f"{variant.batching.max_queue} is under max_size {variant.batching.max_size}: no full batch could wait",
+        )
+    for key, value in variant.env.items():
+        if not ENV_NAME.fullmatch(key):
+            raise FieldError(f"{where}.env", f"{key!r} is no name of an environment variable")
+        if "\0" in value:
+            raise FieldError(f"{where}.env.{key}", "holds a NUL character")
+    _plain(variant.options, f"{where}.options")
+
+
+def _scale(spec: Spec) -> None:
+    scale = spec.scale
+    if scale.min > scale.max:
+        raise FieldError("scale.min", f"{scale.min} is over scale.max {scale.max}")
+    if not scale.min <= scale.replicas <= scale.max:
+        raise FieldError(
+            "scale.replicas", f"{scale.replicas} is outside scale.min {scale.min} to scale.max {scale.max}"
+        )
+
+
+def _name(field: str, value: str) -> None:
+    if not NAME.fullmatch(value):
+        raise FieldError(
+            field, f"{value[:80]!r} is no name", "1 to 40 of a-z, 0-9 and '-', a letter first and no '-' last"
+        )
+
+
+def _numbers(noun: Noun, path: str) -> None:
+    """Every number below ``noun`` against BOUNDS; a number without a bound is a mistake of ours."""
+    for field in noun.__struct_fields__:
+        value = getattr(noun, field)
+        inner = f"{path}.{field}" if path else field
+        if isinstance(value, Noun):
+            _numbers(value, inner)
+        elif isinstance(value, tuple):
+            for index, part in enumerate(value):
+                if isinstance(part, Noun):
+                    _numbers(part, f"{inner}[{index}]")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            bound = BOUNDS[re.sub(r"^variants\[\d+\]\.", "", inner)]
+            over = value >= bound.high if bound.open_high else value > bound.high
+            if math.isnan(value) or value < bound.low or over:
+                limit = f"{bound.low:g} to {'under ' if bound.open_high else ''}{bound.high:g} {bound.unit}".strip()
+                raise FieldError(inner, f"{value:g} is out of bounds; it may be {limit}")
+
+
+def _plain(value: Any, where: str) -> None:
+    """Options must survive JSON unchanged, or the digest of a variant would not name what runs."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise FieldError(where, f"the key {key!r} is not text", "put quotes around it")
+            _plain(part, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            _plain(part, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise FieldError(where, f"{value} is not a finite number")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise FieldError(where, f"{value} does not fit in 64 bits")
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise FieldError(where, f"a {type(value).__name__} is no plain value", "put quotes around text")
