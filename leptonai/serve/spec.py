@@ -55,11 +55,11 @@ def parse(source_text: str | dict[str, Any], source: str = "<text>") -> Spec:
         spec = _told(msgspec.convert(plain, Spec))
         validate(spec)
     except FieldError as e:
-        raise _placed(e.field, e.problem, e.hint, source, lines) from e
+        raise _placed(e.field, e.problem, e.hint, source, fields, lines) from e
     except msgspec.ValidationError as e:
         problem, _, where = str(e).partition(" - at `$")
         problem = problem[:1].lower() + problem[1:].replace("`", "")
-        raise _placed(where.rstrip("`").lstrip(".") or "text", problem, "", source, lines) from e
+        raise _placed(where.rstrip("`").lstrip(".") or "text", problem, "", source, fields, lines) from e
     return spec
 
 
@@ -111,7 +111,7 @@ def load(path: str | Path) -> tuple[Spec, Path | None]:
                 model.check(found, variant, spec.name)
             except SpecError as e:
                 field = f"variants[{index}].model"
-                raise _placed(field, e.message, e.hint, str(described), lines) from e
+                raise _placed(field, e.message, e.hint, str(described), fields, lines) from e
             told = found.suffix != ".py" if variant.idempotent is None else variant.idempotent
             variant = msgspec.structs.replace(variant, model=str(local), idempotent=told)
         variants.append(variant)
@@ -162,6 +162,9 @@ def _known(value: Any, hint: Any, path: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise FieldError(path, f"expected fields, got {text.kind(value)}")
+        for key in value:
+            if not isinstance(key, str):
+                raise FieldError(path, f"the key {key!r} is not text", "put quotes around it")
         return {k: _environment(v, f"{path}.{k}") for k, v in value.items()} if leaf == "env" else value
     if hint in (int, float):
         if isinstance(value, str) and leaf in UNITS:
@@ -171,7 +174,7 @@ def _known(value: Any, hint: Any, path: str) -> Any:
                 raise FieldError(path, str(e)) from e
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise FieldError(path, f"expected a number, got {text.kind(value)}")
-        if not math.isfinite(value) or abs(value) > 2**63:
+        if abs(value) > 2**63 or math.isnan(value):
             raise FieldError(path, f"expected a finite number under 2^63, got {str(value)[:40]}")
         if hint is int and value != int(value):
             raise FieldError(path, f"expected a whole number, got {value}")
@@ -218,16 +221,15 @@ def _told(spec: Spec) -> Spec:
     return msgspec.structs.replace(spec, variants=tuple(variants))
 
 
-def _placed(field: str, problem: str, hint: str, source: str, lines: text.Lines) -> SpecError:
-    """A SpecError that says where in the text ``field`` stands, as nearly as the text has it."""
-    written = re.sub(r"^variants\[0\]\.", "", field) if "variants" not in lines else field
-    if written == "scale.replicas" and written not in lines:
-        written = "replicas"
-    near = written
+def _placed(field: str, problem: str, hint: str, source: str, fields: dict[str, Any], lines: text.Lines) -> SpecError:
+    """A SpecError that names ``field`` as it was written, and where in the text, as nearly as the text has it."""
+    if "variants" not in fields:
+        field = re.sub(r"^variants\[0\]\.", "", field)
+    if field == "scale.replicas" and "replicas" in fields:
+        field = "replicas"
+    near = field
     while near and near not in lines:
-        near = re.sub(r"(\.[^.\[]*|\[\d+\])$", "", near) if re.search(r"[.\[]", near) else ""
-    line = lines.get(near)
-    place = f"{source}:{line}" if line else source
-    if line:
-        return SpecError(f"{place}: {written}: {problem}", hint=hint, field=written, line=line)
-    return SpecError(f"{place}: {written}: {problem}", hint=hint, field=written)
+        near = near[: max(near.rfind("."), near.rfind("["), 0)]
+    if near:
+        return SpecError(f"{source}:{lines[near]}: {field}: {problem}", hint=hint, field=field, line=lines[near])
+    return SpecError(f"{source}: {field}: {problem}", hint=hint, field=field)
