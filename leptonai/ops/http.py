@@ -6,7 +6,7 @@ import asyncio
 
 from leptonai.errors import TelemetryError
 
-MAX_BODY = 16 << 20  # bytes; a replica's page is about 10 kB, Envoy's about 0.5 kB per service
+MAX_BODY = 4 << 20  # bytes; a replica's page is about 10 kB, Envoy's about 0.5 kB per service
 
 
 class Gone(TelemetryError):

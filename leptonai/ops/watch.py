@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
+from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.platforms.telemetry import Memory
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
@@ -196,14 +198,16 @@ async def run(
     home: Path,
     settings: Settings,
     control: Control,
-    clock: Callable[[], float],
-    socket: Path,
+    clock: Callable[[], float] = time.time,
+    socket: Path | None = None,
     store: TelemetryStore | None = None,
 ) -> None:
     """Watch until cancelled: one round every ``settings.ops.period`` seconds, signals served on ``socket``.
 
-    ``<home>/ops.json`` names the socket as long as this runs.
+    ``<home>/ops.json`` names the socket as long as this runs; unless given it lies in the home's runtime folder.
+    PlatformError when nothing can listen there.
     """
+    socket = socket or make_runtime_folder(home) / "ops.sock"
     kept = store or Memory(keep=settings.ops.keep)
     watch = Watch(home, settings, control, kept)
     server = Server(kept)

@@ -123,6 +123,8 @@ def bootstrap(gateway: Gateway, *, folder: str, admin: str, node: str = "leptona
             "lds_config": _file(f"{folder}/lds.json"),
         },
         "stats_config": http.stats(),
+        # Histograms are merged when the page is read, not every 5 s: ops reads it every second.
+        "stats_flush_on_admin": True,
         # No heap profiler, no global limit of connections: the operating system's limits hold.
         "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},
     }
