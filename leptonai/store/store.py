@@ -23,6 +23,7 @@ from leptonai.types import (
     Revision,
     Service,
     Spec,
+    SpecChange,
     Token,
     canonical,
     effective_dials,
@@ -107,6 +108,13 @@ class Store(Database):
         where = "r.service = ? AND r.number > ? AND r.number < ? AND v.at IS NOT NULL ORDER BY r.number DESC LIMIT 1"
         found = self._revisions(where, (key, self._ended(key), bound))
         return found[0] if found else None
+
+    def models(self) -> set[str]:
+        """Every model that a revision or a pending proposal names: what ``Artifacts.collect`` must keep."""
+        changes = [p.change for p in self.proposals(status="pending", limit=1_000_000)]
+        specs = [c.spec for c in changes if isinstance(c, SpecChange)]
+        specs += [r.spec for r in self._revisions("r.live", ()) if r.spec]
+        return {variant.model for spec in specs for variant in spec.variants}
 
     def _revisions(self, where: str, values: tuple[Any, ...]) -> list[Revision]:
         rows = self._rows(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leptonai.errors import Conflict, LeptonError
-from leptonai.store import Artifacts, Store
+from leptonai.store import Artifacts, Store, database
 from leptonai.types import Feedback
 
 DURABILITY = Path(__file__).parents[2] / "benchmarks" / "store_durability.py"
@@ -111,6 +111,27 @@ def test_a_store_of_another_program_or_a_newer_version_is_not_touched(tmp_path: 
             Store(path)
         assert failed.value.code == code
         assert path.read_bytes() == before
+
+
+def test_an_older_store_is_migrated_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.db"
+    with Store(path) as store:
+        store.append_feedback(note(7))
+    released = database.MIGRATIONS
+    good = "CREATE TABLE later (x);\nINSERT INTO later SELECT seq FROM feedback;\n"
+    monkeypatch.setattr(database, "MIGRATIONS", (*released, good + "INSERT INTO missing VALUES (1);\n"))
+    before = path.read_bytes()
+    with pytest.raises(LeptonError, match="no such table: missing"):
+        Store(path)
+    assert path.read_bytes() == before
+    monkeypatch.setattr(database, "MIGRATIONS", (*released, good))
+    with Store(path) as store:
+        assert store._rows("SELECT x FROM later") == [(1,)]
+        assert store._one("PRAGMA user_version") == len(released) + 1
+        assert store.feedback() == ([(1, note(7))], 1)
+    monkeypatch.setattr(database, "MIGRATIONS", released)
+    with pytest.raises(LeptonError, match=f"has schema {len(released) + 1}; this version"):
+        Store(path)
 
 
 def test_a_folder_that_is_missing_or_no_folder_is_a_clear_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,19 @@ import pytest
 from leptonai.admit import issue
 from leptonai.errors import Conflict, LeptonError, NotFound, SpecError
 from leptonai.store import Store
-from leptonai.types import Anomaly, Dial, DialChange, Feedback, Incident, Proposal, Revision, Scale, Spec, Variant
+from leptonai.types import (
+    Anomaly,
+    Dial,
+    DialChange,
+    Feedback,
+    Incident,
+    Proposal,
+    Revision,
+    Scale,
+    Spec,
+    SpecChange,
+    Variant,
+)
 
 
 def spec(timeout: float = 30.0, name: str = "digits") -> Spec:
@@ -87,6 +100,20 @@ def test_verified_revisions_are_found_below_a_bound(store: Store) -> None:
         store.verify("digits", 5, 1.0)
 
 
+def test_the_models_to_keep_are_those_of_every_revision_and_of_pending_proposals(store: Store) -> None:
+    def wish(model: str) -> Spec:
+        return msgspec.structs.replace(spec(), variants=(Variant(model=model), Variant(name="b", model=model + "b")))
+
+    put(store, wish("old"), 0)
+    put(store, wish("new"), 1)
+    put(store, None, 2)
+    proposal = Proposal(id="p", change=SpecChange(spec=wish("next"), base=0), by="x", why="", at=0.0, expires=1.0)
+    store.put_proposal(proposal)
+    assert store.models() == {"old", "oldb", "new", "newb", "next", "nextb"}, "a deletion can be undone"
+    store.put_proposal(msgspec.structs.replace(proposal, status="denied"))
+    assert store.models() == {"old", "oldb", "new", "newb"}
+
+
 def test_the_wish_is_the_head_and_the_dials_in_force(store: Store) -> None:
     put(store, spec(), 0)
     put(store, spec(name="b"), 0, key="b")
@@ -126,6 +153,20 @@ def test_a_transaction_that_fails_keeps_nothing(store: Store) -> None:
     assert (store.heads(), store.events()) == ([], [])
     put(store, spec(), 0)
     assert store.head("digits") is not None
+
+
+def test_threads_take_turns_and_transactions_stay_whole(store: Store) -> None:
+    def work(n: int) -> None:
+        for i in range(20):
+            with store.transaction():
+                first = store.record("a", str(n), {"i": i}, actor="x", at=0.0)
+                second = store.record("b", str(n), {"i": i}, actor="x", at=0.0)
+                assert second.seq == first.seq + 1, "nobody writes between"
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert len(store.events()) == 240
+    assert store.check_chain() is None
 
 
 def test_the_latest_version_of_a_proposal_wins_and_filters_see_it(store: Store) -> None:
