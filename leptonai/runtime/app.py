@@ -16,10 +16,10 @@ import orjson
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
 from leptonai.runtime import golden, loaders
 from leptonai.runtime.batching import Eager, Job
-from leptonai.runtime.compute import Compute, Done, Loaded
+from leptonai.runtime.compute import Compute, Loaded
 from leptonai.runtime.faults import Faults, decode_fault
-from leptonai.runtime.health import Phase, Readiness, body, readiness
-from leptonai.runtime.http import Connection, Request
+from leptonai.runtime.health import Phase, Readiness, Running, body, readiness
+from leptonai.runtime.http import JSON, Connection, Request
 from leptonai.runtime.infer import decode_infer
 from leptonai.runtime.metrics import Metrics
 from leptonai.runtime.model import Model, TensorModel
@@ -47,23 +47,21 @@ class App:
         self._loop = loop
         self.name = parse_key(launch.service)[1]
         self.version = str(launch.revision)
+        self._digest = launch.variant.digest
         self.max_body = int(os.environ.get("LEPTONAI_MAX_BODY", MAX_BODY))
         self.closing = False
         self.connections: set[Connection] = set()
         self.clock = time.monotonic
         self.metrics = Metrics()
-        self.predictions = PredictionLog(
-            Path(launch.run_dir) / "predictions", launch.variant.digest, launch.prediction_log_bytes
-        )
+        self.predictions = PredictionLog(Path(launch.run_dir) / "predictions", launch.prediction_log_bytes)
         self.faults = Faults()
         self.compute = Compute(
             self._load,
             lambda loaded: self._soon(self._on_loaded, loaded),
             lambda error: self._soon(self._on_failed, error),
-            lambda done: self._soon(self._deliver, done),
+            self._on_answers,
             Eager(launch.variant.batching),
             self.faults,
-            launch.timeout,
             self.name,
             self.version,
         )
@@ -81,9 +79,13 @@ class App:
         self._id_number = 0
         self._routes = self._make_routes()
 
-    def _soon(self, call: Callable[[Any], None], value: Any) -> None:
+    def _on_answers(self) -> None:
+        self._soon(self._deliver)
+
+    def _soon(self, call: Callable[..., None], *values: Any) -> None:
+        """Called in the compute thread: run on the loop."""
         try:
-            self._loop.call_soon_threadsafe(call, value)
+            self._loop.call_soon_threadsafe(call, *values)
         except RuntimeError:  # the loop has closed: nobody is left to be told
             pass
 
@@ -137,7 +139,6 @@ class App:
         self.metrics.errors.add("bad_request")
 
     def handle(self, request: Request) -> None:
-        request.arrived = self.clock()
         route = self._routes.get(request.target)
         try:
             if route is None:
@@ -147,7 +148,7 @@ class App:
                 error = SpecError(
                     f"{request.method.decode()} is not allowed here", hint=f"use {allowed.decode()}", status=405
                 )
-                request.answer(405, orjson.dumps(error.body()), b"allow: " + allowed + b"\r\n")
+                request.answer(405, orjson.dumps(error.body()), b"\r\nallow: " + allowed)
                 return
             route.handle(request)
         except LeptonError as e:
@@ -217,7 +218,7 @@ class App:
         return self._model
 
     def _submit(self, request: Request, job: Job) -> None:
-        if self.faults.fails():
+        if self.faults.failing and self.faults.fails():
             raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
         limit = self._launch.variant.batching.max_queue
         waiting = self._submitted - self.compute.taken
@@ -231,6 +232,7 @@ class App:
             )
         job.request = request
         job.arrived = request.arrived
+        job.deadline = request.arrived + (job.allowed or self._launch.timeout)
         self._submitted += job.samples
         self._in_flight += 1
         if not self._outgoing:
@@ -242,50 +244,60 @@ class App:
         jobs, self._outgoing = self._outgoing, []
         self.compute.submit(jobs)
 
-    def _deliver(self, done: Done) -> None:
-        """Answer a whole batch."""
-        metrics = self.metrics
+    def _deliver(self) -> None:
+        """Answer everything that was computed since the last turn."""
+        metrics, digest = self.metrics, self._digest
         now, at = self.clock(), time.time()
         lines: list[Prediction] = []
-        whole: list[float] = []
-        queued: list[float] = []
+        whole, queued, waits, computes = [], [], [], []
         good = 0
-        for job, answer, error, not_finite, output in done.answers:
+        answers = self.compute.collect()
+        for answer in answers:
+            job = answer.job
             request = job.request
-            seconds = now - job.arrived
-            if error is None:
-                if not answer:
-                    metrics.errors.add("client_gone")
-                    continue
-                good += 1
-                request.answer(200, answer)
-                lines.append(Prediction(request.id, at, seconds, 200, output))
-                if not_finite:
-                    metrics.errors.add("nan_output", not_finite)
-            else:
+            arrived = job.arrived
+            seconds = now - arrived
+            id = request.id.decode("latin-1")
+            error = answer.error
+            if error is not None:
                 self._refuse(request, error)
-                lines.append(Prediction(request.id, at, seconds, error.status, None))
+                lines.append(Prediction(id, at, digest, seconds, error.status, None))
+            elif answer.body:
+                good += 1
+                request.connection.answer(request, 200, answer.body, b"", JSON)
+                lines.append(Prediction(id, at, digest, seconds, 200, answer.output))
+                if answer.not_finite:
+                    metrics.errors.add("nan_output", answer.not_finite)
+            else:
+                metrics.errors.add("client_gone")
+                continue
             whole.append(seconds)
-            queued.append(max(0.0, done.started - job.arrived - done.wait))
-        self._in_flight -= len(done.answers)
+            queue = answer.started - answer.wait - arrived
+            queued.append(queue if queue > 0.0 else 0.0)
+            if answer.seconds >= 0.0:
+                waits.append(answer.wait)
+                computes.append(answer.seconds)
+                if answer.batch:
+                    metrics.size.observe(answer.batch)
+        self._in_flight -= len(answers)
         self._active = now
         if good:
             metrics.requests.add("200", good)
-        if whole:
-            metrics.request.observe_all(whole)
-            metrics.queue.observe_all(queued)
-        if done.samples:
-            metrics.wait.observe_all([done.wait] * len(whole))
-            metrics.compute.observe_all([done.seconds] * len(whole))
-            metrics.size.observe(done.samples)
+        metrics.request.observe_all(whole)
+        metrics.queue.observe_all(queued)
+        metrics.wait.observe_all(waits)
+        metrics.compute.observe_all(computes)
         self.predictions.add_all(lines)
 
     # --- what probes ask --------------------------------------------------------------------------------------------
 
     def verdict(self) -> Readiness:
-        compute = self.compute
+        compute, now, running = self.compute, self.clock(), None
+        if (heartbeat := compute.running) is not None:
+            since, samples = heartbeat
+            running = Running(since, compute.cost.expect(samples, now), samples)
         failure = self._failure.message if self._failure else ""
-        verdict = readiness(self._phase, compute.running, compute.alive, compute.canned_error, self.clock(), failure)
+        verdict = readiness(self._phase, running, compute.alive, compute.canned_error, now, failure)
         if self._seen is None or verdict[:3] != self._seen[:3]:
             self._seen, self._since = verdict, time.time()
         return verdict
@@ -293,7 +305,7 @@ class App:
     def _ready(self, request: Request) -> None:
         verdict = self.verdict()
         running = self.compute.running
-        age = self.clock() - running.since if running else 0.0
+        age = self.clock() - running[0] if running else 0.0
         answer = body(verdict, self._since, self._in_flight, round(age, 6))
         request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
 

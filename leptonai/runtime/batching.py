@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from leptonai.types import Batching
 
 
-class Job:
+class Job(Struct, eq=False):
     """One inference to run: its arguments, how many samples they hold, and what it can share a batch with."""
 
-    __slots__ = ("arrived", "asked", "deadline", "inputs", "key", "request", "samples")
-
-    def __init__(self, inputs: dict[str, Any], samples: int, key: Any, asked: Any = None, deadline: float = 0.0):
-        self.inputs = inputs
-        self.samples = samples
-        self.key = key  # jobs of equal keys may share a batch; None: this one runs alone
-        self.asked = asked  # the InferRequest it came from; None: /predict
-        self.deadline = deadline  # seconds after arrival; 0: the service's timeout
-        self.arrived = 0.0
-        self.request: Any = None
+    inputs: dict[str, Any]
+    samples: int
+    key: Any  # jobs of equal keys may share a batch; None: this one runs alone
+    asked: Any = None  # the InferRequest it came from; None: /predict
+    allowed: float = 0.0  # seconds from arrival to the begin of computing; 0: the service's timeout
+    arrived: float = 0.0  # monotonic seconds
+    deadline: float = 0.0  # monotonic seconds after which nobody waits for it
+    request: Any = None
 
 
 class Batcher(Protocol):

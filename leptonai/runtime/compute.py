@@ -11,12 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from leptonai.errors import LeptonError, ModelError
 from leptonai.runtime.batching import Batcher, Job
 from leptonai.runtime.faults import Faults
-from leptonai.runtime.health import Cost, Running
+from leptonai.runtime.health import Cost
 from leptonai.runtime.loaders import one_line
 from leptonai.runtime.model import Model
 from leptonai.runtime.predictions import summary
@@ -35,60 +38,66 @@ class Loaded(NamedTuple):
     retry_alone: bool  # a failed batch may be run again job by job: nothing happens twice in the outside world
 
 
-class Answer(NamedTuple):
+class Answer(Struct, eq=False):
     """One job's outcome: ``body`` or ``error``; neither when its client was gone before it ran."""
 
     job: Job
+    started: float  # monotonic seconds at which its batch began to run
+    wait: float  # seconds its batch was held back to be filled
     body: bytes = b""
     error: LeptonError | None = None
-    not_finite: int = 0
-    output: Any = None
-
-
-class Done(NamedTuple):
-    """One batch's outcome. Times on the monotonic clock, durations in seconds; ``samples`` 0: nothing was computed."""
-
-    answers: list[Answer]
-    started: float
-    wait: float
-    seconds: float
-    samples: int
+    not_finite: int = 0  # numbers in the output that JSON cannot carry
+    output: Any = None  # for the prediction log
+    seconds: float = -1.0  # its batch took to compute; -1: it was not computed
+    batch: int = 0  # samples in its batch, on the batch's first answer only
 
 
 class Compute:
-    """``running`` is the heartbeat; ``taken`` counts samples taken off the queue since the start."""
+    """``running`` is the heartbeat, (since, samples) or None; ``taken`` counts samples taken off the queue so far.
+
+    ``loaded``, ``failed`` and ``notify`` are called in the compute thread.
+    """
 
     def __init__(
         self,
         load: Callable[[], Loaded],
         loaded: Callable[[Loaded], None],
         failed: Callable[[LeptonError], None],
-        deliver: Callable[[Done], None],
+        notify: Callable[[], None],
         batcher: Batcher,
         faults: Faults,
-        timeout: float,
         name: str,
         version: str,
     ) -> None:
-        self._load, self._loaded, self._failed, self._deliver = load, loaded, failed, deliver
-        self._batcher, self._faults, self._timeout = batcher, faults, timeout
+        self._load, self._loaded, self._failed, self._notify = load, loaded, failed, notify
+        self._batcher, self._faults = batcher, faults
         self._name, self._version = name, version
         self._inbox: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._queue: deque[Job] = deque()
-        self._cost = Cost()
+        self._outbox: deque[list[Answer]] = deque()
+        self._notified = False
+        self.cost = Cost()
         self._traced = 0.0
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self.running: Running | None = None
+        self.running: tuple[float, int] | None = None
         self.taken = 0
-        self.beat = time.monotonic()
+        self.beat = monotonic()
         self.canned_error = ""
 
     def start(self) -> None:
         self._thread.start()
 
     def submit(self, jobs: list[Job]) -> None:
-        """Hand over jobs in order of arrival; each comes back in exactly one Done."""
+        """Hand over jobs in order of arrival; each comes back in exactly one Answer."""
         self._inbox.put(jobs)
+
+    def collect(self) -> list[Answer]:
+        """The answers made since the last call; ``notify`` is called once for as many as there are by then."""
+        self._notified = False  # before taking: what is put in later notifies again
+        answers: list[Answer] = []
+        while self._outbox:
+            answers += self._outbox.popleft()
+        return answers
 
     def stop(self, timeout: float) -> bool:
         """True when the thread has ended within ``timeout`` seconds."""
@@ -116,7 +125,7 @@ class Compute:
         opened = 0.0  # since when the batch waits to be filled; 0: it does not
         patience = IDLE
         while True:
-            self.beat = time.monotonic()
+            self.beat = monotonic()
             try:
                 item = inbox.get(timeout=patience) if not queue or opened else None
                 while True:
@@ -131,83 +140,82 @@ class Compute:
                 if not queue:
                     self._idle(loaded.canned)
                     continue
-            now = time.monotonic()
+            now = monotonic()
             batch = self._batcher.next_batch(queue, now)
             if isinstance(batch, float):
                 opened = opened or now
                 patience = batch
                 continue
             wait, opened, patience = (now - opened if opened else 0.0), 0.0, IDLE
-            self._deliver(self._batch(model, batch, now, wait, loaded.retry_alone))
+            self._outbox.append(self._batch(model, batch, now, wait, loaded.retry_alone))
+            if not self._notified:
+                self._notified = True
+                self._notify()
 
     def _idle(self, canned: Callable[[], None] | None) -> None:
         if canned is None:
             return
-        began = time.monotonic()
-        self.running = Running(began, self._cost.expect(1, began), 1)
-        delay = self._faults.delay()
-        if delay:
-            time.sleep(delay)
+        began = monotonic()
+        self.running = (began, 1)
+        if self._faults.slow:
+            time.sleep(self._faults.delay())
         try:
             canned()
+            end = monotonic()
+            self.cost.saw(1, end - began, end)
             self.canned_error = ""
         except BaseException as e:  # noqa: BLE001 - see _run
             self.canned_error = one_line(e)
             self._trace("the idle inference fails")
         self.running = None
 
-    def _batch(self, model: Model, batch: list[Job], now: float, wait: float, retry_alone: bool) -> Done:
+    def _batch(self, model: Model, batch: list[Job], now: float, wait: float, retry_alone: bool) -> list[Answer]:
         answers: list[Answer] = []
-        live: list[Job] = []
         samples = 0
+        stale = False
         for job in batch:
-            self.taken += job.samples
-            if job.request.gone:
-                answers.append(Answer(job))
-            elif now - job.arrived > (job.deadline or self._timeout):
-                answers.append(Answer(job, error=_late(now - job.arrived, job.deadline or self._timeout)))
-            else:
-                live.append(job)
-                samples += job.samples
-        if not live:
-            return Done(answers, now, wait, 0.0, 0)
-        self.running = Running(now, self._cost.expect(samples, now), samples)
-        delay = self._faults.delay()
-        if delay:
-            time.sleep(delay)
+            samples += job.samples
+            stale = stale or job.request.gone or now > job.deadline
+        self.taken += samples
+        if stale:
+            batch, answers = _worth_computing(batch, now, wait)
+            samples = sum([job.samples for job in batch])
+            if not batch:
+                return answers
+        self.running = (now, samples)
+        if self._faults.slow:
+            time.sleep(self._faults.delay())
         try:
-            results: list[Any] = model.run(live)
+            results: list[Any] = model.run(batch)
         except BaseException as e:  # noqa: BLE001 - see _run
-            results = self._alone(model, live) if len(live) > 1 and retry_alone else [self._wrap(e)] * len(live)
-        end = time.monotonic()
+            results = self._alone(model, batch) if len(batch) > 1 and retry_alone else [self._wrap(e)] * len(batch)
+        end = monotonic()
         self.running = None
-        self.canned_error = ""
-        self._cost.learn(samples, end - now, end)
-        self._batcher.observe(samples, end - now)
-        for job, result in zip(live, results, strict=True):
-            answers.append(self._encoded(model, job, result))
-        return Done(answers, now, wait, end - now, samples)
+        seconds = end - now
+        self.cost.saw(samples, seconds, end)
+        self._batcher.observe(samples, seconds)
+        encode, name, version = model.encode, self._name, self._version
+        for job, result in zip(batch, results, strict=True):
+            try:
+                if isinstance(result, LeptonError):
+                    raise result
+                body, not_finite = encode(job, result, name, version)
+                answers.append(Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples))
+            except BaseException as e:  # noqa: BLE001 - see _run
+                answers.append(Answer(job, now, wait, b"", self._wrap(e), 0, None, seconds, samples))
+            samples = 0
+        return answers
 
     def _alone(self, model: Model, jobs: list[Job]) -> list[Any]:
         """Results or errors of jobs run one by one: the culprit of a failed batch fails alone."""
         results: list[Any] = []
         for job in jobs:
-            now = time.monotonic()
-            self.running = Running(now, self._cost.expect(job.samples, now), job.samples)
+            self.running = (monotonic(), job.samples)
             try:
                 results += model.run([job])
             except BaseException as e:  # noqa: BLE001 - see _run
                 results.append(self._wrap(e))
         return results
-
-    def _encoded(self, model: Model, job: Job, result: Any) -> Answer:
-        if isinstance(result, LeptonError):
-            return Answer(job, error=result)
-        try:
-            body, not_finite = model.encode(job, result, self._name, self._version)
-            return Answer(job, body, None, not_finite, summary(result))
-        except BaseException as e:  # noqa: BLE001 - see _run
-            return Answer(job, error=self._wrap(e))
 
     def _wrap(self, e: BaseException) -> LeptonError:
         if isinstance(e, LeptonError):
@@ -218,10 +226,24 @@ class Compute:
         )
 
     def _trace(self, text: str) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now - self._traced >= TRACEBACK_EVERY:
             self._traced = now
             log.exception(text)
+
+
+def _worth_computing(batch: list[Job], now: float, wait: float) -> tuple[list[Job], list[Answer]]:
+    """The jobs that still matter, and the answers of those that do not: their client is gone, or time is up."""
+    live: list[Job] = []
+    answers: list[Answer] = []
+    for job in batch:
+        if job.request.gone:
+            answers.append(Answer(job, now, wait))
+        elif now > job.deadline:
+            answers.append(Answer(job, now, wait, error=_late(now - job.arrived, job.deadline - job.arrived)))
+        else:
+            live.append(job)
+    return live, answers
 
 
 def _late(waited: float, limit: float) -> LeptonError:

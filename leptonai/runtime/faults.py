@@ -45,6 +45,8 @@ class Faults:
         self._clock = clock
         self._delay = (0.0, 0.0)  # (amount, until)
         self._error = (0.0, 0.0)
+        self.slow = False  # a delay may be in force: ask ``delay``
+        self.failing = False  # errors may be in force: ask ``fails``
         self._stops: dict[str, threading.Event] = {}
         self._random = random.Random()
 
@@ -52,9 +54,9 @@ class Faults:
         """The fault is in force when this returns, and heals after ``heal_after`` seconds whoever is watching."""
         until = self._clock() + fault.heal_after
         if fault.kind == "delay":
-            self._delay = (fault.amount, until)
+            self._delay, self.slow = (fault.amount, until), fault.amount > 0
         elif fault.kind == "error":
-            self._error = (fault.amount, until)
+            self._error, self.failing = (fault.amount, until), fault.amount > 0
         else:
             old = self._stops.pop(fault.kind, None)
             if old is not None:
@@ -68,12 +70,14 @@ class Faults:
     def delay(self) -> float:
         """Seconds the compute thread has to sleep before a batch."""
         amount, until = self._delay
-        return amount if amount and self._clock() < until else 0.0
+        self.slow = self._clock() < until
+        return amount if self.slow else 0.0
 
     def fails(self) -> bool:
         """Whether this request has to be answered 500."""
         share, until = self._error
-        return bool(share) and self._clock() < until and self._random.random() < share
+        self.failing = self._clock() < until
+        return self.failing and self._random.random() < share
 
 
 def _leak(rate: float, until: float, stop: threading.Event, clock: Callable[[], float]) -> None:

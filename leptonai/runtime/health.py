@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import exp
 from typing import Any, Literal, NamedTuple
 
@@ -24,23 +25,26 @@ class Cost:
         self._w = self._n = self._t = self._nn = self._nt = 0.0
         self._slowest = 0.0
         self._at = 0.0
+        self._seen: deque[tuple[int, float, float]] = deque(maxlen=4096)
 
-    def learn(self, samples: int, seconds: float, now: float) -> None:
+    def saw(self, samples: int, seconds: float, now: float) -> None:
+        """A run took ``seconds``. Costs an append: what it means is worked out when somebody asks."""
+        self._seen.append((samples, seconds, now))
+
+    def _learn(self, samples: int, seconds: float, now: float) -> None:
         keep = 0.99
         self._w = self._w * keep + 1.0
         self._n = self._n * keep + samples
         self._t = self._t * keep + seconds
         self._nn = self._nn * keep + samples * samples
         self._nt = self._nt * keep + samples * seconds
-        if seconds >= self._slowest:
+        if seconds >= self._slowest * exp((self._at - now) / FORGET):
             self._slowest, self._at = seconds, now
-        else:
-            faded = self._slowest * exp((self._at - now) / FORGET)
-            if seconds >= faded:
-                self._slowest, self._at = seconds, now
 
     def expect(self, samples: int, now: float) -> float:
         """Seconds a batch of ``samples`` should take at most; UNKNOWN before any run."""
+        while self._seen:
+            self._learn(*self._seen.popleft())
         if self._w == 0.0:
             return UNKNOWN
         variance = self._w * self._nn - self._n * self._n

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache
+from time import monotonic
+from typing import Any, Protocol
 
 import httptools
 import orjson
+from msgspec import Struct
 
-if TYPE_CHECKING:
-    from leptonai.errors import LeptonError
+from leptonai.errors import LeptonError
 
 MAX_HEADER = 64 << 10  # bytes of request line and headers; Envoy's own default limit is 60 KiB
 MAX_PIPELINED = 16  # requests waiting on one connection before reading pauses
 READ_TIMEOUT = 30.0  # seconds from the first byte of a request to its last: against a slow loris
+MAX_ID = 128  # bytes of an x-request-id that are kept
+CODES = {408: "read_timeout", 413: "too_large", 431: "headers_too_large"}
 REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -32,34 +36,38 @@ REASONS = {
     504: b"Gateway Timeout",
 }
 JSON = b"application/json"
-_HEAD = {
-    code: b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: " % (code, reason)
-    for code, reason in REASONS.items()
-}
 
 
-class Request:
+@lru_cache(maxsize=4096)
+def _head(code: int, size: int, content_type: bytes) -> bytes:
+    """Everything of a response's head up to the request id."""
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: " % (
+        code,
+        REASONS.get(code, b"Error"),
+        content_type,
+        size,
+    )
+
+
+class Request(Struct, eq=False):
     """One parsed request. ``gone`` turns true when its client has left: nobody waits for the answer."""
 
-    __slots__ = ("arrived", "body", "connection", "gone", "id", "keep_alive", "method", "target")
-
-    def __init__(self, connection: Connection, method: bytes, target: bytes, id: bytes, body: bytes, alive: bool):
-        self.connection = connection
-        self.method = method
-        self.target = target
-        self.id = id
-        self.body = body
-        self.keep_alive = alive
-        self.arrived = 0.0
-        self.gone = False
+    connection: Connection
+    method: bytes
+    target: bytes
+    id: bytes
+    body: bytes
+    keep_alive: bool
+    arrived: float  # monotonic seconds
+    gone: bool = False
 
     def answer(self, code: int, body: bytes, extra: bytes = b"", content_type: bytes = JSON) -> None:
-        """Send the answer, once. ``extra``: header lines, each ended by CRLF. No effect when the client is gone."""
+        """Send the answer, once. ``extra``: header lines, each begun by CRLF. No effect when the client is gone."""
         self.connection.answer(self, code, body, extra, content_type)
 
     def fail(self, error: LeptonError) -> None:
         """Send the one JSON shape of an error, with Retry-After when it says so."""
-        extra = b"" if error.retry_after is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after))
+        extra = b"" if error.retry_after is None else b"\r\nretry-after: %d" % max(1, round(error.retry_after))
         self.answer(error.status, orjson.dumps(error.body(), default=str), extra)
 
 
@@ -76,16 +84,23 @@ class Handler(Protocol):
     def refused(self, code: int) -> None:
         """A request was answered with ``code`` before it could be handled."""
 
-    def clock(self) -> float: ...
-
     def make_id(self) -> bytes: ...
 
 
 class Connection(asyncio.Protocol):
-    """The protocol of one client connection."""
+    """The protocol of one client connection.
+
+    The parser's per-header and per-chunk callbacks are methods of a list and a dict: no Python frame runs for them.
+    """
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
+        self._target: list[bytes] = []
+        self._chunks: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self.on_url = self._target.append
+        self.on_body = self._chunks.append
+        self.on_header = self._headers.__setitem__
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._current: Request | None = None
@@ -94,20 +109,13 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._last = False  # nothing more is read: the connection ends with the answers owed
         self._refusal: tuple[int, str, str] | None = None
-        self._reset()
-        self.began: float | None = None  # when the request now being read began
+        self._whole = False  # the data just fed ended a request
+        self._headed = False  # the request being read has all its headers
+        self._checked = False  # ... and they were looked at
+        self._read = 0  # bytes of the request being read, when it comes in pieces
+        self._began: float | None = None  # when the request being read began, when it comes in pieces
 
-    def _reset(self) -> None:
-        self._target = b""
-        self._id = b""
-        self._body = b""
-        self._chunks: list[bytes] | None = None
-        self._size = 0
-        self._header = 0
-        self._in_header = True
-        self._expects = False
-
-    # --- transport ---------------------------------------------------------------------------------------------------
+    # --- transport ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -125,32 +133,22 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._current is None:
-            self._next()
+        self._next()
 
     def data_received(self, data: bytes) -> None:
         if self._last:
             return
-        if self.began is None:
-            self.began = self._handler.clock()
+        self._whole = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse(400, "protocol upgrades are not supported", "speak plain HTTP/1.1")
         except httptools.HttpParserError as e:
-            self._refuse(
-                400, f"malformed HTTP: {e.__cause__ or e or type(e).__name__}", "send a valid HTTP/1.1 request"
-            )
+            reason = e.__context__ or e
+            self._refuse(400, f"malformed HTTP: {reason}", "send a valid HTTP/1.1 request")
         else:
-            if self.began is not None and self._in_header:
-                self._header += len(data)
-                if self._header > MAX_HEADER:
-                    self._refuse(431, f"request headers are over {MAX_HEADER} bytes", "send fewer or shorter headers")
-            if self._refusal is not None:
-                self._refuse(*self._refusal)
-        if len(self._waiting) >= MAX_PIPELINED and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+            if not self._whole or self._target:
+                self._piece(len(data))
 
     def eof_received(self) -> bool:
         self._last = True
@@ -158,12 +156,8 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Refuse a request that has been arriving for longer than READ_TIMEOUT seconds."""
-        if self.began is not None and now - self.began > READ_TIMEOUT:
-            self._refuse(
-                408,
-                f"the request did not arrive within {READ_TIMEOUT:g} s",
-                "send it faster",
-            )
+        if self._began is not None and now - self._began > READ_TIMEOUT:
+            self._refuse(408, f"the request did not arrive within {READ_TIMEOUT:g} s", "send it faster")
 
     def close(self) -> None:
         """End the connection once what was written has left."""
@@ -171,89 +165,90 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    @property
-    def busy(self) -> bool:
-        """True while a request is being read or an answer is owed."""
-        return self._current is not None or self.began is not None
-
-    # --- parser callbacks --------------------------------------------------------------------------------------------
-
-    def on_url(self, url: bytes) -> None:
-        if self.began is None:
-            self.began = self._handler.clock()
-        self._target = self._target + url if self._target else url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        size = len(name)
-        if size == 12 and name.lower() == b"x-request-id":
-            self._id = value[:128]
-        elif size == 14 and name.lower() == b"content-length":
-            if int(value) > self._handler.max_body:
-                self._refusal = self._too_large()
-        elif size == 6 and name.lower() == b"expect":
-            self._expects = value.lower() == b"100-continue"
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        self._in_header = False
-        if self._expects and self._refusal is None and self._current is None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def on_body(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size > self._handler.max_body:
-            self._refusal = self._too_large()
-        elif self._size == len(body):
-            self._body = body
-        else:
-            if self._chunks is None:
-                self._chunks = [self._body]
-            self._chunks.append(body)
+        self._headed = True
 
     def on_message_complete(self) -> None:
-        if self._refusal is not None or self._last:
+        if self._last or self._refusal is not None:
             return
-        parser = self._parser
-        body = self._body if self._chunks is None else b"".join(self._chunks)
+        headers, chunks, target, parser = self._headers, self._chunks, self._target, self._parser
+        id = headers.get(b"x-request-id") or self._header(b"x-request-id") or self._handler.make_id()
+        body = (chunks[0] if len(chunks) == 1 else b"".join(chunks)) if chunks else b""
         request = Request(
             self,
             parser.get_method(),
-            self._target,
-            self._id or self._handler.make_id(),
+            target[0] if len(target) == 1 else b"".join(target),
+            id if len(id) <= MAX_ID else id[:MAX_ID],
             body,
             parser.should_keep_alive(),
+            monotonic(),
         )
-        self._reset()
-        self.began = None
-        if self._current is None and self._writable:
+        headers.clear()
+        chunks.clear()
+        target.clear()
+        self._whole = True
+        self._headed = self._checked = False
+        self._began = None
+        if len(body) > self._handler.max_body:
+            self._refusal = self._too_large()
+            self._next()
+        elif self._current is None and self._writable:
             self._current = request
             self._handler.handle(request)
         else:
             self._waiting.append(request)
+            if len(self._waiting) >= MAX_PIPELINED and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+
+    def _header(self, name: bytes) -> bytes:
+        """A header whatever its capitals; gateways write lower case, which is looked up before."""
+        size = len(name)
+        for key, value in self._headers.items():
+            if len(key) == size and key.lower() == name:
+                return value
+        return b""
+
+    def _piece(self, size: int) -> None:
+        """A part of a request has come: begin its clock, hold it to the limits, ask for the rest when told to."""
+        if self._began is None:
+            self._began, self._read = monotonic(), 0
+        self._read += size
+        max_body = self._handler.max_body
+        if not self._headed:
+            if self._read > MAX_HEADER:
+                self._refuse(431, f"request headers are over {MAX_HEADER} bytes", "send fewer or shorter headers")
+            return
+        if not self._checked:
+            self._checked = True
+            length = self._header(b"content-length")
+            if length and int(length) > max_body:
+                self._refuse(*self._too_large())
+                return
+            if self._header(b"expect").lower() == b"100-continue" and self._current is None:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._read > max_body + MAX_HEADER:
+            self._refuse(*self._too_large())
 
     def _too_large(self) -> tuple[int, str, str]:
         return 413, f"the request body is over {self._handler.max_body} bytes", "send less, or split the batch"
 
-    # --- answers -----------------------------------------------------------------------------------------------------
+    # --- answering ----------------------------------------------------------------------------------------------------
 
     def answer(self, request: Request, code: int, body: bytes, extra: bytes, content_type: bytes) -> None:
-        if request is not self._current or self._transport is None:
+        if request is not self._current:
             return
         self._current = None
-        if content_type is JSON:
-            head = b"%b%d\r\nx-request-id: %b\r\n%b" % (_HEAD[code], len(body), request.id, extra)
-        else:
-            head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b" % (
-                code, REASONS[code], content_type, len(body), extra,
-            )  # fmt: skip
         ends = not request.keep_alive or (self._handler.closing and not self._waiting)
         if ends:
-            head += b"connection: close\r\n"
-        if request.method == b"HEAD":
-            body = b""
-        self._transport.write(head + b"\r\n" + body)
-        if ends or (self._last and not self._waiting and self._refusal is None):
+            extra += b"\r\nconnection: close"
+        head = _head(code, len(body), content_type) + request.id + extra + b"\r\n\r\n"
+        self._transport.write(head if request.method == b"HEAD" else head + body)
+        if ends:
             self.close()
-        elif self._waiting or self._paused or self._refusal is not None:
+        elif self._waiting or self._last:
             self._next()
 
     def _next(self) -> None:
@@ -275,10 +270,12 @@ class Connection(asyncio.Protocol):
         """Answer ``code`` after the answers still owed, then close: what follows on the wire cannot be trusted."""
         self._refusal = (code, message, hint)
         self._last = True
-        self.began = None
+        self._began = None
         if self._current is not None or self._waiting:
             return
         self._handler.refused(code)
-        body = orjson.dumps({"error": message, "code": "bad_request", "hint": hint, "retry": code == 408})
-        self._transport.write(b"%b%d\r\nconnection: close\r\n\r\n%b" % (_HEAD[code], len(body), body))
+        error = LeptonError(message, hint=hint, code=CODES.get(code, "malformed"), status=code, retry=code == 408)
+        body = orjson.dumps(error.body())
+        head = _head(code, len(body), JSON) + self._handler.make_id() + b"\r\nconnection: close\r\n\r\n"
+        self._transport.write(head + body)
         self.close()

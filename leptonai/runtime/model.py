@@ -107,7 +107,7 @@ class TensorModel:
                 )
             arrays[name] = reshaped(array_of(bytes(tensor.data), tensor.datatype, name), tensor.shape, name)
         job = self._job(arrays, request)
-        job.deadline = deadline_of(request)
+        job.allowed = deadline_of(request)
         return job
 
     def example_job(self, inputs: Mapping[str, Any]) -> Job:

@@ -24,6 +24,7 @@ class ObjectModel:
 
     def __init__(self, predictor: PythonPredictor) -> None:
         self._predictor = predictor
+        self._call = predictor.call
         self.platform = predictor.platform
         self.inputs = predictor.inputs
         self.outputs = predictor.outputs
@@ -87,7 +88,7 @@ class ObjectModel:
             if p.required and p.name not in arguments:
                 raise SpecError(f"input {p.name!r} is missing", hint=f"inputs: {', '.join(self._names)}")
         job = Job(arguments, 1, self._batch_key(arguments), request)
-        job.deadline = deadline_of(request)
+        job.allowed = deadline_of(request)
         return job
 
     def example_job(self, inputs: Mapping[str, Any]) -> Job:
@@ -95,12 +96,12 @@ class ObjectModel:
 
     def run(self, jobs: list[Job]) -> list[Any]:
         if self._key is None:
-            return [self._predictor.predict(job.inputs)["output"] for job in jobs]
+            return [self._call(**job.inputs) for job in jobs]
         merged: dict[str, Any] = {}
         for name, value in jobs[0].inputs.items():
             values = [job.inputs[name] for job in jobs]
             merged[name] = np.stack(values) if isinstance(value, np.ndarray) else values
-        results = self._predictor.predict(merged)["output"]
+        results = self._call(**merged)
         if isinstance(results, np.ndarray):
             results = list(results)
         if not isinstance(results, list | tuple) or len(results) != len(jobs):

@@ -6,21 +6,23 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
+import msgspec
+from msgspec import Struct
 
 FLUSH = 0.2  # seconds between writes
 MAX_VALUES = 8  # of an output, in its summary
 MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
 
 
-class Prediction(NamedTuple):
-    """One answered inference; ``id`` as on the wire."""
+class Prediction(Struct, eq=False, gc=False):
+    """One answered inference, as it is written."""
 
-    id: bytes
-    at: float
-    seconds: float
+    id: str
+    at: float  # unix seconds of the answer
+    digest: str  # of the variant
+    seconds: float  # from the request read to its answer
     code: int
     output: Any
 
@@ -31,9 +33,9 @@ class PredictionLog:
     ``add`` is called from the I/O loop; a thread writes. ``dropped`` counts lines lost to a full disk or to pressure.
     """
 
-    def __init__(self, folder: Path, digest: str, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
-        self._digest = digest
+        self._encoder = msgspec.json.Encoder(enc_hook=repr)
         self._half = max(limit // 2, 4096)
         self._pending: deque[Prediction] = deque()
         self._file: int | None = None
@@ -73,17 +75,9 @@ class PredictionLog:
     def _flush(self) -> None:
         take = self._pending.popleft
         lines = [take() for _ in range(len(self._pending))]
-        digest = self._digest
         for start in range(0, len(lines), 512):  # short slices: encoding holds the interpreter's lock
             part = lines[start : start + 512]
-            data = b"".join(
-                [
-                    orjson.dumps(
-                        _line(p, digest), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE, default=repr
-                    )
-                    for p in part
-                ]
-            )
+            data = self._encoder.encode_lines(part)
             try:
                 self._write(data)
             except OSError:
@@ -113,19 +107,10 @@ class PredictionLog:
         self._size = 0
 
 
-def _line(p: Prediction, digest: str) -> dict[str, Any]:
-    return {
-        "id": p.id.decode("latin-1"),
-        "at": p.at,
-        "digest": digest,
-        "seconds": p.seconds,
-        "code": p.code,
-        "output": p.output,
-    }
-
-
 def summary(value: Any) -> Any:
     """At most MAX_VALUES values of an output, small whatever the output is."""
+    if type(value) is float or type(value) is int:
+        return value
     if isinstance(value, dict):
         value = next(iter(value.values()), None)
     if hasattr(value, "tolist"):

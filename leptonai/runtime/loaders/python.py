@@ -165,11 +165,12 @@ class PythonPredictor:
             raise
         except (Exception, SystemExit) as e:
             raise ModelError(f"{cls.__name__} does not set up: {one_line(e)}", hint="see the replica's log") from e
-        self.parameters, self.open_ended = parameters_of(self._model.predict, path)
+        self.call = self._model.predict
+        self.parameters, self.open_ended = parameters_of(self.call, path)
         self.inputs = [{"name": p.name, "datatype": p.datatype, "shape": p.shape} for p in self.parameters]
         self.outputs: list[dict[str, Any]] = [{"name": "output", "datatype": "BYTES", "shape": [-1]}]
         self.batchable = getattr(cls, "batch", False) is True
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """One call of the user's method; what it returns, under the name ``output``."""
-        return {"output": self._model.predict(**inputs)}
+        return {"output": self.call(**inputs)}
