@@ -29,6 +29,7 @@ from leptonai.types import Launch, parse_key
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 << 20  # bytes of one request; the environment variable LEPTONAI_MAX_BODY overrides it
+READ_TIMEOUT = 30.0  # seconds a request may take to arrive; the environment variable LEPTONAI_READ_TIMEOUT overrides it
 IDLE_BEFORE_EXIT = 0.5  # seconds without a request until a replica told to stop does stop
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 KINDS = {429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
@@ -49,6 +50,7 @@ class App:
         self.version = str(launch.revision)
         self._digest = launch.variant.digest
         self.max_body = int(os.environ.get("LEPTONAI_MAX_BODY", MAX_BODY))
+        self.read_timeout = float(os.environ.get("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
         self.closing = False
         self.connections: set[Connection] = set()
         self.clock = time.monotonic

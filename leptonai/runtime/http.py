@@ -6,6 +6,7 @@ Requests of one connection are handled one after the other; pipelined ones wait 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from functools import lru_cache
 from time import monotonic
@@ -19,7 +20,6 @@ from leptonai.errors import LeptonError
 
 MAX_HEADER = 64 << 10  # bytes of request line and headers; Envoy's own default limit is 60 KiB
 MAX_PIPELINED = 16  # requests waiting on one connection before reading pauses
-READ_TIMEOUT = 30.0  # seconds from the first byte of a request to its last: against a slow loris
 MAX_ID = 128  # bytes of an x-request-id that are kept
 CODES = {408: "read_timeout", 413: "too_large", 431: "headers_too_large"}
 REASONS = {
@@ -75,6 +75,7 @@ class Handler(Protocol):
     """What a server gives its connections."""
 
     max_body: int
+    read_timeout: float  # seconds from a request's first byte to its last: against a slow loris
     closing: bool  # answers end their connection
     connections: set[Connection]
 
@@ -151,13 +152,18 @@ class Connection(asyncio.Protocol):
                 self._piece(len(data))
 
     def eof_received(self) -> bool:
+        """A client that only shut its sending side still gets its answers; one that closed its Unix socket is gone."""
         self._last = True
-        return self._current is not None or bool(self._waiting)  # half-closed clients still get their answers
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), 0)
+        hung_up = any(event & select.POLLHUP for _, event in poll.poll(0))
+        return not hung_up and (self._current is not None or bool(self._waiting))
 
     def check(self, now: float) -> None:
-        """Refuse a request that has been arriving for longer than READ_TIMEOUT seconds."""
-        if self._began is not None and now - self._began > READ_TIMEOUT:
-            self._refuse(408, f"the request did not arrive within {READ_TIMEOUT:g} s", "send it faster")
+        """Refuse a request that has been arriving for longer than the handler's ``read_timeout``."""
+        limit = self._handler.read_timeout
+        if self._began is not None and now - self._began > limit:
+            self._refuse(408, f"the request did not arrive within {limit:g} s", "send it faster")
 
     def close(self) -> None:
         """End the connection once what was written has left."""

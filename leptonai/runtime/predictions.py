@@ -13,6 +13,7 @@ from msgspec import Struct
 
 FLUSH = 0.2  # seconds between writes
 MAX_VALUES = 8  # of an output, in its summary
+MAX_LINE = 1024  # bytes of a line, about: an id of 128, eight values of 64, and the rest
 MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
 
 
@@ -75,8 +76,9 @@ class PredictionLog:
     def _flush(self) -> None:
         take = self._pending.popleft
         lines = [take() for _ in range(len(self._pending))]
-        for start in range(0, len(lines), 512):  # short slices: encoding holds the interpreter's lock
-            part = lines[start : start + 512]
+        size = max(1, min(512, self._half // MAX_LINE))  # short slices: encoding holds the interpreter's lock
+        for start in range(0, len(lines), size):
+            part = lines[start : start + size]
             data = self._encoder.encode_lines(part)
             try:
                 self._write(data)

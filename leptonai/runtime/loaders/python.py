@@ -102,7 +102,7 @@ class Parameter(typing.NamedTuple):
     array: bool
 
 
-def parameters_of(method: Any, path: str) -> tuple[list[Parameter], bool]:
+def parameters_of(method: Any, path: str, batch: bool = False) -> tuple[list[Parameter], bool]:
     """The arguments of a bound method, and whether it takes others besides. ModelError for what JSON cannot name."""
     try:
         hints = typing.get_type_hints(method)
@@ -119,8 +119,24 @@ def parameters_of(method: Any, path: str) -> tuple[list[Parameter], bool]:
             )
         else:
             hint = hints.get(name, Any)
+            if batch:
+                hint = _entry_of(hint, name, path)
             found.append(Parameter(name, hint, p.default is p.empty, *_tensor_of(hint)))
     return found, open_ended
+
+
+def _entry_of(hint: Any, name: str, path: str) -> Any:
+    """What one request carries of an argument that holds a batch: T of ``list[T]``; of an array, an array."""
+    if hint is Any or hint is list:
+        return Any
+    if hint is np.ndarray or get_origin(hint) is np.ndarray:
+        return hint
+    if get_origin(hint) is list:
+        return get_args(hint)[0]
+    raise ModelError(
+        f"{Path(path).name}: with batch = True, predict's {name!r} must be a list or an array, not {hint}",
+        hint=f"write {name}: list[...], one entry for each request",
+    )
 
 
 def _tensor_of(hint: Any) -> tuple[str, list[int], bool]:
@@ -166,10 +182,10 @@ class PythonPredictor:
         except (Exception, SystemExit) as e:
             raise ModelError(f"{cls.__name__} does not set up: {one_line(e)}", hint="see the replica's log") from e
         self.call = self._model.predict
-        self.parameters, self.open_ended = parameters_of(self.call, path)
+        self.batchable = getattr(cls, "batch", False) is True
+        self.parameters, self.open_ended = parameters_of(self.call, path, self.batchable)
         self.inputs = [{"name": p.name, "datatype": p.datatype, "shape": p.shape} for p in self.parameters]
         self.outputs: list[dict[str, Any]] = [{"name": "output", "datatype": "BYTES", "shape": [-1]}]
-        self.batchable = getattr(cls, "batch", False) is True
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """One call of the user's method; what it returns, under the name ``output``."""
