@@ -164,6 +164,8 @@ def refuse(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = 'Bearer realm="leptonai"'
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status == 405:
+        headers["allow"] = str(error.detail.get("allow", ""))
     if error.status == 413:
         headers["connection"] = "close"  # what is left of the body is not worth reading
     return json(error.body(), error.status, headers)
@@ -194,4 +196,5 @@ def wrong_method(request: Request, by_method: dict[str, Route]) -> LeptonError:
         hint=f"it takes {known}",
         code="method",
         status=405,
+        allow=known,
     )

@@ -7,9 +7,10 @@ from typing import Any
 
 import anyio.to_thread
 
+from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Query, Route
 from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest
-from leptonai.errors import NotFound, SpecError
+from leptonai.errors import Denied, NotFound, SpecError
 from leptonai.types import Proposal, SpecChange, parse_key
 
 MOST_WHY = 2000  # characters
@@ -28,6 +29,10 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
     asked.caller.require_workspace(parse_key(key)[0])
     if len(body.why) > MOST_WHY:
         raise SpecError(f"why has {len(body.why)} characters, the limit is {MOST_WHY}", hint="say it shorter")
+    if body.by is not None and asked.caller.name not in MACHINES:
+        raise Denied(
+            f"token {asked.caller.name!r} may not sign as {body.by!r}", hint="leave `by` out: the token says who asks"
+        )
     return world.door.propose(
         body.change,
         asked.caller.token,

@@ -20,9 +20,9 @@ class After(Query, frozen=True, kw_only=True):
 
 
 class Log(Query, frozen=True, kw_only=True):
-    """Without ``after``, the newest ``limit`` are given. ``kind`` ending in a dot stands for all that begin so."""
+    """As ``services.Page``. ``kind`` ending in a dot stands for all that begin so."""
 
-    after: int = 0
+    after: int | None = None
     subject: str | None = None
     kind: str | None = None
     limit: int = 200
@@ -104,7 +104,7 @@ def events(asked: Asked[Log, None]) -> list[Event]:
     """The audit log, oldest first: every decision with all its terms."""
     query = asked.query
     found = asked.world.store.events(
-        query.after, query.subject, query.kind, min(query.limit, 10_000), newest=query.after == 0
+        query.after or 0, query.subject, query.kind, min(query.limit, 10_000), newest=query.after is None
     )
     return [e for e in found if _covers(asked, e)]
 

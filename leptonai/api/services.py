@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from leptonai.api.route import Asked, Query, Route
 from leptonai.client.wire import ServiceView, VerifyRequest
-from leptonai.errors import NotFound
+from leptonai.errors import NotFound, SpecError
 from leptonai.types import Event, LogLine, Replica, Revision, parse_key
 
 MOST = 10_000  # items of one answer
 
 
 class Page(Query, frozen=True, kw_only=True):
-    """``after``: a sequence number. Without it, the newest ``limit`` are given."""
+    """``after``: a sequence number; the oldest events after it are given. Without it, the newest ``limit``."""
 
-    after: int = 0
+    after: int | None = None
     limit: int = 200
 
 
@@ -68,7 +68,10 @@ def replicas(asked: Asked[Query, None]) -> list[Replica]:
 def service_events(asked: Asked[Page, None]) -> list[Event]:
     """What was decided about a service, with all the terms it was decided from, oldest first."""
     return asked.world.store.events(
-        asked.query.after, subject=asked.key(), limit=min(asked.query.limit, MOST), newest=asked.query.after == 0
+        asked.query.after or 0,
+        subject=asked.key(),
+        limit=min(asked.query.limit, MOST),
+        newest=asked.query.after is None,
     )
 
 
@@ -76,6 +79,8 @@ def logs(asked: Asked[Lines, None]) -> list[LogLine]:
     """The newest lines of one replica or of all replicas of a service, oldest first."""
     world, key, query = asked.world, asked.key(), asked.query
     limit = min(query.limit, MOST)
+    if limit < 0:
+        raise SpecError(f"limit is {limit}, it must be 0 or more", hint="leave it out for the default")
     ids = [r.id for r in world.platform.observe() if r.service == key]
     if query.replica is None:
         if not ids:
@@ -86,7 +91,7 @@ def logs(asked: Asked[Lines, None]) -> list[LogLine]:
         there = ", ".join(ids) or "none"
         raise NotFound(f"{key} has no replica {query.replica!r}", hint=f"there are: {there}")
     lines = [line for id in ids for line in world.platform.logs(id, query.since, limit)]
-    return sorted(lines, key=lambda line: line.at)[-limit:] if limit > 0 else []
+    return sorted(lines, key=lambda line: line.at)[-limit:] if limit else []
 
 
 ROUTES = [

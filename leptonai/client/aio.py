@@ -85,7 +85,7 @@ class AsyncClient:
     async def logs(self, key: Key, replica: str | None = None, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         return await self.send(calls.logs(key, replica, since, limit))
 
-    async def events(self, after: int = 0, subject: str | None = None, limit: int = 200) -> list[Event]:
+    async def events(self, after: int | None = None, subject: str | None = None, limit: int = 200) -> list[Event]:
         return await self.send(calls.events(after, subject, limit))
 
     async def incidents(self, open: bool | None = None) -> list[Incident]:

@@ -109,7 +109,7 @@ def replicas(key: Key) -> Call[list[Replica]]:
     return Call("GET", path, list[Replica], params)
 
 
-def service_events(key: Key, after: int, limit: int) -> Call[list[Event]]:
+def service_events(key: Key, after: int | None, limit: int) -> Call[list[Event]]:
     path, params = _service(key, "/events")
     return Call("GET", path, list[Event], params | _given(after=after, limit=limit))
 
@@ -173,7 +173,7 @@ def record(kind: str, subject: str, detail: dict[str, Any]) -> Call[Event]:
     return Call("POST", f"{PREFIX}/events", Event, body=body)
 
 
-def events(after: int, subject: str | None, limit: int) -> Call[list[Event]]:
+def events(after: int | None, subject: str | None, limit: int) -> Call[list[Event]]:
     return Call("GET", f"{PREFIX}/events", list[Event], _given(after=after, subject=subject, limit=limit))
 
 

@@ -109,11 +109,12 @@ class Client:
         """The newest ``limit`` lines of one replica or of all, oldest first."""
         return self.send(calls.logs(key, replica, since, limit))
 
-    def why(self, key: Key, after: int = 0, limit: int = 200) -> list[Event]:
-        """What was decided about a service and from which terms, oldest first."""
+    def why(self, key: Key, after: int | None = None, limit: int = 200) -> list[Event]:
+        """What was decided about a service and from which terms, oldest first: the newest, or those past ``after``."""
         return self.send(calls.service_events(key, after, limit))
 
-    def events(self, after: int = 0, subject: str | None = None, limit: int = 200) -> list[Event]:
+    def events(self, after: int | None = None, subject: str | None = None, limit: int = 200) -> list[Event]:
+        """The audit log, oldest first: its newest ``limit`` lines, or the next ones past ``after``."""
         return self.send(calls.events(after, subject, limit))
 
     def incidents(self, open: bool | None = None) -> list[Incident]:

@@ -117,6 +117,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
     async def main() -> None:
         await asyncio.gather(server.serve(sockets=[listener]), reconcile())
+        while server.server_state.connections:  # closed by now, but the loop has not heard of it yet
+            await asyncio.sleep(0.01)  # noqa: ASYNC110
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()

@@ -1,0 +1,117 @@
+"""The ops process: watches through the API with a token of its own, proposes through the one door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from typing import Any
+
+import uvloop
+
+from leptonai import settings as setting
+from leptonai.client import AsyncClient
+from leptonai.client.home import Home, read_token
+from leptonai.daemon.seats import Seats
+from leptonai.daemon.spawn import open_log
+from leptonai.errors import LeptonError, NotFound
+from leptonai.ops import watch
+from leptonai.ops.control import World
+from leptonai.platforms.local.rundir import make_runtime_folder
+from leptonai.types import Change, Event, Feedback, Incident, Key, Proposal, Revision
+
+log = logging.getLogger("leptonai.ops")
+RETRY = 0.5  # seconds between looks for a control process
+
+
+class Api:
+    """What ops sees and may do (``ops.control.Control``), over the control API."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def world(self) -> World:
+        views = await self._client.services()
+        platform = await self._client.platform()
+        admin = str((platform.get("gateway") or {}).get("admin") or "")
+        return World(
+            services=tuple(v.service for v in views),
+            replicas=tuple(r for v in views for r in v.replicas),
+            gateway=f"unix:{admin}" if admin.startswith("/") else admin or None,
+        )
+
+    async def revisions(self, key: Key) -> list[Revision]:
+        return await self._client.revisions(key)
+
+    async def events(self, after: int) -> list[Event]:
+        return await self._client.events(limit=1) if after < 0 else await self._client.events(after, limit=1000)
+
+    async def feedback(self, after: int) -> tuple[list[Feedback], int]:
+        page = await self._client.feedback(after)
+        return [item for _, item in page.items], page.next
+
+    async def incidents(self) -> list[Incident]:
+        return await self._client.incidents()
+
+    async def put_incident(self, incident: Incident) -> Incident:
+        return await self._client.put_incident(incident)
+
+    async def propose(self, change: Change, why: str, by: str) -> Proposal:
+        return await self._client.propose(change, why, by=by)
+
+    async def proposal(self, id: str) -> Proposal | None:
+        try:
+            return await self._client.proposal(id)
+        except NotFound:
+            return None
+
+    async def verify(self, key: Key, number: int, detail: str) -> None:
+        await self._client.verify(key, number, detail)
+
+    async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
+        await self._client.record(kind, subject, detail)
+
+
+def run(home: Home) -> int:
+    """Watch until SIGTERM; at once 0 when another ops sits on this home."""
+    open_log(home, "ops")
+    seats = Seats(home)
+    if not seats.take("ops"):
+        log.info("ops of this home runs already, pid %s", seats.holder("ops"))
+        return 0
+    try:
+        uvloop.run(main(home))
+    except LeptonError as e:
+        log.error("ops ends: %s", e.body())
+        return e.exit_code
+    return 0
+
+
+async def main(home: Home) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    stop = asyncio.create_task(told.wait())
+    watching = asyncio.create_task(watch_when_found(home))
+    await asyncio.wait([stop, watching], return_when=asyncio.FIRST_COMPLETED)
+    if not watching.done():
+        watching.cancel()
+    stop.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+async def watch_when_found(home: Home) -> None:
+    settings = setting.load(home.settings)
+    while True:
+        try:
+            client = AsyncClient(token=read_token(home.ops_token), home=home.path, local=True)
+            break
+        except LeptonError:  # control has not written its address or our token yet
+            await asyncio.sleep(RETRY)
+    async with client:
+        socket = make_runtime_folder(home.path) / "ops.sock"
+        await watch.run(home.path, settings, Api(client), time.time, socket)
