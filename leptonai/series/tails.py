@@ -27,14 +27,14 @@ class Tail(Columns):
 
     Streaming form of Siffer et al., KDD 2017 (SPOT): the rate of peaks and the first two moments of their excess are
     kept with forgetting; shape and scale follow by moments (Hosking & Wallis 1987), the shape within [0, 0.5], so the
-    tail is never lighter than exponential. A fresh slot believes in heavy tails (10 % peaks, shape 0.19: about
-    Student's t with 4 degrees of freedom) with the weight of 50 values and 10 peaks: cold scores err towards zero. An
-    excess is learnt as at most 20 mean excesses, so one disaster does not make the next one look ordinary.
+    tail is never lighter than exponential. A fresh slot believes in a heavy tail (10 % peaks, mean excess 0.7, shape
+    0.14: near Student's t with 4 degrees of freedom) with the weight of 30 values and 4 peaks: cold scores err towards
+    zero. An excess is learnt as at most 20 mean excesses, so one disaster does not make the next look ordinary.
     """
 
     def __init__(self, memory: float = 2000.0, peaks: float = 300.0) -> None:
         self.memory, self.peaks = memory, peaks
-        super().__init__(rate=0.10, n=50.0, mean=0.80, square=2.6 * 0.80**2, k=10.0)
+        super().__init__(rate=0.10, n=30.0, mean=0.70, square=2.4 * 0.70**2, k=4.0, waiting=np.nan)
 
     def score(self, z: Floats) -> Floats:
         """-log10 P(|Z| > |z|) per slot, continuous and rising in |z|, in [0, MAX_SCORE]; nan stays nan."""
@@ -48,16 +48,23 @@ class Tail(Columns):
         score = np.where(size > THRESHOLD, beyond, -np.log(np.maximum(core, 1e-300))) / LN10
         return np.minimum(score, MAX_SCORE)
 
-    def learn(self, z: Floats, where: NDArray[np.bool_]) -> None:
-        """Learn from ``z`` where ``where`` and not missing."""
-        size = np.nan_to_num(np.abs(z), nan=0.0, posinf=1e300)
+    def learn(self, z: Floats, where: NDArray[np.bool_], held: NDArray[np.bool_]) -> None:
+        """Learn from ``z`` where ``where`` and not missing, one value late and never from a run.
+
+        A value waits until the next one of its slot is seen: only when that one is not part of a run (``held``) was it
+        a draw from the tail. Otherwise it was the start of something else, and learning it would deafen the slot to
+        what follows.
+        """
         where = where & np.isfinite(z)
-        peak = where & (size > THRESHOLD)
-        gain = np.where(where, np.maximum(1.0 / (self["n"] + 1.0), 1.0 / self.memory), 0.0)
+        size = self["waiting"]
+        use = where & ~held & np.isfinite(size)
+        peak = use & (size > THRESHOLD)
+        gain = np.where(use, np.maximum(1.0 / (self["n"] + 1.0), 1.0 / self.memory), 0.0)
         self["rate"][:] = np.maximum(self["rate"] + gain * (peak - self["rate"]), 1e-4)
-        self["n"][where] += 1.0
-        excess = np.minimum(np.maximum(size - THRESHOLD, 0.0), 20.0 * self["mean"])
+        self["n"][use] += 1.0
+        excess = np.where(peak, np.minimum(size - THRESHOLD, 20.0 * self["mean"]), 0.0)
         gain = np.where(peak, np.maximum(1.0 / (self["k"] + 1.0), 1.0 / self.peaks), 0.0)
         self["mean"][:] += gain * (excess - self["mean"])
         self["square"][:] += gain * (excess**2 - self["square"])
         self["k"][peak] += 1.0
+        self["waiting"][:] = np.where(where, np.where(held, np.nan, np.abs(z)), self["waiting"])

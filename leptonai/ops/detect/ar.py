@@ -45,9 +45,8 @@ class Ar(Slotted):
         z = np.where(ready, error / sigma, np.nan)
         score = self._tail.score(z)
 
-        learn = learn & np.isfinite(x) & ~self._level.held
-        self._tail.learn(z, learn)
-        fit = learn & level_ready & np.isfinite(own["lags"]).all(axis=0)
+        self._tail.learn(z, learn, self._level.held)
+        fit = learn & np.isfinite(x) & ~self._level.held & level_ready & np.isfinite(own["lags"]).all(axis=0)
         clipped = np.clip(np.nan_to_num(error), -4 * sigma, 4 * sigma)
         gain = np.where(fit, np.maximum(1.0 / (own["n"] + 1.0), self.alpha), 0.0)
         self._rls.learn(lags, clipped, fit)

@@ -28,5 +28,5 @@ class Ewma(Slotted):
         mean, scale, ready = self._level.step(x, learn)
         z = np.where(ready, (x - mean) / scale, np.nan)
         score = self._tail.score(z)
-        self._tail.learn(z, learn & ~self._level.held)
+        self._tail.learn(z, learn, self._level.held)
         return Scored(score, mean, scale)
