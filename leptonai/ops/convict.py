@@ -15,12 +15,12 @@ from leptonai.types import Noun
 # --- leaks ---------------------------------------------------------------------------------------------------------
 
 SPANS = (8, 12, 16, 24, 48, 120)  # increments looked at, shortest first
+PAST = 120  # increments before them that say how the replica used to move
 LEAK_SCORE = 8.0  # -log10 p of one look; with its false alarms an hour: docs/detection.md
 GROWN = 12e6  # bytes a replica must have gained over the span: 1.5 MB/s over 8 s, 0.1 MB/s over 120 s
-STEADY = 0.8  # a leak's later half climbs at least this share of its earlier half; a warm-up flattens out
+STEADY = 0.9  # a leak's later half climbs at least this share of its earlier half and of what came before the span
 SETTLE = 10.0  # seconds after ready that are not looked at
-YOUNG, YOUNG_SPAN = 30.0, 24  # a replica ready for less than 30 s needs 24 increments
-ALONE_SPAN = 24  # so does one without siblings
+FULL_SPAN = 24  # increments needed when as many before them are not known (a young replica), or without siblings
 
 
 class Leak(Noun, frozen=True, kw_only=True):
@@ -38,10 +38,11 @@ class Leak(Noun, frozen=True, kw_only=True):
 def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapping[str, float]) -> list[Leak]:
     """The replicas of one service that leak, by their RSS ``(times, bytes)`` of the last minutes, oldest first.
 
-    Sampled about once a second, a clean leak of 5 MB/s is convicted after 8 increments, a ragged one within 16 to 24.
+    Sampled once a second, a leak of 5 MB/s is convicted after 8 to 12 s, one under 1 MB/s of noise within 24 s.
     Convicted is who, over one of SPANS, climbs at all and climbs more than the median of the siblings (score >=
-    LEAK_SCORE, ``series.slope``), gained GROWN bytes, and does not flatten out. Samples before ready + SETTLE do not
-    exist here, so a warm-up cannot convict. ``at`` bounds what is looked at: nothing later is read.
+    LEAK_SCORE, ``series.slope``), gained GROWN bytes, and does not flatten out as a warm-up does: the later half
+    climbs STEADY of the earlier half and of the stretch before the span. A replica too young to have such a stretch,
+    or one without siblings, needs FULL_SPAN increments. Samples before ready + SETTLE, or after ``at``, do not exist.
     """
     rows = {replica: _settled(at, *rss[replica], ready_since[replica]) for replica in rss if replica in ready_since}
     found: dict[str, Leak] = {}
@@ -49,25 +50,25 @@ def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapp
         able = {replica: row for replica, row in rows.items() if len(row[0]) > span and at - row[0][-1] <= 3.0}
         if not able:
             continue
-        times = max(able.values(), key=lambda row: len(row[0]))[0][-span - 1 :]
+        times = max(able.values(), key=lambda row: len(row[0]))[0][-span - 1 - PAST :]
         if not (np.diff(times) > 0).all():
             continue
-        values = np.stack([np.interp(times, *row) for row in able.values()])
-        climb = slope_against_siblings(times, values)
+        values = np.stack([np.interp(times, *row, left=np.nan) for row in able.values()])
+        climb = slope_against_siblings(times, values, span)
         for i, replica in enumerate(able):
-            lone = len(able) == 1 and span < ALONE_SPAN
-            young = at - ready_since[replica] < YOUNG and span < YOUNG_SPAN
-            if replica in found or lone or young:
+            full = span >= FULL_SPAN or (len(able) > 1 and np.isfinite(climb.before[i]))
+            if replica in found or not full:
                 continue
-            grown = values[i, -1] - values[i, 0]
-            if climb.score[i] >= LEAK_SCORE and grown >= GROWN and climb.steady[i] >= STEADY:
+            grown = values[i, -1] - values[i, -span - 1]
+            steady = climb.late[i] >= STEADY * np.fmax(climb.early[i], climb.before[i])
+            if climb.score[i] >= LEAK_SCORE and grown >= GROWN and steady:
                 found[replica] = Leak(
                     replica=replica,
                     slope=float(climb.rate[i]),
                     siblings=float(climb.others[i]),
                     score=float(climb.score[i]),
-                    seconds=float(times[-1] - times[0]),
-                    began=float(times[0]),
+                    seconds=float(times[-1] - times[-span - 1]),
+                    began=float(times[-span - 1]),
                     rss=float(values[i, -1]),
                 )
     return [found[replica] for replica in sorted(found)]

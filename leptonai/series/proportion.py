@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtrc, betaincc, betaincinv, betaln, ndtri
+from scipy.special import betainc, betaincc, betaincinv, betaln, ndtri
 
 from leptonai.protocols import Floats
 
@@ -32,8 +32,9 @@ def upper(hits: ArrayLike, total: ArrayLike, alpha: float) -> Floats:
 
 def chance(hits: ArrayLike, total: ArrayLike, rate: float) -> Floats:
     """P(at least ``hits`` of ``total``) when each hits with probability ``rate``: the exact binomial tail."""
-    k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.int64)  # scipy warns of a float here
-    return np.where(k <= 0, 1.0, bdtrc(np.maximum(k - 1.0, 0.0), np.maximum(n, 1), rate))
+    k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    inside = betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, rate)
+    return np.where(k <= 0, 1.0, np.where(k > n, 0.0, inside))
 
 
 def log_evidence(hits: int, total: int, rate: float) -> float:

@@ -16,11 +16,15 @@ TINY = 1e-12  # keeps a constant series' scale above zero
 
 
 class Around(NamedTuple):
-    """What a level was before it saw the value: its mean, its sigma, and whether the slot has learnt enough."""
+    """What a level was before it saw the value: its mean, its sigma, and whether the slot has learnt enough.
+
+    ``held``: the value belongs to a run and was not learnt; who learns beside the level must not learn it either.
+    """
 
     mean: Floats
     scale: Floats
     ready: NDArray[np.bool_]
+    held: NDArray[np.bool_]
 
 
 class Level(Columns):
@@ -47,11 +51,6 @@ class Level(Columns):
         """Sigma per slot, never below ``floor`` of the level's size: a ripple of 0.1 % is not news."""
         return np.maximum(self["dev"] / MEAN_ABSOLUTE, self.floor * np.abs(np.nan_to_num(self["mean"])) + TINY)
 
-    @property
-    def held(self) -> NDArray[np.bool_]:
-        """Slots in a run: what they see now is not learnt."""
-        return self["run"] >= 2
-
     def step(self, x: Floats, learn: NDArray[np.bool_]) -> Around:
         """What was expected before ``x`` was seen; then learn from it where ``learn`` and not missing."""
         seen = np.isfinite(x)
@@ -63,18 +62,19 @@ class Level(Columns):
         residual = np.where(seen, x - mean, 0.0)
         out = settled & (np.abs(residual) > 2 * scale)
         self._run(x, np.where(out, np.sign(residual), 0.0), learn)
+        held = self["run"] >= 2
         self._adopt(learn)
         first = learn & np.isnan(mean)
         self["mean"][first] = x[first]
         self["n"][first] = 1.0
-        ordinary = learn & ~first & ~self.held
+        ordinary = learn & ~first & ~held
         gain = np.where(ordinary, np.maximum(1.0 / (self["n"] + 1.0), self.alpha), 0.0)
         limit = np.where(settled, self.clip * scale, np.inf)
         clipped = np.clip(np.nan_to_num(residual), -limit, limit)
         self["mean"][:] += gain * clipped
         self["dev"][:] += gain * (np.abs(clipped) - self["dev"])
         self["n"][ordinary] += 1.0
-        return Around(mean, scale, settled)
+        return Around(mean, scale, settled, held)
 
     def _return(self, x: Floats, scale: Floats, where: NDArray[np.bool_]) -> None:
         band = 2 * scale

@@ -9,6 +9,9 @@ from scipy.special import stdtr
 
 from leptonai.protocols import Floats
 
+MIN_CORRELATION = 0.5  # believed of increments even when a dozen of them show less
+MIN_PAST = 30  # increments before the span, from which on its past says how a series swings
+
 
 class Slope(NamedTuple):
     """Per series: units per second, and the standard error of it; nan below three values."""
@@ -47,39 +50,67 @@ class Climb(NamedTuple):
     rate: Floats
     others: Floats
     score: Floats
-    steady: Floats  # rate of the later half of the window over that of the earlier half
+    early: Floats  # mean rate of the first half of the span
+    late: Floats  # and of the second half
+    before: Floats  # median rate of as long a stretch before the span; nan when that is not known
 
 
-def slope_against_siblings(times: Floats, values: Floats) -> Climb:
-    """Does each of ``values[S, T]`` climb faster than the median of the others over ``times[T]``? nan where unknown.
+def slope_against_siblings(times: Floats, values: Floats, span: int | None = None) -> Climb:
+    """Does each of ``values[S, T]`` climb faster than the median of the others? nan where unknown.
 
+    Judged are the last ``span`` increments (None: all); what lies before tells only how the series used to move.
     A one-sided t test on the increments, not on the levels: under "a random walk that goes nowhere" increments are
-    centred at zero and independent, so the test is exact where a fitted line would be fooled. A single jump is one
-    large increment among small ones: its t is 1 whatever its size, so an allocation step is not a slope. What all
-    siblings do together (traffic, a warm cache) cancels. Score: the smaller of "climbs at all" and "climbs more than
-    its siblings". A row with a gap in it has score nan.
+    centred at zero, so the test holds where a fitted line would be fooled. A single jump is one large increment among
+    small ones: its t is 1 whatever its size, so an allocation step is not a slope. What all siblings do together
+    (traffic, a warm cache) cancels. Score: the smaller of "climbs at all" and "climbs more than its siblings".
+
+    Increments that swing (correlation r from one to the next) make n of them worth n (1 - r)/(1 + r); r is the
+    greatest of 0.5, of the span's and of the past's own (bias-corrected, Marriott & Pope 1954): t is divided by the
+    root of 3 at least, and a series that always swung must climb far more. A row with a gap in its span scores nan.
     """
-    whole = np.isfinite(values).all(axis=1)
+    first = 0 if span is None else max(values.shape[1] - 1 - span, 0)
+    whole = np.isfinite(values[:, first:]).all(axis=1)
     rates = np.diff(values[whole], axis=1) / np.diff(times)
-    series, steps = rates.shape
-    others = _median_of_others(rates)
-    score = np.fmin(_score(rates), _score(rates - others)) if series > 1 else _score(rates)
+    known = np.isfinite(rates).all(axis=0)
+    apart = np.where(known, rates - _median_of_others(np.where(known, rates, 0.0)), rates)
+    now, steps = rates[:, first:], rates.shape[1] - first
+    score = _score(rates, first)
+    if len(rates) > 1:
+        score = np.fmin(score, _score(apart, first))
     half = steps // 2
-    early, late = rates[:, :half].mean(axis=1), rates[:, half:].mean(axis=1)
-    steady = np.divide(late, early, out=np.full(series, np.nan), where=early != 0)
+    nothing = np.full(len(rates), np.nan)
+    earlier = np.median(rates[:, first - steps : first], axis=1) if first >= steps else nothing
+    others = now.mean(axis=1) - apart[:, first:].mean(axis=1)
+    found = (now.mean(axis=1), others, score, now[:, :half].mean(axis=1), now[:, half:].mean(axis=1), earlier)
     out = Climb(*(np.full(len(values), np.nan) for _ in Climb._fields))
-    for column, known in zip(out, (rates.mean(axis=1), others.mean(axis=1), score, steady), strict=True):
-        column[whole] = known
+    for column, value in zip(out, found, strict=True):
+        column[whole] = value
     return out
 
 
-def _score(rates: Floats) -> Floats:
-    """-log10 of the one-sided t test that the mean of each row is above zero."""
-    steps = rates.shape[1]
-    mean, error = rates.mean(axis=1), rates.std(axis=1, ddof=1) / np.sqrt(steps)
+def _score(rates: Floats, first: int) -> Floats:
+    """-log10 of the one-sided t test that the mean of ``rates[:, first:]`` is above zero."""
+    now = rates[:, first:]
+    steps = now.shape[1]
+    r = np.maximum(MIN_CORRELATION, _correlation(now))
+    if first >= MIN_PAST:
+        r = np.fmax(r, _correlation(rates[:, :first]))
+    r = np.minimum(r, 0.97)
+    error = now.std(axis=1, ddof=1) * np.sqrt((1 + r) / (1 - r) / steps)
+    mean = now.mean(axis=1)
     t = np.divide(mean, error, out=np.where(mean > 0, 1e6, 0.0), where=error > 0)
     score: Floats = -np.log10(np.maximum(stdtr(steps - 1, -t), 1e-30))
     return score
+
+
+def _correlation(rates: Floats) -> Floats:
+    """Lag-one autocorrelation per row, its small-sample bias of -(1 + 3r)/n taken off."""
+    n = rates.shape[1]
+    e = rates - rates.mean(axis=1, keepdims=True)
+    square = (e * e).sum(axis=1)
+    r = np.divide((e[:, 1:] * e[:, :-1]).sum(axis=1), square, out=np.zeros(len(e)), where=square > 0)
+    unbiased: Floats = (r * n + 1) / max(n - 3, 1)
+    return unbiased
 
 
 def _median_of_others(rates: Floats) -> Floats:

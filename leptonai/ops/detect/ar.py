@@ -35,7 +35,7 @@ class Ar(Slotted):
     def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
         x = np.where(np.isfinite(x), x, np.nan)
         own = self._own
-        mean, scale, level_ready = self._level.step(x, learn)
+        mean, scale, level_ready, held = self._level.step(x, learn)
         centre = np.nan_to_num(mean)
         lags = np.clip(np.nan_to_num((own["lags"] - centre) / scale), -SPAN, SPAN)
         forecast = np.clip(self._rls.predict(lags), -SPAN, SPAN)
@@ -45,8 +45,8 @@ class Ar(Slotted):
         z = np.where(ready, error / sigma, np.nan)
         score = self._tail.score(z)
 
-        self._tail.learn(z, learn, self._level.held)
-        fit = learn & np.isfinite(x) & ~self._level.held & level_ready & np.isfinite(own["lags"]).all(axis=0)
+        self._tail.learn(z, learn, held)
+        fit = learn & np.isfinite(x) & ~held & level_ready & np.isfinite(own["lags"]).all(axis=0)
         clipped = np.clip(np.nan_to_num(error), -4 * sigma, 4 * sigma)
         gain = np.where(fit, np.maximum(1.0 / (own["n"] + 1.0), self.alpha), 0.0)
         self._rls.learn(lags, clipped, fit)

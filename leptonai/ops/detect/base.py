@@ -16,13 +16,24 @@ from leptonai.protocols import Detector, Floats, Scored, Slots
 ALONE = 3.0  # decades a detector must give when no other agrees
 
 
-class Agreement:
-    """One score from several: ``max(all agree at s, one alone at s + 3)``, and a stated limit needs no second.
+def agree(scores: Sequence[Floats]) -> Floats:
+    """One score from several: what all agree on, or what one says alone, less ALONE decades; whichever is greater.
 
-    ``min`` over the voters is a tail probability no greater than either's; ``max - 3`` asks of a lone voter an event
-    a thousand times rarer; so the result is still a (conservative) -log10 tail probability. Averaging is not: it
-    lets two weak signs pass for one and halves a strong one. While only one voter is past its cold start, it speaks
-    alone with its 3 decades taken off. ``expected`` and ``scale`` are those of the voter that was nearest to the value.
+    The least of the scores is a tail probability no smaller than any voter's; the greatest less 3 asks of a lone voter
+    an event a thousand times rarer. So the result is still a (conservative) -log10 tail probability, which an average
+    is not: it lets two weak signs pass for a strong one and halves a strong one. nan (cannot tell yet) is no
+    agreement; while one voter is past its cold start it speaks alone. A single detector is just itself.
+    """
+    least, most = scores[0], scores[0]
+    for score in scores[1:]:
+        least, most = np.minimum(least, score), np.fmax(most, score)
+    return np.fmax(least, np.maximum(most - ALONE, 0.0)) if len(scores) > 1 else least
+
+
+class Agreement:
+    """Several detectors that vote (``agree``), and stated ones whose word needs no second.
+
+    ``expected`` and ``scale`` are those of the voter that was least surprised.
     """
 
     name = "agreement"
@@ -48,16 +59,13 @@ class Agreement:
 
     def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
         votes = [voter.step(at, x, learn) for voter in self.voters]
-        score, expected, scale = votes[0]
-        least, most = score, score
+        least, expected, scale = votes[0]
         for vote in votes[1:]:
             nearer = np.isfinite(vote.score) & ~(vote.score > least)
             expected = np.where(nearer, vote.expected, expected)
             scale = np.where(nearer, vote.scale, scale)
-            least = np.minimum(least, vote.score)  # nan as soon as one cannot tell: no agreement yet
-            most = np.fmax(most, vote.score)
-        alone = np.maximum(most - ALONE, 0.0)
-        score = np.fmax(least, alone) if len(votes) > 1 else least
+            least = np.fmin(least, vote.score)
+        score = agree([vote.score for vote in votes])
         for limit in self.stated:
             said = limit.step(at, x, learn)
             wins = np.isfinite(said.score) & ~(said.score < score)

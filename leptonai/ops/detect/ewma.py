@@ -25,8 +25,8 @@ class Ewma(Slotted):
 
     def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
         x = np.where(np.isfinite(x), x, np.nan)
-        mean, scale, ready = self._level.step(x, learn)
+        mean, scale, ready, held = self._level.step(x, learn)
         z = np.where(ready, (x - mean) / scale, np.nan)
         score = self._tail.score(z)
-        self._tail.learn(z, learn, self._level.held)
+        self._tail.learn(z, learn, held)
         return Scored(score, mean, scale)
