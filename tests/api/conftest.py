@@ -82,12 +82,21 @@ class Stage:
 
 
 @pytest.fixture
-def behaviour() -> Callable[[Variant], Any] | None:
-    return None
-
-
-@pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
+    with open_stage(tmp_path) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One stage for a table of calls that must leave it as it is; ``digits`` is served."""
+    with open_stage(tmp_path_factory.mktemp("shared")) as stage:
+        stage.service()
+        yield stage
+
+
+@contextlib.contextmanager
+def open_stage(tmp_path: Path) -> Iterator[Stage]:
     settings = Settings(api=Api(port=0, max_body=1 << 20, feedback_rate=1.0, feedback_burst=5.0))
     world = World()
     platform = MemoryPlatform(world, settings)
@@ -117,8 +126,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
     async def main() -> None:
         await asyncio.gather(server.serve(sockets=[listener]), reconcile())
-        while server.server_state.connections:  # closed by now, but the loop has not heard of it yet
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        while server.server_state.connections:  # noqa: ASYNC110 - closed by now, but the loop has not heard of it yet
+            await asyncio.sleep(0.01)
 
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()

@@ -96,9 +96,9 @@ CASES: list[tuple[str, str, Any, int, str]] = [
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "names"), CASES)
 def test_bad_input_is_told_apart_and_changes_nothing(
-    stage: Stage, method: str, path: str, body: Any, status: int, names: str
+    shared: Stage, method: str, path: str, body: Any, status: int, names: str
 ) -> None:
-    stage.service()
+    stage = shared
     before = (stage.store.services(0.0), stage.store.proposals(), stage.store.incidents(), stage.store.feedback())
     content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
     with stage.http("admin") as http:
@@ -125,9 +125,9 @@ def test_bad_input_is_told_apart_and_changes_nothing(
     ],
 )
 def test_without_a_good_token_nothing_is_said_but_how_to_get_one(
-    stage: Stage, header: dict[str, str], says: str
+    shared: Stage, header: dict[str, str], says: str
 ) -> None:
-    with stage.http(None, **header) as http:
+    with shared.http(None, **header) as http:
         answer = http.get("/services")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")

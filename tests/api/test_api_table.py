@@ -29,9 +29,9 @@ def ask(stage: Stage, route: Route, role: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda r: f"{r.method} {r.path}")
-def test_a_route_is_open_to_its_role_and_above_and_to_nobody_else(stage: Stage, route: Route) -> None:
+def test_a_route_is_open_to_its_role_and_above_and_to_nobody_else(shared: Stage, route: Route) -> None:
     """Below its role: 403 role; without a token: 401; from its role upwards never either, whatever else is wrong."""
-    stage.service()
+    stage = shared
     assert (ask(stage, route, None).status_code == 401) == (route.role is not None)
     for role in ROLES:
         answer = ask(stage, route, role)
@@ -40,16 +40,16 @@ def test_a_route_is_open_to_its_role_and_above_and_to_nobody_else(stage: Stage, 
         assert answer.status_code < 500 or answer.json()["code"] == "telemetry", answer.text
 
 
-def test_the_document_tells_every_route_and_no_other(stage: Stage) -> None:
-    with stage.http(None) as http:
+def test_the_document_tells_every_route_and_no_other(shared: Stage) -> None:
+    with shared.http(None) as http:
         document = http.get("/openapi.json").json()
     told = {(method.upper(), path) for path, by in document["paths"].items() for method in by}
     assert told == {(r.method, PREFIX + PARAMETER.sub(r"{\1}", r.path)) for r in ROUTES}
     assert document["openapi"].startswith("3.1")
 
 
-def test_every_reference_in_the_document_leads_somewhere(stage: Stage) -> None:
-    with stage.http(None) as http:
+def test_every_reference_in_the_document_leads_somewhere(shared: Stage) -> None:
+    with shared.http(None) as http:
         text = http.get("/openapi.json").text
     document = json.loads(text)
     names = {part.split('"')[0] for part in text.split('"$ref":"#/components/schemas/')[1:]}
@@ -59,10 +59,9 @@ def test_every_reference_in_the_document_leads_somewhere(stage: Stage) -> None:
     assert len(operations) == len(set(operations))
 
 
-def test_answers_have_the_fields_the_document_promises(stage: Stage) -> None:
+def test_answers_have_the_fields_the_document_promises(shared: Stage) -> None:
     """For each GET without an error: every required field of the promised schema is there, and no undeclared one."""
-    stage.service()
-    with stage.http("admin") as http:
+    with shared.http("admin") as http:
         document = http.get("/openapi.json").json()
         checked = 0
         for route in ROUTES:
