@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from leptonai.demo.stage import Stage
     from leptonai.demo.story import Report
 
+PIPE_WIDTH = 160  # columns where there is no terminal to ask
 FAULTS = ("kill", "stop", "wrong", "leak", "slow")
 
 
@@ -49,6 +50,8 @@ def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, o
 
     began = time.monotonic()
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
     signal.signal(signal.SIGTERM, _interrupt)
     drills = [drill for drill in DRILLS if not only or drill.kind in only]
     screen = screens.Plain(console) if as_json else screens.screen(console)

@@ -25,8 +25,8 @@ class Screen(Protocol):
     def note(self, text: str) -> None:
         """Something has happened: the line stays."""
 
-    def doing(self, text: str, traffic: str = "") -> None:
-        """What is going on now, and how the users fare."""
+    def doing(self, text: str, traffic: str = "", since: float | None = None) -> None:
+        """What is going on now, for how many seconds, and how the users fare."""
 
     def rows(self, outcomes: Sequence[Outcome]) -> None:
         """The table so far."""
@@ -48,7 +48,7 @@ class Plain:
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def doing(self, text: str, traffic: str = "") -> None:
+    def doing(self, text: str, traffic: str = "", since: float | None = None) -> None:
         if text != self._doing:
             self._doing = text
             self.note(f"  {text}")
@@ -76,8 +76,8 @@ class Living:
     def note(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False)
 
-    def doing(self, text: str, traffic: str = "") -> None:
-        self._spinner.update(text=Text(text))
+    def doing(self, text: str, traffic: str = "", since: float | None = None) -> None:
+        self._spinner.update(text=Text(text if since is None else f"{text}, {since:.0f} s"))
         self._traffic = traffic or self._traffic
         self._draw()
 

@@ -137,10 +137,7 @@ def follow(stage: Stage, drill: Drill, injection: Injection, screen: Screen) -> 
         done = settled(incident)
         if done is not None and whole_since is not None:
             return max(done, whole_since)
-        screen.doing(
-            f"{drill.title}: {now - injection.at:.0f} s, {_waiting_for(incident)}",
-            fare(stage.answers.read(), now),
-        )
+        screen.doing(f"{drill.title}: {_waiting_for(incident)}", fare(stage.answers.read(), now), now - injection.at)
         time.sleep(POLL)
     return None
 

@@ -29,7 +29,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     """The outcomes so far; a row that was not repaired stands out."""
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for n, head in enumerate(HEADS):
-        out.add_column(head, justify="right" if n in NUMBERS else "left", no_wrap=True)
+        number = n in NUMBERS
+        out.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for outcome in outcomes:
         out.add_row(*cells(outcome), style="green" if outcome.repaired else "bold red")
     return out
