@@ -272,7 +272,8 @@ class LocalPlatform:
         await self._push()
         process = replica.process
         if process is not None and process.alive:
-            kill_after = self.settings.local.kill_after
+            # What waits on a hung one is answered by another as soon as its connections break.
+            kill_after = 0.0 if hopeless else self.settings.local.kill_after
             process.terminate()
             if not await process.wait(kill_after):
                 patience = 0.0 if hopeless or process.stopped() else replica.record.drain
