@@ -68,8 +68,9 @@ def service(answer: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
-    """An incident with its spans: seconds to detect (from onset), to diagnose, to recover (from opening)."""
-    end = found["closed"] or found["mitigated"]
+    """An incident with its spans: seconds to detect (from onset), to diagnose, to recover (from opening;
+    closing comes later, when the repair is verified)."""
+    end = found["mitigated"] or found["closed"]
     evidence = {e["id"]: e for e in found["evidence"]}
     causes = [{**c, "facts": [evidence[i] for i in c["evidence"] if i in evidence]} for c in found["causes"]]
     return {
