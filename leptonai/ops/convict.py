@@ -50,8 +50,10 @@ def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapp
         able = {replica: row for replica, row in rows.items() if len(row[0]) > span and at - row[0][-1] <= 3.0}
         if not able:
             continue
-        times = max(able.values(), key=lambda row: len(row[0]))[0][-span - 1 - PAST :]
-        if not (np.diff(times) > 0).all():
+        end = min(row[0][-1] for row in able.values())  # nobody's memory is guessed beyond what was seen of it
+        times = max((row[0] for row in able.values()), key=len)
+        times = times[times <= end][-span - 1 - PAST :]
+        if len(times) <= span or not (np.diff(times) > 0).all():
             continue
         values = np.stack([np.interp(times, *row, left=np.nan) for row in able.values()])
         climb = slope_against_siblings(times, values, span)

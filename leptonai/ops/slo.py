@@ -28,6 +28,7 @@ TABLE: tuple[tuple[Severity, float, float, float], ...] = (
 SHORT_STEPS, LONG_STEPS = 3, 6  # a window holds at least this many collections
 BUCKETS = 60  # resolution of a window: its sum is exact to 1/60 of its width
 MIN_EVENTS = 10  # in the long window, before any burn is judged
+CLEAN_STEPS = 3  # steps with events and without a burn, after which a new burn has a new onset
 ALPHA = 1e-3  # chance of as many bad events at exactly the burn of the rule
 
 
@@ -45,9 +46,9 @@ class Window(NamedTuple):
 class BurnState(Noun, frozen=True, kw_only=True):
     """What one rule says now. ``severity`` None: the promise is kept, or too little is known.
 
-    The numbers are those of the most severe window that fires, else of the one nearest to firing. ``began``: since
-    when bad events have come, looking back at most one long window; None unless firing. ``absent``: no data, not even
-    a count of zero, for longer than ``absent_after``: an SLO over nothing reads 100 %.
+    The numbers are those of the most severe window that fires, else of the one nearest to firing. ``began``: the first
+    step of the newest stretch of burning steps; None unless firing. ``absent``: no data, not even a count of zero, for
+    longer than ``absent_after``: an SLO over nothing reads 100 %.
     """
 
     rule: Rule
@@ -95,7 +96,7 @@ def windows(objective: float, period: float, step: float = 1.0) -> tuple[Window,
         raise SpecError(
             f"slo: an objective of {objective:g} leaves a budget of {budget:g}; a burn that pages would need more "
             "than 100 % bad requests",
-            hint=f"raise the objective above {1 - 1 / TABLE[1][1] / (period / (6 * HOUR * period / MONTH)):.3g}",
+            hint=f"raise the objective above {1 - TABLE[1][2] / (TABLE[1][1] * MONTH):.3g}",
         )
     return tuple(rows)
 
@@ -127,15 +128,6 @@ class Sliding:
     def ratio(self) -> float:
         return self.bad / self.total if self.total else 0.0
 
-    def first_bad(self) -> float | None:
-        """Start of the oldest bucket of the unbroken stretch of bad events that reaches up to now."""
-        since = None
-        for bucket, total, bad in reversed(self._kept):
-            if total and not bad:
-                break
-            since = bucket * self.bucket if bad else since
-        return since
-
 
 class Burn:
     """One rule over one service: ``errors`` (failed against availability) or ``latency`` (slow against its objective).
@@ -154,7 +146,8 @@ class Burn:
         widths = {width for row in self.windows for width in (row.long, row.short)}
         self._sums = {width: Sliding(width, step) for width in widths}
         self._heard: float | None = None
-        self._state = BurnState(rule=rule, budget=self.budget)
+        self._onset: float | None = None
+        self._clean = 0
 
     def step(self, at: float, total: float | None, bad: float | None) -> BurnState:
         """Count the events since the last step and judge. None or nan: nothing could be read (zero is a count)."""
@@ -169,6 +162,11 @@ class Burn:
             events = failed = 0
         for window in self._sums.values():
             window.add(at, events, failed)
+        if failed > self.windows[0].factor * self.budget * events:
+            self._onset, self._clean = at if self._onset is None else self._onset, 0
+        elif events:
+            self._clean += 1
+            self._onset = self._onset if self._clean < CLEAN_STEPS else None
         return self._judge(absent=at - self._heard > self.absent_after)
 
     def _judge(self, absent: bool) -> BurnState:
@@ -199,6 +197,6 @@ class Burn:
             upper=float(upper),
             chance=float(chance(long.bad, long.total, row.factor * self.budget)) if long.total else 1.0,
             budget=self.budget,
-            began=long.first_bad() if fires else None,
+            began=self._onset if fires else None,
             absent=absent,
         )
