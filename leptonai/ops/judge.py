@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -142,6 +143,8 @@ def _absent(now: float, seen: Seen, ready: int) -> list[Trigger]:
 def _replicas(now: float, seen: Seen, memory: Memory, ready: int) -> list[Trigger]:
     """Gone (serve replaces it) stays true until as many are ready as wanted; hung while it is present and hung."""
     out: list[Trigger] = []
+    if not seen.wanted:
+        return out  # being deleted or put to sleep: nothing is missed
     severity: Severity = "critical" if not ready else "warning"
     terms: dict[str, Any] = {"ready": ready, "wanted": seen.wanted}
     gone = {r.id: (r.since, r.reason, r.detail) for r in seen.replicas if r.gone}
@@ -175,11 +178,22 @@ def _convictions(now: float, seen: Seen) -> list[Trigger]:
 
 
 def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
-    """Two golden signals or more, and at least ``anomaly_share`` of them, are anomalous together."""
-    golden = [a for a in seen.anomalies if set(a.labels) == {"service"} and not a.signal.endswith(":missing")]
-    names = {a.signal for a in golden}
-    share = len(names) / seen.golden if seen.golden else 0.0
-    if not seen.wanted or len(names) < 2 or share < settings.anomaly_share:
+    """Two golden signals or more, and at least ``anomaly_share`` of them, are anomalous together.
+
+    It began when enough of them were: one that was odd for an hour before does not backdate the incident.
+    """
+    began: dict[str, float] = {}
+    for a in seen.anomalies:
+        if set(a.labels) == {"service"} and not a.signal.endswith(":missing"):
+            began[a.signal] = min(a.began, began.get(a.signal, a.began))
+    needed = max(2, math.ceil(settings.anomaly_share * seen.golden - 1e-9))
+    if not seen.wanted or len(began) < needed:
         return []
-    terms = {"anomalous": sorted(names), "watched": seen.golden, "share": share, "limit": settings.anomaly_share}
-    return [_trigger(seen, "anomaly_rate", "warning", min(a.began for a in golden), terms)]
+    terms = {
+        "anomalous": sorted(began),
+        "watched": seen.golden,
+        "share": len(began) / seen.golden if seen.golden else 1.0,
+        "limit": settings.anomaly_share,
+        "needed": needed,
+    }
+    return [_trigger(seen, "anomaly_rate", "warning", sorted(began.values())[needed - 1], terms)]
