@@ -147,9 +147,9 @@ def cpu(pid: int) -> float:
     return total
 
 
-def wrk(url: str, connections: int, seconds: float, script: Path) -> tuple[float, float, int]:
+def wrk(url: str, connections: int, seconds: int, script: Path) -> tuple[float, float, int]:
     """(requests a second, p99 ms, answers that are not 200)."""
-    run = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
+    run = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     rate = re.search(r"Requests/sec:\s+([\d.]+)", out)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
@@ -206,7 +206,7 @@ def wait(url: str) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=3)
+    options.add_argument("--seconds", type=int, default=3)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--granian", action="store_true", help="measure granian too (pip install granian)")
@@ -246,7 +246,7 @@ def main() -> None:
                 assert not bad, (key, bad)
                 found[key].append((rate, p99, (cpu(running[key].pid) - before) / (rate * given.seconds) * 1e6))
         middle = {k: tuple(statistics.median(v[n] for v in values) for n in range(3)) for k, values in found.items()}
-        print(f"{given.connections} connections, medians of {given.rounds} rounds of {given.seconds:g} s")
+        print(f"{given.connections} connections, medians of {given.rounds} rounds of {given.seconds} s")
         for (kind, way), (rate, p99, cost) in middle.items():
             print(f"{kind:8} {way:7} {rate:8.0f} req/s   p99 {p99:6.2f} ms   {cost:5.1f} us CPU/request")
         if {"bare", "replica"} <= set(kinds):

@@ -78,6 +78,7 @@ class Compute:
         self._notified = False
         self.cost = Cost()
         self._traced = 0.0
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self.running: tuple[float, int] | None = None
         self.taken = 0
@@ -121,36 +122,44 @@ class Compute:
             return
         model = loaded.model
         self._loaded(loaded)
-        queue, inbox = self._queue, self._inbox
+        queue = self._queue
         opened = 0.0  # since when the batch waits to be filled; 0: it does not
         patience = IDLE
-        while True:
+        while not self._stopping:
             self.beat = monotonic()
-            try:
-                item = inbox.get(timeout=patience) if not queue or opened else None
-                while True:
-                    if item is not None:
-                        queue.extend(item)
-                    elif not queue:
-                        return
-                    if inbox.empty():
-                        break
-                    item = inbox.get_nowait()
-            except Empty:
-                if not queue:
-                    self._idle(loaded.canned)
+            if opened or not queue:
+                if not self._take(patience) and not queue:
+                    if not self._stopping:
+                        self._idle(loaded.canned)
                     continue
+            elif not self._inbox.empty():
+                self._take(0.0)
             now = monotonic()
             batch = self._batcher.next_batch(queue, now)
             if isinstance(batch, float):
-                opened = opened or now
-                patience = batch
+                opened, patience = opened or now, batch
                 continue
             wait, opened, patience = (now - opened if opened else 0.0), 0.0, IDLE
             self._outbox.append(self._batch(model, batch, now, wait, loaded.retry_alone))
             if not self._notified:
                 self._notified = True
                 self._notify()
+
+    def _take(self, patience: float) -> bool:
+        """Move what was submitted into the queue, waiting up to ``patience`` seconds; False when nothing came."""
+        inbox = self._inbox
+        try:
+            jobs = inbox.get(timeout=patience) if patience else inbox.get_nowait()
+            while True:
+                if jobs is None:
+                    self._stopping = True
+                    return False
+                self._queue.extend(jobs)
+                if inbox.empty():
+                    return True
+                jobs = inbox.get_nowait()
+        except Empty:
+            return False
 
     def _idle(self, canned: Callable[[], None] | None) -> None:
         if canned is None:

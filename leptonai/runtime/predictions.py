@@ -111,13 +111,17 @@ class PredictionLog:
 
 def summary(value: Any) -> Any:
     """At most MAX_VALUES values of an output, small whatever the output is."""
-    if type(value) is float or type(value) is int:
+    kind = type(value)
+    if kind is dict:
+        if not value:
+            return None
+        value = next(iter(value.values()))
+        kind = type(value)
+    if kind is float or kind is int:
         return value
-    if isinstance(value, dict):
-        value = next(iter(value.values()), None)
     if hasattr(value, "tolist"):
         value = value.ravel()[:MAX_VALUES].tolist() if getattr(value, "ndim", 0) else value.tolist()
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_small(v) for v in value[:MAX_VALUES]]
     return _small(value)
 
@@ -125,6 +129,6 @@ def summary(value: Any) -> Any:
 def _small(value: Any) -> Any:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     return str(value)[:64]
