@@ -112,7 +112,8 @@ class Casebook:
         case.quiet_since = None if triggers else (now if case.quiet_since is None else case.quiet_since)
         last = case.incident.actions[-1] if case.incident.actions else None
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
-            scene = set_scene(lookout, unanswered, case.incident.began, now, self._store)
+            explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
+            scene = set_scene(lookout, unanswered, case.incident.began, now, self._store, explained)
             facts = gather(scene)
             case.incident = book.explain(case.incident, facts, diagnose(facts, lookout.service.key, self._rules), now)
         await self._send(case, now)
@@ -143,8 +144,9 @@ class Casebook:
             case Judge(verdict=verdict, detail=detail):
                 done = msgspec.structs.replace(incident.actions[-1], verdict=verdict, detail=detail, judged=now)
                 mitigated = self._well_since(case, lookout, now) if verdict == "effective" else incident.mitigated
+                told = book.note(incident, "verdict", f"The {done.remedy} was {verdict}: {detail}.", now)
                 case.incident = msgspec.structs.replace(
-                    incident, actions=(*incident.actions[:-1], done), mitigated=mitigated
+                    told, actions=(*incident.actions[:-1], done), mitigated=mitigated
                 )
             case Escalate(why=why):
                 told = book.note(incident, "escalated", f"A person is needed: {why}.", now)
@@ -177,7 +179,9 @@ class Casebook:
             case.waiting = frozenset((answer.id,))
         self._began(case, lookout, now)
         action = Action(remedy=wanted.remedy, proposal=answer.id, at=now, detail=proposal.why)
-        case.incident = book.act(case.incident, action)
+        waits = ", which waits for a person's approval" if answer.status == "pending" else ""
+        text = f"Proposal {answer.id} asks for {wanted.remedy} ({proposal.why}){waits}."
+        case.incident = book.act(book.note(case.incident, "action", text, now), action)
 
     def _began(self, case: Case, lookout: Lookout | None, now: float) -> None:
         if lookout is not None:

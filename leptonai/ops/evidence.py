@@ -232,7 +232,9 @@ def _compared(scene: Scene, change: Change, notes: _Notes) -> None:
 
 
 def _labels(scene: Scene, notes: _Notes) -> None:
-    for seen in scene.wrong:
+    """Of what runs or shall run: a digest that was convicted and rolled back explains nothing that came after it."""
+    here = {r.digest for r in _present(scene)} | {v.digest for v in scene.service.spec.variants}
+    for seen in [w for w in scene.wrong if w.digest in here]:
         named = [
             r for r in scene.revisions if r.spec is not None and seen.digest in {v.digest for v in r.spec.variants}
         ]

@@ -25,7 +25,7 @@ class Peer:
     """A place to ask. One request at a time; the connection is kept and made again when it broke."""
 
     def __init__(self, address: str) -> None:
-        """``address``: ``unix:/path`` or ``host:port``."""
+        """``address``: ``unix:/path`` or ``/path`` of a Unix socket, else ``host:port``."""
         self.address = address
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -66,7 +66,7 @@ class Peer:
 
     async def _exchange(self, path: str) -> bytes:
         if self._reader is None or self._writer is None:
-            if self.address.startswith("unix:"):
+            if self.address.startswith(("unix:", "/")):
                 opened = await asyncio.open_unix_connection(self.address.removeprefix("unix:"))
             else:
                 host, _, port = self.address.rpartition(":")

@@ -58,6 +58,11 @@ def knows(incident: Incident, trigger: Trigger) -> bool:
     return any(a.signal == wanted.signal and a.labels == wanted.labels for a in incident.anomalies)
 
 
+def ended(incident: Incident) -> set[str]:
+    """The replicas whose end the incident tells of."""
+    return {a.labels["replica"] for a in incident.anomalies if a.signal == "replica_gone"}
+
+
 def home_of(trigger: Trigger, incidents: Iterable[Incident], now: float, reopen: float) -> Incident | None:
     """The incident a trigger belongs to: an open one, one to be opened again, or None for a new one."""
     mine = [i for i in incidents if service_of(i) == trigger.service]
@@ -166,6 +171,7 @@ def close(incident: Incident, now: float, remedy: str, why: str, mitigated: floa
     if remedy:
         done = Action(remedy=remedy, proposal=None, at=mitigated, verdict="effective", detail=why, judged=now)
         incident = act(incident, done)
+    incident = note(incident, "closed", f"{why[0].upper()}{why[1:]}; closed.", now)
     return msgspec.structs.replace(incident, closed=now, mitigated=incident.mitigated or mitigated)
 
 

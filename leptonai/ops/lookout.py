@@ -14,7 +14,6 @@ from leptonai.ops.convict import Leak, Tally, Wrong, leaks, wrong_answers
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Memory, Seen, Trigger, judge
 from leptonai.ops.outcomes import Outcomes
-from leptonai.ops.scene import latest_change
 from leptonai.ops.slo import Burn, BurnState
 from leptonai.ops.verify import Trial, advance
 from leptonai.ops.world import converged, ready, wished_replicas
@@ -171,9 +170,17 @@ class Lookout:
         tallies = {d: Tally(wrong=w, total=n) for d, (n, w) in outcomes.tally(self.service.key).items()}
         if not tallies:
             return {}
-        change = latest_change(self.revisions)
-        before = {change.variant.digest: change.previous} if change is not None and change.previous else {}
-        return wrong_answers(tallies, before)
+        return wrong_answers(tallies, self._standard())
+
+    def _standard(self) -> dict[str, str]:
+        """Head digest -> the newest other digest that was verified good: a bad revision sets no standard."""
+        head = self.service.spec.variants[0].digest
+        for revision in reversed(self.revisions):
+            if revision.spec is not None and revision.verified is not None:
+                digest = revision.spec.variants[0].digest
+                if digest != head:
+                    return {head: digest}
+        return {}
 
 
 def bad(rule: str, traffic: Traffic) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import isfinite
 from statistics import fmean, median
 
@@ -16,8 +16,18 @@ GAP = 1.0  # seconds just before the onset that belong to neither side: an onset
 NOW = 1e-3  # the stretch of a read is half open
 
 
-def set_scene(lookout: Lookout, unanswered: dict[str, float], onset: float, now: float, store: TelemetryStore) -> Scene:
-    """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``."""
+def set_scene(
+    lookout: Lookout,
+    unanswered: dict[str, float],
+    onset: float,
+    now: float,
+    store: TelemetryStore,
+    explained: Collection[str] = (),
+) -> Scene:
+    """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``.
+
+    ``explained``: replicas whose end another incident tells of; it explains nothing else.
+    """
     key = lookout.service.key
     before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
     compute = store.read("replica_compute_seconds", onset - 600.0, now + NOW, {"service": key})
@@ -27,7 +37,7 @@ def set_scene(lookout: Lookout, unanswered: dict[str, float], onset: float, now:
         service=lookout.service,
         revisions=lookout.revisions,
         replicas=lookout.replicas,
-        exits=tuple(e for e in lookout.exits.values() if e.at >= onset - 5.0),
+        exits=tuple(e for e in lookout.exits.values() if e.at >= onset - 5.0 and e.replica not in explained),
         triggers=lookout.last.triggers,
         onset=onset,
         now=now,

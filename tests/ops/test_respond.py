@@ -1,0 +1,323 @@
+"""What is done about an incident: a table of situations, and random histories that must break no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leptonai.ops import incidents as book
+from leptonai.ops.diagnose import CAUSES
+from leptonai.ops.remedies import OURS, Evict, Restart, Rollback
+from leptonai.ops.respond import RECONCILED, Act, Close, Escalate, Judge, Propose, Sight, Wait, next_action
+from leptonai.ops.runbook import load_runbook, shipped
+from leptonai.protocols import Remedy
+from leptonai.settings import Ops
+from leptonai.testing.remedy_suite import Case, RemedySuite
+from leptonai.types import (
+    Action,
+    Cause,
+    DialChange,
+    Dials,
+    Incident,
+    Revision,
+    Service,
+    Spec,
+    SpecChange,
+    Variant,
+    VariantDials,
+)
+
+OPS = Ops()
+NOW = 10_000.0
+
+
+def spec(number: int) -> Spec:
+    return Spec(name="digits", variants=(Variant(model=f"sha256:{number:064x}"),))
+
+
+def revision(number: int, verified: bool, model: int | None = None) -> Revision:
+    made = spec(number if model is None else model)
+    return Revision(
+        service="digits", number=number, by="human:ana", why="", at=NOW - 100, spec=made,
+        verified=NOW - 50 if verified else None,
+    )  # fmt: skip
+
+
+REVISIONS = (revision(1, True), revision(2, False))
+SERVICE = Service(spec=spec(2), dials=Dials(variants={"main": VariantDials(replicas=2)}), revision=2)
+
+
+def incident(cause: str = "hung_replica", subject: str = "r1", confidence: float = 0.95, **more: Any) -> Incident:
+    causes = (Cause(name=cause, subject=subject, confidence=confidence, evidence=("e1",)),)
+    more.setdefault("opened", NOW)
+    return Incident(
+        id=7,
+        subject="default/service/digits",
+        severity="warning",
+        title="t",
+        began=more["opened"],
+        causes=causes,
+        **more,
+    )
+
+
+def sight(now: float = NOW, **more: Any) -> Sight:
+    known: dict[str, Any] = {
+        "service": SERVICE, "revisions": REVISIONS, "collected": now, "firing": True, "samples": 10.0, "others_ready": 1
+    }  # fmt: skip
+    return Sight(**(known | more))
+
+
+def act(found: Incident, seen: Sight, now: float = NOW, cooldown: float = 0.0) -> Act:
+    return next_action(found, seen, now, OPS, shipped(), OURS, cooldown)
+
+
+WELL: dict[str, Any] = {"firing": False, "quiet_since": NOW - 10, "converged_since": NOW - 10}
+TRIED = Action(remedy="evict", proposal="p", at=NOW - 8)
+
+
+def tried(verdict: Any, count: int = 1) -> tuple[Action, ...]:
+    return tuple(
+        Action(remedy="evict", proposal="p", at=NOW - 60, verdict=verdict, judged=NOW - 40) for _ in range(count)
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "kind"),
+    [
+        (incident(), sight(), Propose),
+        (incident(closed=NOW - 1), sight(), Wait),
+        (incident(escalated=NOW - 1), sight(), Wait),
+        (incident(escalated=NOW - 100), sight(**(WELL | {"quiet_since": NOW - 100})), Close),
+        (incident(), sight(collected=NOW - 6), Wait),  # stale telemetry
+        (incident(), sight(firing=False, quiet_since=NOW), Wait),  # just gone: nothing to repair
+        (incident(), sight(**WELL), Close),
+        (incident(confidence=0.6), sight(), Wait),  # recommended only ...
+        (incident(confidence=0.6, opened=NOW - 60), sight(), Escalate),  # ... and then a person is called
+        (incident("unknown", "digits", 0.9, opened=NOW - 60), sight(), Escalate),
+        (incident("traffic_surge", "digits"), sight(), Escalate),  # the runbook has nothing for it
+        (incident("replica_killed"), sight(), Wait),  # serve's business
+        (incident("replica_killed", opened=NOW - 60), sight(), Escalate),  # serve did not do it
+        (incident("replica_killed"), sight(**WELL), Close),
+        (incident(), sight(subject_ready=True, others_ready=0), Wait),  # the last ready one
+        (incident(), sight(denied=(NOW - 3,)), Propose),
+        (incident(), sight(denied=tuple(NOW - i for i in range(5))), Escalate),
+        (incident(actions=(TRIED,)), sight(), Wait),  # one action at a time
+        (incident(actions=(TRIED,)), sight(**WELL), Judge),
+        (incident(actions=tried("ineffective")), sight(), Propose),
+        (incident(actions=tried("inconclusive")), sight(), Propose),
+        (incident(actions=tried("ineffective", 2)), sight(), Escalate),
+        (incident(actions=tried("harmful")), sight(), Escalate),
+        (incident(actions=tried("effective")), sight(**WELL), Close),
+        (incident(), sight(service=None), Close),
+    ],
+)  # fmt: skip
+def test_table(found: Incident, seen: Sight, kind: type) -> None:
+    assert isinstance(act(found, seen), kind), act(found, seen)
+
+
+def test_a_denied_proposal_is_tried_again_after_the_cool_down() -> None:
+    assert isinstance(act(incident(), sight(denied=(NOW - 3,)), cooldown=10.0), Wait)
+    assert isinstance(act(incident(), sight(denied=(NOW - 11,)), cooldown=10.0), Propose)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [
+        (WELL, "effective"),
+        (WELL | {"samples": 0.0}, None),  # nothing was seen: wait on
+        (WELL | {"converged_since": NOW - 1}, None),
+        (WELL | {"quiet_since": NOW - 1}, None),
+        ({"worse": "half of the answers are errors"}, "harmful"),
+    ],
+)
+def test_verdicts_in_time(more: dict[str, Any], verdict: str | None) -> None:
+    found = act(incident(actions=(TRIED,)), sight(**more))
+    assert (found.verdict if isinstance(found, Judge) else None) == verdict
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [({}, "ineffective"), ({"samples": 0.0}, "inconclusive"), (WELL | {"samples": 0.0}, "inconclusive")],
+)
+def test_verdicts_when_the_time_is_over(more: dict[str, Any], verdict: str) -> None:
+    late = Action(remedy="evict", proposal="p", at=NOW - OPS.verify_timeout)
+    found = act(incident(actions=(late,)), sight(**more))
+    assert isinstance(found, Judge) and found.verdict == verdict
+
+
+def test_what_serve_repairs_is_noted_as_reconciled() -> None:
+    found = act(incident("replica_killed"), sight(**WELL))
+    assert isinstance(found, Close) and found.remedy == RECONCILED
+
+
+def test_the_second_try_is_the_next_remedy() -> None:
+    found = act(incident(actions=tried("ineffective")), sight())
+    assert isinstance(found, Propose) and found.remedy == "restart"
+
+
+def test_waiting_for_approval_is_no_failure() -> None:
+    old = Action(remedy="evict", proposal="p", at=NOW - 600)
+    assert isinstance(act(incident(actions=(old,)), sight(waiting=frozenset(("p",)))), Wait)
+
+
+# --- random histories ----------------------------------------------------------------------------------------------
+
+moment = st.fixed_dictionaries(
+    {
+        "pause": st.sampled_from([0.5, 1.0, 5.0, 40.0]),
+        "firing": st.booleans(),
+        "converged": st.booleans(),
+        "samples": st.sampled_from([0.0, 5.0]),
+        "stale": st.booleans(),
+        "denied": st.booleans(),
+        "worse": st.sampled_from(["", "", "", "worse"]),
+        "cause": st.sampled_from(sorted(CAUSES)),
+        "confidence": st.sampled_from([0.3, 0.95]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(moment, min_size=1, max_size=60))
+def test_no_history_breaks_a_rule(moments: list[dict[str, Any]]) -> None:
+    """Never an act on a closed or escalated incident or on stale telemetry, never two at once, at most two tries that
+    did not help, nothing effective without samples or while it fires, no remedy below the least confidence."""
+    now = NOW
+    found = incident()
+    quiet: float | None = None
+    whole: float | None = None
+    for it in moments:
+        now += it["pause"]
+        quiet = None if it["firing"] else (now if quiet is None else quiet)
+        whole = None if not it["converged"] else (now if whole is None else whole)
+        if not found.actions or found.actions[-1].verdict is not None:
+            subject = "digits#2" if "revision" in it["cause"] else "r1"
+            cause = Cause(name=it["cause"], subject=subject, confidence=it["confidence"])
+            found = msgspec.structs.replace(found, causes=(cause,))
+        seen = sight(
+            now, collected=now - 60 if it["stale"] else now, firing=it["firing"], quiet_since=quiet,
+            converged_since=whole, samples=it["samples"], worse=it["worse"], denied=book.refusals(found),
+        )  # fmt: skip
+        failed = [a for a in found.actions if a.verdict in ("ineffective", "inconclusive", "harmful")]
+        answer = act(found, seen, now)
+        if not isinstance(answer, Wait):
+            assert found.closed is None
+            assert not it["stale"]
+        match answer:
+            case Propose():
+                assert found.escalated is None and it["firing"]
+                assert not found.actions or found.actions[-1].verdict is not None
+                assert len(failed) < OPS.attempts
+                assert found.causes[0].confidence >= OPS.min_confidence and found.causes[0].name != "unknown"
+                if it["denied"]:
+                    found = book.note(found, "refused", "no", now)
+                else:
+                    found = book.act(found, Action(remedy=answer.remedy, proposal="p", at=now))
+            case Judge(verdict=verdict):
+                assert found.actions[-1].verdict is None
+                if verdict == "effective":
+                    assert it["samples"] > 0 and not it["firing"] and it["converged"]
+                done = msgspec.structs.replace(found.actions[-1], verdict=verdict, judged=now)
+                found = msgspec.structs.replace(found, actions=(*found.actions[:-1], done))
+            case Escalate():
+                found = msgspec.structs.replace(found, escalated=now, severity="critical")
+            case Close(remedy=remedy, why=why):
+                assert not it["firing"] and it["converged"]
+                found = book.close(found, now, remedy, why, now)
+    failed = [a for a in found.actions if a.verdict in ("ineffective", "inconclusive", "harmful")]
+    assert len(failed) <= OPS.attempts
+
+
+# --- the remedies --------------------------------------------------------------------------------------------------
+
+
+class TestEvict(RemedySuite):
+    def remedy(self) -> Remedy:
+        return Evict()
+
+    def case(self) -> Case:
+        return Case(incident(), SERVICE, REVISIONS)
+
+    def test_one_that_is_being_evicted_is_left_alone(self) -> None:
+        dials = msgspec.structs.replace(SERVICE.dials, evict=("r1",))
+        service = msgspec.structs.replace(SERVICE, dials=dials)
+        assert Evict().propose(incident(), service, REVISIONS, (), NOW) is None
+
+    def test_only_replicas_are_evicted(self) -> None:
+        for subject in ("digits", "digits#2"):
+            assert Evict().propose(incident(subject=subject), SERVICE, REVISIONS, (), NOW) is None
+
+
+class TestRestart(RemedySuite):
+    def remedy(self) -> Remedy:
+        return Restart()
+
+    def case(self) -> Case:
+        return Case(incident(), SERVICE, REVISIONS)
+
+    def test_the_epoch_rises(self) -> None:
+        proposal = Restart().propose(incident(), SERVICE, REVISIONS, (), NOW)
+        assert proposal is not None and isinstance(proposal.change, DialChange)
+        assert proposal.change.set == {"main.epoch": 1.0}
+
+
+class TestRollback(RemedySuite):
+    def remedy(self) -> Remedy:
+        return Rollback()
+
+    def case(self) -> Case:
+        return Case(incident("bad_revision_latency", "digits#2"), SERVICE, REVISIONS)
+
+    @pytest.mark.parametrize(
+        ("revisions", "to"),
+        [
+            (REVISIONS, 1),
+            ((revision(1, True), revision(2, True, model=9), revision(3, False)), 9),  # the newest verified one
+            ((revision(1, False), revision(2, False)), None),  # none was ever found good
+            ((revision(1, True, model=2), revision(2, False)), None),  # it runs the same bytes
+            ((revision(1, True),), None),  # an old view: its base would be refused
+        ],
+    )
+    def test_it_goes_to_the_newest_verified_spec_that_runs_something_else(
+        self, revisions: tuple[Revision, ...], to: int | None
+    ) -> None:
+        head = revisions[-1].spec
+        assert head is not None
+        service = msgspec.structs.replace(SERVICE, spec=head, revision=max(2, revisions[-1].number))
+        blamed = incident("bad_revision_errors", f"digits#{revisions[-1].number}")
+        proposal = Rollback().propose(blamed, service, revisions, (), NOW)
+        if to is None:
+            assert proposal is None
+        else:
+            assert proposal is not None and isinstance(proposal.change, SpecChange)
+            assert (proposal.change.spec, proposal.change.base) == (spec(to), service.revision)
+
+    def test_a_revision_that_no_longer_runs_is_not_rolled_back(self) -> None:
+        revisions = (*REVISIONS, revision(3, False, model=1))
+        service = msgspec.structs.replace(SERVICE, spec=spec(1), revision=3)
+        assert Rollback().propose(incident("bad_revision_errors", "digits#2"), service, revisions, (), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hung_replica: {remedies: [evict]}", "no row for"),
+        ("hung_replica: {remedies: [pray]}", "no such remedy 'pray'"),
+        ("high_latency: {}", "no such cause 'high_latency'"),
+        ("hung_replica: {remedies: [evict], reconcile: true}", "exclude each other"),
+        ("hung_replica: {remedy: evict}", "remedy"),
+        ("[", "runbook"),
+    ],
+)
+def test_a_bad_runbook_is_refused(tmp_path: Any, text: str, says: str) -> None:
+    path = tmp_path / "runbook.yaml"
+    path.write_text(text)
+    from leptonai.errors import PluginError
+
+    with pytest.raises(PluginError, match=says):
+        load_runbook(path, tuple(OURS))
