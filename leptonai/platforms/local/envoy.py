@@ -125,8 +125,8 @@ class Gateway:
         before = await self._stats()
         changed: set[str] = set()
         for name, content in updates(self._written, snapshot):
-            if not name.startswith("eds/") and not await self._taken({"cds.json", "rds.json"}, changed, before):
-                return False  # clusters before routes, and a cluster leaves after the routes that name it
+            if not await self._taken(_needed(name, content, changed), changed, before):
+                return False
             try:
                 self._write(name, content)
             except OSError as e:
@@ -320,6 +320,15 @@ class Gateway:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
         return ""
+
+
+def _needed(name: str, content: dict[str, Any] | None, changed: set[str]) -> set[str]:
+    """What Envoy must have taken before a file is written, so that no route ever names a cluster it has not."""
+    if content is None or name == "rds.json":
+        return {"cds.json"}
+    if name == "cds.json" and name in changed:  # the second time: clusters leave after the routes that named them
+        return {"cds.json", "rds.json"}
+    return set()
 
 
 def _prefix(name: str) -> str:

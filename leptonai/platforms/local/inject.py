@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -27,22 +26,30 @@ from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Process, start_ticks
 
 _IN_REPLICA = ("leak", "hog", "delay", "error")
-_TIMER = """
-import os, resource, signal, sys, time
+# Limits of another user's process need a capability that root may lack in a container; its own user needs none.
+_HAND = """
+import os, resource, select, signal, sys
 pid, ticks, what, delay = int(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
-time.sleep(delay)
-try:
-    fd = os.pidfd_open(pid)
-    stat = open(f"/proc/{pid}/stat").read()
-    if stat[stat.rindex(")") + 2:].split()[19] == ticks:
-        if what == "stop":
-            signal.pidfd_send_signal(fd, signal.SIGCONT)
-        else:
-            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
-except OSError:
-    pass
+fd = os.pidfd_open(pid)
+stat = open(f"/proc/{pid}/stat").read()
+if stat[stat.rindex(")") + 2:].split()[19] != ticks:
+    sys.exit(1)
+wait = select.poll()
+wait.register(fd, select.POLLIN)
+if wait.poll(delay * 1000):
+    sys.exit(1)  # it has ended: nothing to heal
+if what == "continue":
+    signal.pidfd_send_signal(fd, signal.SIGCONT)
+else:
+    uid = os.stat(f"/proc/{pid}").st_uid
+    if os.geteuid() == 0 != uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if what == "fill" else hard, hard))
 """
+_END = {"stop": "continue", "disk_full": "empty"}
 
 
 class Target(NamedTuple):
@@ -79,8 +86,8 @@ async def inject(kind: str, target: Target, amount: float, heal_after: float) ->
             process.signal(signal.SIGSTOP)
         elif kind == "disk_full":
             _heal_later(injected, heal_after)
-            hard = resource.prlimit(target.pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(target.pid, resource.RLIMIT_FSIZE, (0, hard))
+            if await _by_hand(injected, "fill") != 0:
+                raise PlatformError(f"cannot limit the files of process {target.pid}", hint="same user or root?")
         else:
             raise PlatformError(f"fault {kind!r} is not known", hint="kill, stop, leak, hog, delay, error, disk_full")
     except OSError as e:
@@ -94,23 +101,26 @@ async def heal(injected: Injected) -> None:
     """The fault is over when this returns; nothing happens when its process has ended. A kill cannot be healed."""
     if injected.kind in _IN_REPLICA:
         await _ask(injected.target, {"kind": injected.kind, "amount": 0.0, "heal_after": 0.0})
-    elif injected.kind in ("stop", "disk_full"):
-        timer = await asyncio.create_subprocess_exec(*_timer(injected, 0.0))
-        await timer.wait()
+    elif injected.kind in _END:
+        await _by_hand(injected, _END[injected.kind])
+
+
+async def _by_hand(injected: Injected, what: str) -> int:
+    hand = await asyncio.create_subprocess_exec(*_hand(injected, what, 0.0), stderr=asyncio.subprocess.DEVNULL)
+    return await hand.wait()
 
 
 def _heal_later(injected: Injected, delay: float) -> None:
     """A process of nobody's: in its own session, its parent gone at once, so that no one need reap it."""
     code = "import os,sys; os.fork() and os._exit(0); os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
-    argv = [sys.executable, "-I", "-S", "-c", code, *_timer(injected, delay)]
+    argv = [sys.executable, "-I", "-S", "-c", code, *_hand(injected, _END[injected.kind], delay)]
     silent: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     os.waitpid(os.posix_spawn(argv[0], argv, {}, file_actions=silent), 0)
 
 
-def _timer(injected: Injected, delay: float) -> list[str]:
+def _hand(injected: Injected, what: str, delay: float) -> list[str]:
     target = injected.target
-    script = [sys.executable, "-I", "-S", "-c", _TIMER]
-    return [*script, str(target.pid), str(target.ticks), injected.kind, str(delay)]
+    return [sys.executable, "-I", "-S", "-c", _HAND, str(target.pid), str(target.ticks), what, str(delay)]
 
 
 async def _ask(target: Target, fault: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ class LocalPlatform:
         runtime = make_runtime_folder(self.home)
         self._refusal = await asyncio.to_thread(self._try_walls)
         self._ground = start.Ground(self.home, runtime, runtime.name, isolated=not self._refusal)
-        self._limits = cgroup.how(runtime.name) if os.geteuid() == 0 else "memory watched; not running as root"
+        self._limits = "memory watched, processors not limited" if self._refusal else cgroup.how(runtime.name)
         if self._refusal and self.settings.local.isolate:
             self._record("platform.not_isolated", "platform", {"reason": self._refusal})
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):

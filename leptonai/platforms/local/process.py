@@ -114,7 +114,8 @@ class Process:
             if e.errno in (errno.ESRCH, errno.EINVAL):
                 return None
             raise
-        if start_ticks(pid) != ticks:  # read after opening: the pidfd holds exactly the process that was read
+        fields = _stat(pid)  # read after opening: the pidfd holds exactly the process that was read
+        if not fields or fields[0] in ("Z", "X") or int(fields[19]) != ticks:
             os.close(pidfd)
             return None
         return cls(pid, ticks, pidfd)
@@ -194,15 +195,17 @@ class Process:
         return Ending(signal=found.si_status)
 
     def _ending_of_stranger(self) -> Ending:
+        """What the kernel tells of a process that is not our child: by pidfd once reaped, by /proc before that."""
         info = bytearray(struct.pack("<Q", _PIDFD_INFO_EXIT).ljust(64, b"\0"))
-        try:
+        with contextlib.suppress(OSError):  # older kernels
             fcntl.ioctl(self._pidfd, _PIDFD_GET_INFO, info)
-        except OSError:  # an older kernel, or its parent has not reaped it yet
-            return Ending()
-        mask = struct.unpack_from("<Q", info)[0]
-        if not mask & _PIDFD_INFO_EXIT:
-            return Ending()
-        status = struct.unpack_from("<i", info, 60)[0]
-        if os.WIFSIGNALED(status):
-            return Ending(signal=os.WTERMSIG(status))
-        return Ending(code=os.WEXITSTATUS(status))
+            if struct.unpack_from("<Q", info)[0] & _PIDFD_INFO_EXIT:
+                return _ending(struct.unpack_from("<i", info, 60)[0])
+        fields = _stat(self.pid)
+        return _ending(int(fields[49])) if fields and fields[0] == "Z" and int(fields[19]) == self.ticks else Ending()
+
+
+def _ending(status: int) -> Ending:
+    if os.WIFSIGNALED(status):
+        return Ending(signal=os.WTERMSIG(status))
+    return Ending(code=os.WEXITSTATUS(status))

@@ -95,7 +95,7 @@ def spawn(ground: Ground, folder: RunDir, record: Record, variant: Variant, arti
     try:
         process = Process.spawn(isolate.LAUNCHER, {"PATH": "/usr/bin:/bin"}, folder.log, stdin=reading)
         try:
-            if os.geteuid() == 0:
+            if ground.isolated:
                 with contextlib.suppress(OSError):  # the platform then watches its memory itself
                     groups = cgroup.create(f"leptonai-{ground.label}-{record.id}", variant.resources)
                     cgroup.enter(groups, process.pid)
