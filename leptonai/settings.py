@@ -28,6 +28,7 @@ class Gateway(Noun, frozen=True, kw_only=True):
     health_interval: float = 0.5  # seconds; with 2 misses a hung replica is out of rotation within 2 s
     health_timeout: float = 0.5
     retries: int = 3  # of idempotent requests, on another host
+    hedge_after: float = 2.0  # seconds unanswered until an idempotent request is asked of another replica too; 0: never
     respawn: float = 1.0  # seconds until a dead Envoy is started again at the latest
 
 

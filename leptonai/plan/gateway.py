@@ -46,10 +46,8 @@ def routes(
 ) -> Snapshot:
     """Every file Envoy reads after its bootstrap, so that requests reach the ready replicas of ``services``.
 
-    Endpoints are the replicas that are ready. Hung ones stay listed as unhealthy: they get no request, and the
-    gateway's own health check then closes their connections, which frees the requests that wait on them (removing the
-    host would leave those waiting until their timeout). Everything else is left out; requests in flight on a host
-    that is left out finish. A service with nothing ready keeps its route and is answered 503 ``no_ready_replica``.
+    Endpoints are the replicas that are ready; requests in flight on a host that is left out finish there. A service
+    with nothing ready keeps its route and is answered 503 ``no_ready_replica``.
 
     ``folder``: absolute path of the folder the files are written to. ``control``: address of the control API
     (``host:port`` or ``unix:/path``) for ``/feedback``; "" leaves that route out. Equal arguments give equal
@@ -64,10 +62,9 @@ def routes(
         for variant in service.spec.variants:
             name = cluster_name(service.key, variant.name)
             mine = [r for r in replicas if r.service == service.key and r.variant == variant.name and r.address]
-            hosts = [_host(r, "HEALTHY") for r in mine if r.state == "ready"]
+            hosts = [_host(r) for r in mine if r.state == "ready"]
             if hosts:
                 ready.add(name)
-            hosts += [_host(r, "UNHEALTHY") for r in mine if r.state == "failed" and not r.gone]
             assignment = {"@type": _ENDPOINTS, "cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}
             endpoints[f"eds/{name}.json"] = _response([assignment])
             clusters.append(_cluster(service, name, gateway, f"{folder}/eds/{name}.json"))
@@ -145,10 +142,9 @@ def _address(address: str) -> Json:
     return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
-def _host(replica: Replica, health: str) -> Json:
+def _host(replica: Replica) -> Json:
     return {
         "endpoint": {"address": _address(replica.address), "hostname": replica.id},
-        "health_status": health,
         "metadata": {"filter_metadata": {"leptonai": {"replica": replica.id, "digest": replica.digest}}},
     }
 
@@ -178,11 +174,10 @@ def _cluster(service: Service, name: str, gateway: Gateway, eds: str) -> Json:
         "connect_timeout": "1s",
         "lb_policy": _BALANCE[service.spec.balance],
         # Panic (default 50 %) would send requests to replicas known to be sick.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # Changes of health are merged for 1 s by default: new replicas and sick ones would be noticed that much later.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         # Default false keeps a host that was taken out for as long as its health check passes.
         "ignore_health_on_host_removal": True,
-        # A hung replica's requests are reset when its health check fails, and repeated elsewhere.
-        "close_connections_on_host_health_failure": True,
         "health_checks": [
             {
                 "timeout": http.seconds(gateway.health_timeout),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from leptonai.settings import Gateway
@@ -17,6 +16,7 @@ _BUFFER = f"{_EXTENSIONS}.filters.http.buffer.v3.Buffer"
 _UUID = f"{_EXTENSIONS}.request_id.uuid.v3.UuidRequestIdConfig"
 _PREVIOUS = f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 WEIGHTS = 10_000  # parts that weights are rounded to
+HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
 SESSION_HEADER = "x-session-id"  # what ring_hash and maglev keep on one replica; without it, the client's address
 
 
@@ -33,12 +33,10 @@ def service_routes(
     prefix = "" if spec.workspace == DEFAULT_WORKSPACE else f"/workspaces/{spec.workspace}"
     models, own = f"{prefix}/v2/models/{spec.name}", f"{prefix}/services/{spec.name}"
     if not targets:
-        answer = _answer(503, f"every variant of {service.key} has weight 0", "no_ready_replica", "set a weight", True)
-        return [{"match": {"path_separated_prefix": p}, **answer} for p in (models, own)]
+        return [{"match": {"path_separated_prefix": p}, "direct_response": {"status": 503}} for p in (models, own)]
     action = _action(service, targets, mirrors, gateway)
-    hidden = _answer(404, "not found", "not_found", "paths under /-/ are internal", False)
     return [
-        {"match": {"path_separated_prefix": f"{own}/-"}, **hidden},
+        {"match": {"path_separated_prefix": f"{own}/-"}, "direct_response": {"status": 404}},
         {
             "match": {"path_separated_prefix": models},
             "route": action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {}),
@@ -72,13 +70,21 @@ def _action(
     service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
 ) -> Json:
     spec = service.spec
+    idempotent = all(v.idempotent for v in spec.variants)
     total = sum(weight for _, weight in targets)
     action: Json = {
         "timeout": seconds(spec.timeout),
         # A stalled upload ends like a stalled answer; the default (5 min) would also cut longer timeouts short.
         "idle_timeout": seconds(spec.timeout + 5.0),
-        "retry_policy": _retry(all(v.idempotent for v in spec.variants), gateway),
+        "retry_policy": _retry(idempotent, gateway),
     }
+    # A failed health check takes a hung replica out of rotation, but nothing resets the requests that wait on it. So
+    # a request without an answer for long is sent to another replica too, and the first answer wins. Cutting it off
+    # instead (a per-try timeout without hedging) would make every slow service fail.
+    patience = max(gateway.hedge_after, HEDGE_LATENCIES * spec.slo.latency)
+    if idempotent and gateway.hedge_after > 0 and patience < spec.timeout:
+        action["retry_policy"]["per_try_timeout"] = seconds(patience)
+        action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
     if len(targets) == 1:
         action["cluster"] = targets[0][0]
     else:
@@ -129,7 +135,8 @@ def connection_manager(gateway: Gateway, rds: Json) -> Json:
             "server_name": "leptonai",
             "rds": {"route_config_name": "gateway", "config_source": rds},
             "use_remote_address": True,
-            "internal_address_config": {"unix_sockets": False},
+            # An empty list would mean the default, which trusts every private address: so, one that is nobody's.
+            "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
             "generate_request_id": True,
             "preserve_external_request_id": True,
             "always_set_request_id_in_response": True,
@@ -188,24 +195,15 @@ def _local_replies(gateway: Gateway) -> Json:
             _status(413),
             _body(f"the request body is over {mib:g} MiB", "too_large", "raise gateway.max_body in settings", False),
         ),
+        (_status(404), _body("not found", "not_found", "paths under /-/ are internal", False)),
+        (_status(503), _body("every variant has weight 0", "no_ready_replica", "raise a weight dial", True)),
+        (_status(400, "GE"), _body("%LOCAL_REPLY_BODY%", "gateway", "the gateway refused the request", False)),
     ]
-    default = _body("%LOCAL_REPLY_BODY%", "gateway", "", False)
-    return {
-        "mappers": [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table],
-        "body_format": {"json_format": default},
-    }
+    return {"mappers": [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]}
 
 
 def _body(error: str, code: str, hint: str, retry: bool) -> Json:
     return {"error": error, "code": code, "hint": hint, "retry": retry}
-
-
-def _answer(status: int, error: str, code: str, hint: str, retry: bool) -> Json:
-    body = json.dumps(_body(error, code, hint, retry), separators=(",", ":"))
-    return {
-        "direct_response": {"status": status, "body": {"inline_string": body}},
-        "response_headers_to_add": [_header("content-type", "application/json")],
-    }
 
 
 def _header(name: str, value: str) -> Json:
@@ -216,9 +214,9 @@ def _flags(*flags: str) -> Json:
     return {"response_flag_filter": {"flags": list(flags)}}
 
 
-def _status(code: int) -> Json:
+def _status(code: int, op: str = "EQ") -> Json:
     value = {"default_value": code, "runtime_key": f"leptonai.status.{code}"}
-    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+    return {"status_code_filter": {"comparison": {"op": op, "value": value}}}
 
 
 def stats() -> Json:
