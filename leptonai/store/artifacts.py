@@ -58,7 +58,7 @@ class Artifacts:
         """
         if not isinstance(stream, Iterable) or hasattr(stream, "read"):
             stream = iter(partial(stream.read, CHUNK), b"")
-        return self._put(members(stream, self._max_bytes, self._max_files))
+        return self._put(members(stream, self._max_files))
 
     def path(self, digest: str) -> Path:
         """The read-only folder with the tree's files. Raises NotFound; SpecError when ``digest`` is none."""

@@ -13,16 +13,15 @@ _READ_MAX = 1 << 20  # bytes at once: tarfile takes a header into memory whole, 
 _HINT = "pack the folder with `leptonai deploy`, or with plain `tar cf` (no compression, no links)"
 
 
-def members(stream: Iterable[bytes], max_bytes: int, max_files: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+def members(stream: Iterable[bytes], max_files: int) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Each file of the tar as ``(relative path, chunks)``; take the chunks before asking for the next.
 
     Folders are implied by their files. Raises SpecError for absolute or climbing paths, links, devices, sparse files,
-    two members of one name, more than ``max_files`` members or ``max_bytes`` bytes of content, headers over 1 MiB,
-    compression, and an archive cut off before its end marker.
+    more than ``max_files`` members, headers over 1 MiB, compression, and an archive cut off before its end marker.
+    Two members of one name are the writer's to refuse, as is their size.
     """
     reader = _Forward(stream)
-    count, total, end = 0, 0, 0
-    seen: set[str] = set()
+    count = end = 0
     try:
         with tarfile.TarFile(fileobj=reader, mode="r", encoding="utf-8", errors="strict") as tar:
             while (member := tar.next()) is not None:
@@ -35,12 +34,6 @@ def members(stream: Iterable[bytes], max_bytes: int, max_files: int) -> Iterator
                 name = _safe(member)
                 if member.isdir():
                     continue
-                if name in seen:
-                    raise SpecError(f"the tar holds {name!r} twice", hint=_HINT)
-                seen.add(name)
-                total += member.size
-                if total > max_bytes:
-                    raise SpecError(f"the tar holds more than {max_bytes} bytes", hint="the limit is api.max_body")
                 reader.seek(member.offset_data)
                 yield name, reader.chunks(member.size)
                 end = member.offset_data + member.size + -member.size % tarfile.BLOCKSIZE

@@ -136,6 +136,18 @@ def test_a_model_file_takes_its_golden_examples_along(artifacts: Artifacts, tmp_
     assert list(files_of(tmp_path / "other.golden.json")) == ["other.golden.json"]
 
 
+def test_a_tree_over_the_limits_is_refused(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "artifacts", max_bytes=10, max_files=2)
+    for files, said in (
+        ({"a": b"12345", "b": b"678901"}, "more than 10 bytes"),
+        (dict.fromkeys("abc", b""), "3 files"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            artifacts.put_tree(tree(tmp_path / said, files))
+    assert list(artifacts.folder.iterdir()) == []
+    artifacts.verify(artifacts.put_tree(tree(tmp_path / "fits", {"a": b"12345", "b": b"67890"})))
+
+
 def test_links_to_files_are_followed_and_other_oddities_refused(tmp_path: Path) -> None:
     model = tree(tmp_path / "model", {"a": b"1"})
     (model / "b").symlink_to(model / "a")
