@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leptonai.admit.bounds import BOUNDS
 from leptonai.errors import SpecError
 from leptonai.serve import units
-from leptonai.serve.bounds import BOUNDS
 from leptonai.serve.spec import from_model_file, from_python, load, parse, validate
 from leptonai.types import Batching, Resources, Rollout, Scale, Slo, Spec, Variant
 
