@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 import uvloop
 
 from leptonai.errors import LeptonError, ModelError, SpecError
-from leptonai.runtime.app import App
+from leptonai.runtime.app import MAX_BODY, READ_TIMEOUT, App
 from leptonai.runtime.http import Connection
 from leptonai.types import Launch
 
@@ -47,7 +48,8 @@ def main(argv: list[str]) -> int:
         _write(failure, msgspec.json.encode(error.body()))
     sys.stdout.flush()
     code = 0 if error is None else error.exit_code
-    if not ended:  # the model still computes: the interpreter's own shutdown would wait for it
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if others or not ended:  # the model still computes, or left threads: the interpreter would wait for them
         os._exit(code)
     return code
 
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
 async def serve(launch: Launch) -> tuple[LeptonError | None, bool]:
     """Serve until stopped. ``(why it failed or None, whether the compute thread has ended)``."""
     loop = asyncio.get_running_loop()
-    app = App(launch, loop)
+    app = App(launch, loop, limit("LEPTONAI_MAX_BODY", MAX_BODY), limit("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
     listener = listen(launch.socket)
     server = await loop.create_server(lambda: Connection(app), sock=listener, backlog=BACKLOG)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,6 +75,18 @@ async def serve(launch: Launch) -> tuple[LeptonError | None, bool]:
     if "/" in launch.socket:
         Path(launch.socket).unlink(missing_ok=True)
     return error, ended
+
+
+def limit(name: str, default: float) -> float:
+    """A positive number from the environment. SpecError when it is something else."""
+    text = os.environ.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise SpecError(f"{name} is {text!r}", hint=f"give a number above 0; the default is {default:g}")
+    return value
 
 
 def listen(address: str) -> socket.socket:

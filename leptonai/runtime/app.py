@@ -43,14 +43,20 @@ class Route(NamedTuple):
 class App:
     """The handler of all connections. Everything here runs on the I/O loop."""
 
-    def __init__(self, launch: Launch, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        loop: asyncio.AbstractEventLoop,
+        max_body: float = MAX_BODY,
+        read_timeout: float = READ_TIMEOUT,
+    ) -> None:
         self._launch = launch
         self._loop = loop
         self.name = parse_key(launch.service)[1]
         self.version = str(launch.revision)
         self._digest = launch.variant.digest
-        self.max_body = int(os.environ.get("LEPTONAI_MAX_BODY", MAX_BODY))
-        self.read_timeout = float(os.environ.get("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
+        self.max_body = int(max_body)
+        self.read_timeout = read_timeout
         self.closing = False
         self.connections: set[Connection] = set()
         self.clock = time.monotonic

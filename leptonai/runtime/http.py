@@ -127,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._last = True
         if self._current is not None:
             self._current.gone = True
+            self._current = None
         self._waiting.clear()
 
     def pause_writing(self) -> None:

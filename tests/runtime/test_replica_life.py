@@ -140,10 +140,9 @@ class A:
 
 def test_sigterm_under_load_loses_no_request(start: Callable[..., Running]) -> None:
     """Every request sent while the replica drains is answered 200; it exits 0 once nobody sends any more."""
-    text = "import time\nclass A:\n    def predict(self, x: float):\n        time.sleep(0.002)\n        return x\n"
-    replica = start({"model.py": text}).wait_ready()
+    replica = start({"model.py": NOOP}).wait_ready()
     stop, told = threading.Event(), threading.Event()
-    after = [0] * 6
+    after = [0] * 2  # few senders and a fast model: there are moments with nothing in flight, and it must not go then
 
     def send(n: int) -> int:
         sent = 0
@@ -154,18 +153,18 @@ def test_sigterm_under_load_loses_no_request(start: Callable[..., Running]) -> N
                 c = replica.connection()
             c.request("POST", "/predict", json.dumps({"x": sent}))
             r = c.getresponse()
-            assert (r.status, json.loads(r.read())) == (200, float(sent))
+            assert (r.status, json.loads(r.read())) == (200, {"y": float(sent)})
             sent += 1
             after[n] += told.is_set()
         c.close()
         return sent
 
-    with ThreadPoolExecutor(6) as pool:
-        sums = [pool.submit(send, n) for n in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        sums = [pool.submit(send, n) for n in range(2)]
         replica.until(lambda: replica.metrics()["leptonai_requests_total{code=200}"] > 200)
         replica.process.send_signal(signal.SIGTERM)
         told.set()
-        replica.until(lambda: all(n > 30 for n in after) or any(s.done() for s in sums))
+        replica.until(lambda: all(n > 300 for n in after) or any(s.done() for s in sums))
         assert replica.ready()["state"] == "stopping"
         stop.set()
         total = sum(s.result() for s in sums)

@@ -124,7 +124,35 @@ def test_golden_examples_must_hold(start: Callable[..., Running], digits: Traine
     assert start({"model.py": NOOP, "golden.json": json.dumps(python)}).failure()["code"] == "golden_failed"
 
 
-def test_without_a_launch_file_or_a_usable_socket_it_says_so(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_wrong_environment_or_socket_is_named(start: Callable[..., Running], tmp_path: Path) -> None:
+    replica = start({"model.py": NOOP}, environment={"LEPTONAI_MAX_BODY": "many"})
+    assert replica.process.wait(30) == 2
+    assert "LEPTONAI_MAX_BODY is 'many'" in json.loads((replica.folder / "failure.json").read_bytes())["error"]
+    import subprocess
+    import sys
+
+    launch = json.loads((replica.folder / "launch.json").read_bytes())
+    launch |= {"socket": f"{tmp_path}/{'s' * 120}", "run_dir": str(tmp_path)}
+    (tmp_path / "launch.json").write_text(json.dumps(launch))
+    run = [sys.executable, "-m", "leptonai.runtime", str(tmp_path)]
+    assert subprocess.run(run, capture_output=True).returncode == 8
+    assert "cannot listen" in json.loads((tmp_path / "failure.json").read_bytes())["error"]
+
+
+def test_a_model_that_left_threads_behind_still_ends(start: Callable[..., Running]) -> None:
+    text = """
+import threading, time
+class A:
+    def setup(self):
+        threading.Thread(target=time.sleep, args=(600,)).start()
+    def predict(self): return 1
+"""
+    replica = start({"model.py": text}).wait_ready()
+    replica.process.terminate()
+    assert replica.process.wait(20) == 0
+
+
+def test_without_a_launch_file_it_says_so(start: Callable[..., Running], tmp_path: Path) -> None:
     import subprocess
     import sys
 

@@ -32,7 +32,7 @@ class PythonLoader:
             raise ModelError(
                 f"several Python files: {', '.join(found)}", hint="name one model.py, or say which with options.file"
             )
-        return found[0] if found else next((f for f in files if f.endswith(".py") and len(files) == 1), None)
+        return found[0] if found else None
 
     def load(self, path: str, variant: Variant) -> Predictor:
         module = import_file(Path(path))
