@@ -97,7 +97,8 @@ class PluginError(LeptonError):
 def from_body(status: int, body: dict[str, Any]) -> LeptonError:
     """The error that a server's JSON body stands for; its class is chosen by HTTP status."""
     kinds = (SpecError, Denied, NotFound, Conflict, CapacityError, PlatformError)
-    kind = next((k for k in kinds if k.status == status), SpecError if 400 <= status < 500 else PlatformError)
+    status_of_kind = 403 if status == 401 else status  # both are Denied: who you are, and what you may
+    kind = next((k for k in kinds if k.status == status_of_kind), SpecError if 400 <= status < 500 else PlatformError)
     return kind(
         str(body.get("error", f"HTTP {status}")),
         hint=str(body.get("hint", "")),

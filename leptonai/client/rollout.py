@@ -8,8 +8,9 @@ from typing import NamedTuple
 from leptonai.client.wire import ServiceView
 from leptonai.errors import LeptonError, ModelError, StartError
 
-# A replica that fails for one of these reasons will fail again: the same bytes are loaded the same way.
-HOPELESS = ("load_error", "start_timeout", "bad_interpreter", "artifact_changed")
+# Reasons that may pass by themselves. Every other one is a model's own: the same bytes are loaded the same way again.
+PASSING = ("", "exited", "killed", "oom", "hung", "start_failed", "launch_failed", "disk_full")
+PATIENCE = 2  # crashes in a row before the one looked at, for a passing reason, until it counts as permanent
 
 
 class Progress(NamedTuple):
@@ -40,16 +41,19 @@ def rollout(view: ServiceView) -> Progress:
         digest = variant.digest
         count = dials.replicas if dials else 0
         up = 0
+        failed: LeptonError | None = None
         for replica in view.replicas:
             if replica.variant != variant.name or replica.digest != digest:
                 continue
             if replica.state == "ready":
                 up += 1
-            elif replica.state == "failed":
+            elif replica.state == "failed" or replica.reason == "start_timeout":
                 said = f"{replica.id} {replica.reason}" + (f": {replica.detail}" if replica.detail else "")
                 trouble = trouble or said
-                if up == 0 and (replica.reason in HOPELESS or replica.attempt >= 2):
-                    raise cannot_start(view, replica.reason, said)
+                if replica.reason not in PASSING or replica.attempt >= PATIENCE:
+                    failed = failed or cannot_start(view, replica.reason, said)
+        if failed is not None and up == 0:
+            raise failed
         ready += min(up, count)
         wanted += count
     text = f"{view.key}: {ready} of {wanted} ready" + (f" ({trouble})" if trouble and ready < wanted else "")
@@ -57,14 +61,13 @@ def rollout(view: ServiceView) -> Progress:
 
 
 def cannot_start(view: ServiceView, reason: str, said: str) -> LeptonError:
-    kind = ModelError if reason == "load_error" else StartError
-    hint = f"read `leptonai logs {view.key}`, then deploy a repaired model"
-    if view.service.revision > 1:
-        hint += f", or go back with `leptonai undo {view.key}`"
+    kind = StartError if reason in (*PASSING, "start_timeout") else ModelError
+    away = "undo" if view.service.revision > 1 else "delete"
+    hint = f"read `leptonai logs {view.key}`, then deploy a repaired model, or `leptonai {away} {view.key}`"
     return kind(
         f"revision {view.service.revision} of {view.key} cannot start: {said}",
         hint=hint,
-        code=reason if reason == "load_error" else None,
+        code=None if kind is StartError else reason,
         service=view.key,
         revision=view.service.revision,
     )

@@ -206,9 +206,9 @@ class Client:
         return self.wait_ready(spec.key, timeout, report) if wait else self.service(spec.key)
 
     def wait_ready(self, key: Key, timeout: float | None = None, report: Report = lambda progress: None) -> ServiceView:
-        """The service once all its wanted replicas are ready in their newest form; errors as in ``deploy``.
+        """The service once all its wanted replicas are ready in their newest form, and the gateway asks them.
 
-        Polls every POLL seconds and rides out a control process that is being restarted.
+        Errors as in ``deploy``. Polls every POLL seconds and rides out a control process that is being restarted.
         """
         deadline: float | None = None
         last: Progress | None = None
@@ -228,7 +228,7 @@ class Client:
             if progress != last:
                 report(progress)
                 last = progress
-            if progress.done:
+            if progress.done and self._routed(view):
                 return view
             if time.monotonic() > deadline:
                 raise PlatformError(
@@ -237,6 +237,19 @@ class Client:
                     code="timeout",
                 )
             time.sleep(POLL)
+
+    def _routed(self, view: ServiceView) -> bool:
+        """Whether the gateway sends requests to the service already: it learns of a ready replica a moment later.
+
+        True as well when the gateway cannot be asked from here.
+        """
+        if view.wanted == 0 or not view.url.startswith("http"):
+            return True
+        try:
+            answer = httpx.get(f"{view.url}/v2/models/{view.service.spec.name}/ready", timeout=5.0, trust_env=False)
+        except httpx.HTTPError:
+            return True
+        return answer.status_code not in (404, 503)
 
     def scale(self, key: Key, replicas: int, *, variant: str = "main", why: str = "scale") -> Proposal:
         """The replicas dial is set. Raises Denied when it is outside the bounds of the spec."""

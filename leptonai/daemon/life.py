@@ -159,7 +159,7 @@ def foreground(home: Home) -> int:
 def stop_processes(home: Home) -> list[str]:
     """Neither parent, control nor ops runs; returns the names of those that did. Replicas and gateway keep serving."""
     seats = Seats(home)
-    stopped: list[str] = []
+    stopped = [n for n in NAMES if seats.holder(n) is not None]
     deadline = time.monotonic() + STOP_PATIENCE
     while living := [n for n in NAMES if seats.holder(n) is not None]:
         number = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
@@ -167,7 +167,6 @@ def stop_processes(home: Home) -> list[str]:
             pidfd = seats.open_holder(name)
             if pidfd is None:
                 continue
-            stopped += [name] if name not in stopped else []
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, number)
             poll = select.poll()
@@ -199,7 +198,7 @@ async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
     from leptonai.platforms.local import LocalPlatform
     from leptonai.store import Artifacts
 
-    if not (home.path / "run").is_dir() and not (home.path / "envoy").is_dir():
+    if not (home.path / "run").is_dir():  # made before anything is started, removed after all of it was stopped
         return [], False
     adopted: list[str] = []
 

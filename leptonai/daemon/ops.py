@@ -23,6 +23,7 @@ from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.types import Change, Event, Feedback, Incident, Key, Proposal, Revision
 
 log = logging.getLogger("leptonai.ops")
+GATEWAY_EVERY = 10  # looks at the world between two questions where the gateway is: it moves with control only
 RETRY = 0.5  # seconds between looks for a control process
 
 
@@ -31,22 +32,26 @@ class Api:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._gateway: str | None = None
+        self._looks = 0
 
     async def world(self) -> World:
         views = await self._client.services()
-        platform = await self._client.platform()
-        admin = str((platform.get("gateway") or {}).get("admin") or "")
+        if self._looks % GATEWAY_EVERY == 0:
+            admin = str(((await self._client.platform()).get("gateway") or {}).get("admin") or "")
+            self._gateway = f"unix:{admin}" if admin.startswith("/") else admin or None
+        self._looks += 1
         return World(
             services=tuple(v.service for v in views),
             replicas=tuple(r for v in views for r in v.replicas),
-            gateway=f"unix:{admin}" if admin.startswith("/") else admin or None,
+            gateway=self._gateway,
         )
 
     async def revisions(self, key: Key) -> list[Revision]:
         return await self._client.revisions(key)
 
     async def events(self, after: int) -> list[Event]:
-        return await self._client.events(limit=1) if after < 0 else await self._client.events(after, limit=1000)
+        return await self._client.events(after or None, limit=1000)
 
     async def feedback(self, after: int) -> tuple[list[Feedback], int]:
         page = await self._client.feedback(after)

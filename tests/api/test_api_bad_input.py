@@ -11,7 +11,7 @@ import pytest
 from leptonai.types import Dial, DialChange, Incident, Spec, SpecChange, Variant
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Stage
+    from api_stage import Stage
 
 DIGEST = "sha256:" + "0" * 64
 

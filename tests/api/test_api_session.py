@@ -13,7 +13,7 @@ from leptonai.api.sessions import COOKIE, SESSION_TTL, TICKET_TTL, Sessions
 from leptonai.errors import Denied
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Stage
+    from api_stage import Stage
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from leptonai.api.openapi import PARAMETER
 from leptonai.api.route import PREFIX, Route
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Stage
+    from api_stage import Stage
 
 ROLES = ("viewer", "operator", "admin")
 PATHS = {"name": "digits", "number": "1", "id": "1"}

@@ -28,7 +28,7 @@ from leptonai.types import (
 )
 
 if TYPE_CHECKING:
-    from tests.api.conftest import Stage
+    from api_stage import Stage
 
 
 def test_a_service_is_deployed_scaled_restarted_undone_deleted_and_brought_back(stage: Stage) -> None:
@@ -189,7 +189,8 @@ def one(state: str, model: str = "new", reason: str = "", attempt: int = 0) -> R
         ([one("ready"), one("ready"), one("ready")], 2, True),
         ([one("ready"), one("failed", reason="exited", attempt=5)], 1, False),
         ([one("failed", reason="exited", attempt=1)], 0, False),
-        ([one("failed", "old", reason="load_error")], 0, False),
+        ([one("failed", "old", reason="model")], 0, False),
+        ([one("failed", reason="model"), one("ready")], 1, False),
     ],
 )
 def test_a_rollout_is_done_when_all_wanted_are_ready_in_the_new_form(
@@ -202,10 +203,10 @@ def test_a_rollout_is_done_when_all_wanted_are_ready_in_the_new_form(
 @pytest.mark.parametrize(
     ("replica", "kind"),
     [
-        (one("failed", reason="load_error"), ModelError),
+        (one("failed", reason="golden_failed"), ModelError),
+        (one("failed", reason="artifact_changed"), ModelError),
         (one("failed", reason="exited", attempt=2), StartError),
-        (one("failed", reason="start_timeout"), StartError),
-        (one("failed", reason="artifact_changed"), StartError),
+        (one("stopping", reason="start_timeout"), StartError),
     ],
 )
 def test_a_new_replica_that_will_never_start_ends_the_wait(replica: Replica, kind: type[LeptonError]) -> None:

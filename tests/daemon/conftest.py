@@ -1,0 +1,1 @@
+from daemon_machine import machine  # noqa: F401 - a fixture
