@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -122,6 +123,8 @@ class App:
             def canned() -> None:
                 model.run([job])
 
+        gc.collect()
+        gc.freeze()  # libraries and the model stay: collections look at requests only, which keeps the tail short
         return Loaded(model, canned, idempotent)
 
     def _on_loaded(self, loaded: Loaded) -> None:
