@@ -10,7 +10,8 @@ from scipy.special import stdtr
 from leptonai.protocols import Floats
 
 MIN_CORRELATION = 0.5  # believed of increments even when a dozen of them show less
-MIN_PAST = 30  # increments before the span, from which on its past says how a series swings
+MIN_PAST = 30  # increments before the span, from which on its past says how a series swings ...
+UNKNOWN_CORRELATION = 0.8  # ... and what is believed until then
 
 
 class Slope(NamedTuple):
@@ -65,8 +66,9 @@ def slope_against_siblings(times: Floats, values: Floats, span: int | None = Non
     (traffic, a warm cache) cancels. Score: the smaller of "climbs at all" and "climbs more than its siblings".
 
     Increments that swing (correlation r from one to the next) make n of them worth n (1 - r)/(1 + r); r is the
-    greatest of 0.5, of the span's and of the past's own (bias-corrected, Marriott & Pope 1954): t is divided by the
-    root of 3 at least, and a series that always swung must climb far more. A row with a gap in its span scores nan.
+    greatest of 0.5 (0.8 while the past is unknown), of the span's and of the past's own (bias-corrected, Marriott &
+    Pope 1954): t is divided by the root of 3 at least, and a series that always swung must climb far more. A row with
+    a gap in its span scores nan.
     """
     first = 0 if span is None else max(values.shape[1] - 1 - span, 0)
     whole = np.isfinite(values[:, first:]).all(axis=1)
@@ -92,9 +94,8 @@ def _score(rates: Floats, first: int) -> Floats:
     """-log10 of the one-sided t test that the mean of ``rates[:, first:]`` is above zero."""
     now = rates[:, first:]
     steps = now.shape[1]
-    r = np.maximum(MIN_CORRELATION, _correlation(now))
-    if first >= MIN_PAST:
-        r = np.fmax(r, _correlation(rates[:, :first]))
+    past = _correlation(rates[:, :first]) if first >= MIN_PAST else np.full(len(rates), np.nan)
+    r = np.maximum(_correlation(now), np.where(np.isfinite(past), np.fmax(past, MIN_CORRELATION), UNKNOWN_CORRELATION))
     r = np.minimum(r, 0.97)
     error = now.std(axis=1, ddof=1) * np.sqrt((1 + r) / (1 - r) / steps)
     mean = now.mean(axis=1)
