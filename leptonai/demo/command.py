@@ -85,9 +85,9 @@ def _print(report: Report, example: str, console: Console) -> None:
     from leptonai.demo.table import faults_found, table
 
     if example:
-        console.print("\nthe report of the last incident:\n")
+        console.print("\n`leptonai report` of the last incident (--stay keeps all of them for reading):\n")
         console.print(example, markup=False, highlight=False)
-    console.print(table(report.outcomes))
+    console.print(table(report.outcomes, console.width))
     console.print("seconds since the injection; requests sent, failed and answered wrongly until recovery", style="dim")
     for line in _complaints(report, faults_found(report.outcomes)):
         console.print(line, style="bold red", markup=False, highlight=False)

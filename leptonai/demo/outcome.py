@@ -26,10 +26,10 @@ class Drill(Noun, frozen=True, kw_only=True):
 
 
 DRILLS: tuple[Drill, ...] = (
-    Drill(kind="kill", title="kill -9 of a replica", cause="replica_killed", remedy="none: reconciled"),
-    Drill(kind="stop", title="SIGSTOP of a replica", cause="hung_replica", remedy="evict"),
-    Drill(kind="wrong", title="revision with wrong answers", cause="bad_revision_wrong_answers", remedy="rollback"),
-    Drill(kind="leak", title="memory leak, 5 MB/s", cause="memory_leak", remedy="evict"),
+    Drill(kind="kill", title="kill -9", cause="replica_killed", remedy="none: reconciled"),
+    Drill(kind="stop", title="SIGSTOP", cause="hung_replica", remedy="evict"),
+    Drill(kind="wrong", title="wrong answers", cause="bad_revision_wrong_answers", remedy="rollback"),
+    Drill(kind="leak", title="memory leak", cause="memory_leak", remedy="evict"),
     Drill(kind="slow", title="slow revision", cause="bad_revision_latency", remedy="rollback"),
 )
 

@@ -88,7 +88,7 @@ class Living:
     def _draw(self) -> None:
         parts: list[RenderableType] = [Text(""), self._spinner, Text(f"  {self._traffic}", style="dim")]
         if self._outcomes:
-            parts += [Text(""), table(self._outcomes)]
+            parts += [Text(""), table(self._outcomes, self._live.console.width)]
         self._live.update(Group(*parts))
 
 
