@@ -41,8 +41,8 @@ class Traffic(Noun, frozen=True, kw_only=True):
 
 
 class Collected(Noun, frozen=True, kw_only=True):
-    """One collection. ``unanswered``: replica id -> seconds since its last answer, for those that hold their socket
-    open and stay silent; a replica whose process is gone is not among them."""
+    """One collection. ``unanswered``: replica id -> seconds from the last question it answered to this one, for those
+    that hold their socket open and stay silent; a replica whose process is gone is not among them."""
 
     at: float
     seconds: float  # since the collection before; 0 at the first
@@ -138,7 +138,7 @@ class Collector:
     def _unanswered(self, live: Sequence[Replica], now: float) -> dict[str, float]:
         """Two misses in a row at least: one late answer, or a gap in our own clock, is no silence."""
         return {
-            replica.id: now - target.answered + self._timeout
+            replica.id: now - target.answered
             for replica in live
             if (target := self._targets[replica.id]).answered is not None and target.missed >= 2
         }

@@ -10,7 +10,9 @@ import msgspec
 
 from leptonai.types import Event, Noun, Replica
 
-SILENT_SECONDS = 2.0  # as the platform's own limit (local.hung_after): two answers missed, not one late one
+# Between the last question that was answered and the newest that was not. That one has waited for its own time-out too,
+# so with a question a second this is the platform's own limit (local.hung_after, 2 s).
+SILENT_SECONDS = 1.5
 
 _SIGNAL = re.compile(r"\bSIG[A-Z0-9]+\b")
 _CODE = re.compile(r"exit code (\d+)")

@@ -39,7 +39,13 @@ class Watch:
     """All that ops knows. ``step`` is one round; the caller keeps the time."""
 
     def __init__(
-        self, home: Path, settings: Settings, control: Control, store: TelemetryStore, timeout: float | None = None
+        self,
+        home: Path,
+        settings: Settings,
+        control: Control,
+        store: TelemetryStore,
+        clock: Callable[[], float],
+        timeout: float | None = None,
     ) -> None:
         """``timeout``: seconds a process may take to show its page, 80 % of the period unless given."""
         self.settings, self.control, self.store = settings, control, store
@@ -48,12 +54,14 @@ class Watch:
         self.outcomes = Outcomes()
         self.lookouts: dict[Key, Lookout] = {}
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
+        self._clock = clock
         self._collector = Collector(timeout or 0.8 * settings.ops.period)
         self._follower = Follower(home / "run")
         self._world = World()
         self._world_at = float("-inf")
         self._collected = Collected(at=float("-inf"), seconds=0.0)
         self._history: deque[Event] = deque(maxlen=200)
+        self._judged_at = float("-inf")
         self._loaded = False
         self._event = self._feedback = 0
 
@@ -69,6 +77,8 @@ class Watch:
             ("respond", self._respond),
             ("verify", self._verify),
         ):
+            if name == "respond":  # what is decided now is dated now: reading the pages took its time
+                now = max(now, self._clock())
             await self._stage(name, stage, now)
 
     def close(self) -> None:
@@ -156,8 +166,9 @@ class Watch:
 
     async def _detect(self, now: float) -> None:
         found = self._collected
-        if found.at != now:
+        if self._judged_at == found.at:
             return
+        self._judged_at = found.at
         replicas = as_seen(self._world.replicas, found.unanswered, now)
         awake = [s.key for s in self._world.services]
         sick = [key for key in awake if self.casebook.open(key)]
@@ -176,7 +187,7 @@ class Watch:
             await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
 
     async def _verify(self, now: float) -> None:
-        if not self._loaded or self._collected.at != now or self._world_at != now:
+        if not self._loaded or not self._collected.at == self._judged_at == self._world_at:
             return
         for key, lookout in self.lookouts.items():
             burning = any(burn.severity is not None for burn in lookout.last.burns)
@@ -209,7 +220,7 @@ async def run(
     """
     socket = socket or make_runtime_folder(home) / "ops.sock"
     kept = store or Memory(keep=settings.ops.keep)
-    watch = Watch(home, settings, control, kept)
+    watch = Watch(home, settings, control, kept, clock)
     server = Server(kept)
     serving = asyncio.create_task(server.serve([listen(socket)]))
     note = home / "ops.json"

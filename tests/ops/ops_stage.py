@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from leptonai.admit import Door
+from leptonai.client.calls import unreachable
 from leptonai.ops.control import World
 from leptonai.ops.watch import Watch
 from leptonai.platforms.memory import Behaviour, MemoryPlatform
@@ -100,8 +101,7 @@ class Stage:
         self.watch = self.new_watch()
 
     def new_watch(self) -> Watch:
-        ops = msgspec.structs.replace(self.settings.ops)
-        return Watch(self.folder, msgspec.structs.replace(self.settings, ops=ops), Direct(self), Memory(), timeout=0.05)
+        return Watch(self.folder, self.settings, Direct(self), Memory(), clock=lambda: self.now, timeout=0.05)
 
     def note(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
         self.store.record(kind, subject, detail, actor="control", at=self.now)
@@ -283,8 +283,6 @@ class Direct:
 
     def _store(self) -> Store:
         if self.stage.away:
-            from leptonai.client.calls import unreachable
-
             raise unreachable("http://control", OSError("refused"))
         return self.stage.store
 

@@ -38,13 +38,6 @@ async def repaired(stage: Stage, cause: str, remedy: str, limit: int = 60) -> In
     await stage.until(lambda: stage.incidents() and stage.incidents()[-1].opened > began, limit)
     await stage.until(lambda: stage.incidents()[-1].closed is not None, limit)
     incident = stage.incidents()[-1]
-    print(
-        {
-            k: round(v - began, 1)
-            for k in ("began", "opened", "diagnosed", "mitigated", "closed")
-            if (v := getattr(incident, k))
-        }
-    )
     assert incident.causes[0].name == cause, incident
     assert [a.remedy for a in incident.actions] == [remedy], incident.actions
     assert incident.actions[-1].verdict == "effective"
