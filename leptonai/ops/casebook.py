@@ -129,9 +129,9 @@ class Casebook:
     async def _act(
         self, case: Case, lookout: Lookout | None, firing: bool, now: float, collected: float, history: Sequence[Event]
     ) -> None:
-        incident = case.incident
         if case.waiting and not await self._decided(case, now):
             return
+        incident = case.incident
         sight = self._sight(case, lookout, firing, now, collected, history)
         cooldown = self._settings.admit.cooldown
         match next_action(incident, sight, now, self._settings.ops, self._runbook, self._remedies, cooldown):

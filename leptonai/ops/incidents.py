@@ -18,7 +18,7 @@ from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Seve
 
 SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent"})
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
-MOST_EVIDENCE = 60
+NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})  # evidence that tells of our own acts
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
 
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
@@ -125,35 +125,32 @@ def reopen(incident: Incident, now: float) -> Incident:
 def explain(incident: Incident, facts: Facts, causes: Sequence[Cause], now: float) -> Incident:
     """The incident with its causes and the evidence they cite.
 
-    What an action was taken on is never rewritten: from the first action on, facts are added and numbered onwards.
-    ``diagnosed`` is when a cause other than "unknown" was first known.
+    What an action was taken on is never rewritten: facts told after the last action or verdict are renewed, those
+    before it stay, and numbers go on. ``diagnosed`` is when a cause other than "unknown" was first known.
     """
-    evidence, causes = facts.evidence, tuple(causes)
-    if incident.actions or any(e.kind == "refused" for e in incident.evidence):
-        evidence, causes = _append(incident.evidence, evidence, causes)
+    acts = [i for i, e in enumerate(incident.evidence) if e.kind in ("action", "verdict")]
+    cut = acts[-1] + 1 if acts else 0
+    kept = list(incident.evidence[:cut])
+    by_text = {e.text: e.id for e in kept}
+    ids: dict[str, str] = {}
+    notes = [e for e in incident.evidence[cut:] if e.kind in NOTES]
+    for fact in (*facts.evidence, *notes):
+        if fact.text in by_text and fact.kind not in NOTES:
+            ids[fact.id] = by_text[fact.text]
+            continue
+        id = f"e{len(kept) + 1}"
+        if fact.kind not in NOTES:
+            ids[fact.id] = id
+        kept.append(msgspec.structs.replace(fact, id=id))
+    causes = tuple(msgspec.structs.replace(c, evidence=tuple(ids[e] for e in c.evidence)) for c in causes)
     known = bool(causes) and causes[0].name != "unknown"
     return msgspec.structs.replace(
         incident,
-        evidence=evidence,
+        evidence=tuple(kept),
         causes=causes,
         title=_named(causes[0]) if known else incident.title,
         diagnosed=now if known and incident.diagnosed is None else incident.diagnosed,
     )
-
-
-def _append(
-    old: tuple[Evidence, ...], new: tuple[Evidence, ...], causes: tuple[Cause, ...]
-) -> tuple[tuple[Evidence, ...], tuple[Cause, ...]]:
-    by_text = {e.text: e.id for e in old}
-    kept, ids = list(old), {}
-    for fact in new:
-        if fact.text in by_text:
-            ids[fact.id] = by_text[fact.text]
-        elif len(kept) < MOST_EVIDENCE:
-            ids[fact.id] = f"e{len(kept) + 1}"
-            kept.append(msgspec.structs.replace(fact, id=ids[fact.id]))
-    cited = [msgspec.structs.replace(c, evidence=tuple(ids[e] for e in c.evidence if e in ids)) for c in causes]
-    return tuple(kept), tuple(cited)
 
 
 def note(incident: Incident, kind: str, text: str, now: float) -> Incident:

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from ops_stage import Model, Stage
+from ops_stage import ANA, Model, Stage
 
-from leptonai.types import Incident
+from leptonai.ops.report import report
+from leptonai.settings import Admit, Settings
+from leptonai.types import Incident, Revision
 
 
-def play(folder: Path, story: Callable[[Stage], Awaitable[None]]) -> None:
+def play(folder: Path, story: Callable[[Stage], Awaitable[None]], settings: Settings | None = None) -> None:
     async def run() -> None:
-        stage = Stage(folder)
+        stage = Stage(folder, settings)
         try:
             await story(stage)
         finally:
@@ -45,6 +47,8 @@ async def repaired(stage: Stage, cause: str, remedy: str, limit: int = 60) -> In
     assert incident.causes[0].evidence and set(incident.causes[0].evidence) <= cited
     assert len(stage.proposals()) - since == (0 if remedy.startswith("none") else 1)
     assert incident.diagnosed is not None and incident.opened <= incident.diagnosed
+    for format in ("text", "markdown", "json"):
+        assert incident.causes[0].subject in report(incident, format).replace("\\", "")
     return incident
 
 
@@ -102,5 +106,151 @@ def test_a_slow_revision_is_rolled_back(short: Path) -> None:
         await repaired(stage, "bad_revision_latency", "rollback")
         head = stage.store.head("digits")
         assert good is not None and head is not None and head.spec == good.spec
+
+    play(short, story)
+
+
+def test_faults_one_after_another_are_incidents_of_their_own(short: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        await stage.kill(stage.ready()[0].id)
+        await repaired(stage, "replica_killed", "none: reconciled")
+        await stage.step(12)  # past the cool-down of the door
+        await stage.stop(stage.ready()[0].id)
+        await repaired(stage, "hung_replica", "evict")
+        await stage.step(12)
+        stage.deploy(Model(wrong=0.6))
+        await repaired(stage, "bad_revision_wrong_answers", "rollback")
+        named = [i.causes[0].name for i in stage.incidents()]
+        assert named == ["replica_killed", "hung_replica", "bad_revision_wrong_answers"]
+        await stage.step(30)
+        assert len(stage.incidents()) == 3, "nothing is wrong any more"
+
+    play(short, story)
+
+
+def test_a_surge_is_told_to_a_person_and_not_repaired_by_a_rollback(short: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        stage.rate = 160.0
+        for model in stage.models.values():
+            model.compute = 0.15
+        await stage.until(lambda: stage.incidents() and stage.incidents()[0].escalated is not None, 90)
+        assert stage.incidents()[0].causes[0].name in ("traffic_surge", "unknown")
+        assert stage.proposals() == []
+
+    play(short, story)
+
+
+def test_control_may_be_away(short: Path) -> None:
+    """Telemetry is collected on; nothing is done on an old view of the world; afterwards the repair goes on."""
+
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        stage.away = True
+        await stage.step(2)
+        await stage.stop(stage.ready()[0].id)
+        await stage.step(15)
+        assert stage.watch.failures
+        seen = stage.watch.store.read("replica_rss_bytes", stage.now - 5, stage.now + 1)
+        assert seen and max(s.at[-1] for s in seen) == stage.now
+        assert stage.proposals() == []
+        stage.away = False
+        await stage.until(lambda: bool(stage.incidents()) and stage.incidents()[0].closed is not None)
+        assert [a.remedy for a in stage.incidents()[0].actions] == ["evict"]
+
+    play(short, story)
+
+
+def test_ops_may_be_killed_in_the_middle_of_a_repair(short: Path) -> None:
+    """A fresh ops takes up the open incident: nothing is proposed twice, and the repair is verified and closed."""
+
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        await stage.stop(stage.ready()[0].id)
+        await stage.until(lambda: bool(stage.proposals()))
+        stage.watch.close()
+        stage.watch = stage.new_watch()
+        await stage.until(lambda: stage.incidents()[0].closed is not None)
+        assert len(stage.incidents()) == len(stage.proposals()) == 1
+        assert stage.incidents()[0].actions[-1].verdict == "effective"
+
+    play(short, story)
+
+
+def test_the_kill_switch_holds_and_a_person_is_called(short: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        await stage.stop(stage.ready()[0].id)
+        await stage.until(lambda: bool(stage.incidents()) and stage.incidents()[0].escalated is not None, 90)
+        incident = stage.incidents()[0]
+        assert incident.closed is None and incident.severity == "critical" and not incident.actions
+        assert [e for e in incident.evidence if e.kind == "refused"]
+        assert not [p for p in stage.proposals() if p.status == "admitted"]
+        assert "person is needed" in report(incident)
+
+    play(short, story, Settings(admit=Admit(frozen=True)))
+
+
+def test_two_tries_that_do_not_help_call_a_person(short: Path) -> None:
+    """Whatever replaces the hung replica hangs too: two tries, then no more acts."""
+
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+
+        async def hang() -> bool:
+            for replica in sorted(stage.ready(), key=lambda r: (r.started, r.id))[1:]:
+                await stage.stop(replica.id)
+            return bool(stage.incidents()) and stage.incidents()[0].escalated is not None
+
+        for _ in range(120):
+            if await hang():
+                break
+            await stage.step()
+        incident = stage.incidents()[0]
+        assert incident.escalated is not None and incident.closed is None
+        assert [a.verdict for a in incident.actions] == ["ineffective", "ineffective"]
+        acts = len(stage.proposals())
+        for _ in range(20):
+            await hang()
+            await stage.step()
+        assert len([p for p in stage.proposals() if p.by == f"incident:{incident.id}"]) == acts == 2
+
+    play(short, story)
+
+
+def test_a_change_that_needs_approval_waits_for_it(short: Path) -> None:
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        stage.deploy(Model(wrong=0.6))
+        await stage.until(lambda: bool(stage.proposals()))
+        await stage.step(40)
+        incident = stage.incidents()[0]
+        assert incident.actions[0].verdict is None and incident.escalated is None
+        (proposal,) = stage.proposals()
+        assert proposal.status == "pending"
+        stage.door.approve(proposal.id, proposal.hash, ANA)
+        await stage.until(lambda: stage.incidents()[0].closed is not None)
+        assert stage.incidents()[0].actions[0].verdict == "effective"
+
+    play(short, story, Settings(admit=Admit(approval=("rollback",))))
+
+
+def test_a_revision_is_verified_after_its_time_and_its_requests(short: Path) -> None:
+    async def story(stage: Stage) -> None:
+        def head() -> Revision:
+            found = stage.store.head("digits")
+            assert found is not None
+            return found
+
+        stage.rate = 0.0
+        stage.deploy(Model())
+        await stage.step(30)
+        assert head().verified is None, "no request was answered"
+        stage.rate = 4.0
+        await stage.step(8)
+        assert head().verified is None, "too few were"
+        await stage.step(10)
+        assert head().verified is not None
 
     play(short, story)

@@ -13,10 +13,10 @@ import jinja2
 
 from leptonai.errors import NotFound, TelemetryError
 from leptonai.ops.diagnose import CAUSES
+from leptonai.ops.incidents import NOTES
 from leptonai.types import Incident, Noun
 
 TEMPLATES = Path(__file__).with_name("templates")
-DONE = frozenset({"action", "verdict", "refused", "escalated", "closed"})  # kinds of evidence that tell of our own acts
 
 _CITED = re.compile(r"\s*\[(e\d+)\]")
 
@@ -97,8 +97,8 @@ def _words(incident: Incident) -> dict[str, Any]:
     facts = {e.id: e for e in incident.evidence}
     top = incident.causes[0] if incident.causes else None
     cited = {id for cause in incident.causes[:4] for id in cause.evidence}
-    done = [e.id for e in incident.evidence if e.kind in DONE]
-    first = tuple(e.id for e in incident.evidence if e.kind not in DONE)[:1] or tuple(facts)[:1]
+    done = [e.id for e in incident.evidence if e.kind in NOTES]
+    first = tuple(e.id for e in incident.evidence if e.kind not in NOTES)[:1] or tuple(facts)[:1]
     return {
         "incident": incident,
         "top": top,
