@@ -207,6 +207,22 @@ def test_a_killed_envoy_serves_what_was_pushed_last(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_service_of_another_workspace_is_confirmed_and_answers(tmp_path: Path) -> None:
+    world = World(tmp_path, Settings(gateway=GatewaySettings(port=0)))
+
+    async def story() -> None:
+        await world.platform.start()
+        try:
+            await world.settle(world.service(1, workspace="team"))
+            assert "/workspaces/team/services/double" in world.platform.url("team/double")
+            assert await world.ask("team/double") == (200, 42.0)
+            assert not world.kinds()["gateway.unconfirmed"]
+        finally:
+            await world.platform.shutdown()
+
+    asyncio.run(story())
+
+
 def test_files_of_nobody_are_no_configuration(tmp_path: Path) -> None:
     """A folder with half a configuration, as a crash of the very first start would leave, is started over."""
     (tmp_path / "envoy" / "eds").mkdir(parents=True)

@@ -17,7 +17,7 @@ import pytest
 
 from leptonai.errors import StartError
 from leptonai.platforms.local.logs import Log, rotate
-from leptonai.platforms.local.process import Ending, Process, session_members, start_ticks
+from leptonai.platforms.local.process import Ending, Process, boot_id, session_members, start_ticks
 from leptonai.platforms.local.rundir import write_atomically
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -87,14 +87,15 @@ def test_a_stranger_is_adopted_by_start_time_and_its_end_is_seen(tmp_path: Path)
         pid = int(log.read_text())
         ticks = start_ticks(pid)
         assert ticks is not None
-        assert Process.adopt(pid, ticks - 1) is None, "another start time: the pid was used again"
-        process = Process.adopt(pid, ticks)
+        assert Process.adopt(pid, ticks - 1, boot_id()) is None, "another start time: the pid was used again"
+        assert Process.adopt(pid, ticks, "another boot") is None
+        process = Process.adopt(pid, ticks, boot_id())
         assert process is not None
         process.watch()
         os.kill(pid, signal.SIGKILL)
         assert await process.wait(30.0)
         assert process.ending == Ending(signal=signal.SIGKILL)
-        assert Process.adopt(pid, ticks) is None
+        assert Process.adopt(pid, ticks, boot_id()) is None
         process.release()
 
     asyncio.run(story())

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from local_world import World
+from local_world import DOUBLE, World
 
 from leptonai.errors import StartError
 from leptonai.platforms.local.probe import UnixClient
@@ -93,6 +93,21 @@ def test_kill_of_a_replica_fails_no_idempotent_request(live: Callable[[Story], N
         assert users.failures == []
         failed = [d for kind, subject, d in world.events if kind == "replica.failed"]
         assert [(d["reason"], d["detail"]) for d in failed] == [("killed", "killed by SIGKILL")]
+
+    live(story)
+
+
+def test_deploying_and_scaling_lose_no_request_that_must_not_be_repeated(live: Callable[[Story], None]) -> None:
+    """Not idempotent, so that no retry of the gateway hides a loss."""
+
+    async def story(world: World) -> None:
+        await world.settle(world.service(2, world.variant(idempotent=False)))
+        async with world.users("double") as users:
+            deployed = world.variant(DOUBLE + "# another\n", idempotent=False)
+            for wish in (world.service(2, deployed), world.service(3, deployed), world.service(1, deployed)):
+                await world.settle(wish)
+                await users.more(200)
+        assert users.failures == []
 
     live(story)
 

@@ -18,7 +18,7 @@ from leptonai.errors import PlatformError, StartError
 from leptonai.plan import Snapshot, bootstrap, updates
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
-from leptonai.platforms.local.process import Ending, Process
+from leptonai.platforms.local.process import Ending, Process, boot_id
 from leptonai.platforms.local.rundir import write_atomically
 from leptonai.protocols import Record
 from leptonai.settings import Gateway as GatewaySettings
@@ -35,6 +35,7 @@ class _Known(Noun, frozen=True, kw_only=True):
 
     pid: int = 0
     ticks: int = 0
+    boot: str = ""
     identity: str = ""
     port: int = 0
 
@@ -76,7 +77,10 @@ class Gateway:
             self._known = msgspec.json.decode(self._known_path.read_bytes(), type=_Known)
         if self.settings.port == 0:
             port = self._known.port
-            if self._known.pid == 0 or Process.adopt(self._known.pid, self._known.ticks) is None:
+            found = Process.adopt(self._known.pid, self._known.ticks, self._known.boot)
+            if found is not None:
+                found.release()
+            else:
                 port = port if port and self._bindable(port) is None else _free_port(self.settings.host)
             self.settings = msgspec.structs.replace(self.settings, port=port)
         for path in [*self.folder.glob("eds/*.json"), *(self.folder / n for n in ("cds.json", "rds.json", "lds.json"))]:
@@ -93,11 +97,12 @@ class Gateway:
         StartError when the port is taken or Envoy does not come up.
         """
         identity = self._identity()
-        if self._known.pid and (found := Process.adopt(self._known.pid, self._known.ticks)):
+        if found := Process.adopt(self._known.pid, self._known.ticks, self._known.boot):
             if self._known.identity == identity:
                 self._open, self._process = True, found
                 found.watch(self._on_exit)
                 await self.push(snapshot)
+                await self.check()
                 self._record("gateway.adopted", "gateway", {"pid": found.pid, "url": self.url})
                 return
             found.watch()
@@ -205,7 +210,8 @@ class Gateway:
         self._client.close()
         write_atomically(self.folder / "bootstrap.json", msgspec.json.encode(self._bootstrap()))
         process = Process.spawn(self._command(), {"PATH": "/usr/bin:/bin"}, self.log)
-        self._remember(_Known(pid=process.pid, ticks=process.ticks, identity=self._identity(), port=self.settings.port))
+        known = _Known(pid=process.pid, ticks=process.ticks, boot=boot_id(), port=self.settings.port)
+        self._remember(msgspec.structs.replace(known, identity=self._identity()))
         self._started = asyncio.get_running_loop().time()
         self._process = process
         process.watch(self._on_exit)

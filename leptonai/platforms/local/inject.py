@@ -23,7 +23,7 @@ import msgspec
 
 from leptonai.errors import LeptonError, PlatformError
 from leptonai.platforms.local.probe import Unanswered, UnixClient
-from leptonai.platforms.local.process import Process, start_ticks
+from leptonai.platforms.local.process import Process, boot_id, start_ticks
 
 _IN_REPLICA = ("leak", "hog", "delay", "error")
 # Limits of another user's process need a capability that root may lack in a container; its own user needs none.
@@ -75,7 +75,7 @@ async def inject(kind: str, target: Target, amount: float, heal_after: float) ->
     if kind in _IN_REPLICA:
         await _ask(target, {"kind": kind, "amount": amount, "heal_after": heal_after})
         return injected
-    process = Process.adopt(target.pid, target.ticks)
+    process = Process.adopt(target.pid, target.ticks, boot_id())
     if process is None:
         raise PlatformError(f"process {target.pid} has ended", hint="leptonai status lists replicas")
     try:

@@ -48,6 +48,16 @@ def _ignore(kind: str, subject: str, detail: dict[str, Any]) -> None:
     """Events nobody listens to."""
 
 
+def _never_failing(record: Record) -> Record:
+    """An audit log that cannot be written must not stop serving."""
+
+    def tell(kind: str, subject: str, detail: dict[str, Any]) -> None:
+        with contextlib.suppress(LeptonError, OSError):
+            record(kind, subject, detail)
+
+    return tell
+
+
 class LocalPlatform:
     """The Platform of one machine, over one home folder. One at a time per home: the caller holds its lock."""
 
@@ -65,7 +75,7 @@ class LocalPlatform:
         """``control``: address of the control API behind the gateway's ``/feedback``; may be set until ``start``."""
         self.home = home.resolve()
         self.settings, self.control = settings, control
-        self._artifacts, self._clock, self._record = artifacts, clock, record
+        self._artifacts, self._clock, self._record = artifacts, clock, _never_failing(record)
         self._run = self.home / "run"
         self._old_logs = self.home / "logs" / "replicas"
         self._wishes = self.home / "envoy" / "services.json"
@@ -85,7 +95,17 @@ class LocalPlatform:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Adopt replicas and gateway, or start a gateway. StartError when its port is taken."""
+        """Adopt replicas and gateway, or start a gateway.
+
+        StartError when the port is taken or Envoy does not come up; what was adopted is let go of again.
+        """
+        try:
+            await self._begin()
+        except (LeptonError, OSError):
+            await self.close()
+            raise
+
+    async def _begin(self) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
         runtime = make_runtime_folder(self.home)
         self._refusal = await asyncio.to_thread(self._try_walls)
@@ -324,7 +344,7 @@ class LocalPlatform:
                 continue
             replica = LocalReplica(record, folder, self.settings.local, self._clock, self._changed)
             self._replicas[record.id] = replica
-            process = Process.adopt(record.pid, record.ticks) if record.pid and record.ended is None else None
+            process = Process.adopt(record.pid, record.ticks, record.boot) if record.ended is None else None
             if process is not None:
                 replica.hold(process)
                 if record.stopping:
@@ -352,9 +372,11 @@ class LocalPlatform:
         return routes(services, self.observe(), gateway.settings, folder=str(gateway.folder), control=self.control)
 
     async def _push(self) -> bool:
+        if self._gateway is None:
+            return True
         async with self._pushing:
             self._dirty.clear()
-            return await self._the_gateway.push(self._snapshot())
+            return await self._gateway.push(self._snapshot())
 
     async def _push_when_dirty(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import signal
 import struct
@@ -41,6 +42,12 @@ def start_ticks(pid: int) -> int | None:
     """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this boot of the machine: start times count from it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def is_stopped(pid: int) -> bool:
@@ -106,8 +113,10 @@ class Process:
         return cls(pid, ticks, os.pidfd_open(pid))
 
     @classmethod
-    def adopt(cls, pid: int, ticks: int) -> Self | None:
-        """The running process with this pid and start time, or None when it has ended."""
+    def adopt(cls, pid: int, ticks: int, boot: str) -> Self | None:
+        """The running process with this pid and start time in this boot, or None when it has ended."""
+        if pid == 0 or boot != boot_id():
+            return None
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as e:

@@ -39,6 +39,7 @@ class Record(Noun, frozen=True, kw_only=True):
     resources: Resources = Resources()
     pid: int = 0
     ticks: int = 0
+    boot: str = ""
     uid: int | None = None
     cgroups: tuple[str, ...] = ()
     stopping: str = ""  # why it was told to stop

@@ -13,7 +13,7 @@ import msgspec
 
 from leptonai.errors import StartError
 from leptonai.platforms.local import cgroup, isolate
-from leptonai.platforms.local.process import Process
+from leptonai.platforms.local.process import Process, boot_id
 from leptonai.platforms.local.rundir import Record, RunDir, socket_path
 from leptonai.types import Launch, Service, Start, Variant, parse_key
 
@@ -99,7 +99,9 @@ def spawn(ground: Ground, folder: RunDir, record: Record, variant: Variant, arti
                 with contextlib.suppress(OSError):  # the platform then watches its memory itself
                     groups = cgroup.create(f"leptonai-{ground.label}-{record.id}", variant.resources)
                     cgroup.enter(groups, process.pid)
-            record = msgspec.structs.replace(record, pid=process.pid, ticks=process.ticks, cgroups=groups)
+            record = msgspec.structs.replace(
+                record, pid=process.pid, ticks=process.ticks, boot=boot_id(), cgroups=groups
+            )
             folder.save(record)
             _write_all(writing, msgspec.json.encode(order))
         except OSError as e:
