@@ -31,10 +31,7 @@ def incidents(session: Session, number: int | None, only_open: bool, as_json: bo
     with session.client() as client:
         if number is not None:
             found = client.incident(number)
-            if as_json:
-                print_json(found)
-            else:
-                click.echo(tell(found, "text"), nl=False)
+            tell(found, "json" if as_json else "text")
             return
         listed = client.incidents(True if only_open else None)
     if as_json:
@@ -71,9 +68,10 @@ def remedy(incident: Incident) -> str:
 @click.command()
 @click.argument("number", type=int, required=False)
 @click.option("--format", type=click.Choice(["text", "markdown"]), default="text", show_default=True, help="Spelling.")
+@click.option("--language", default="en", show_default=True, metavar="CODE", help="en or zh.")
 @json_option
 @click.pass_obj
-def report(session: Session, number: int | None, format: str, as_json: bool) -> None:
+def report(session: Session, number: int | None, format: str, language: str, as_json: bool) -> None:
     """Tell an incident in plain language, each sentence backed by evidence; by default the newest one.
 
     \b
@@ -82,7 +80,13 @@ def report(session: Session, number: int | None, format: str, as_json: bool) -> 
     """
     with session.client() as client:
         found = client.incident(number) if number is not None else newest(client)
-    click.echo(tell(found, "json" if as_json else format), nl=False)
+    tell(found, "json" if as_json else format, language)
+
+
+def tell(incident: Incident, format: str, language: str = "en") -> None:
+    from leptonai.ops import report as reports
+
+    click.echo(reports.report(incident, format, language).rstrip("\n"))
 
 
 def newest(client: Client) -> Incident:
@@ -90,18 +94,3 @@ def newest(client: Client) -> Incident:
     if not found:
         raise NotFound("there is no incident to report", hint="`leptonai incidents` lists them")
     return found[0]
-
-
-def tell(incident: Incident, format: str) -> str:
-    """The incident in words; ``format`` text, markdown or json."""
-    import msgspec
-
-    if format == "json":
-        return msgspec.json.format(msgspec.json.encode(incident), indent=2).decode() + "\n"
-    facts = {e.id: e.text for e in incident.evidence}
-    lines = [f"Incident {incident.id} ({state(incident)}): {incident.title}"]
-    for found in incident.causes:
-        lines.append(f"- cause {found.name} of {found.subject}, {found.confidence:.0%}")
-        lines += [f"  - {facts[id]}" for id in found.evidence if id in facts]
-    lines += [f"- remedy {a.remedy}: {a.verdict or 'being verified'} {a.detail}".rstrip() for a in incident.actions]
-    return "\n".join(lines) + "\n"
