@@ -42,20 +42,21 @@ def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, 
     before Retires. Replicas of other services are ignored.
     """
     mine = [r for r in replicas if r.service == service.key]
-    settling = any(r.state == "stopping" for r in mine)
     steps = _Steps()
-    blocked = False
-    satisfied = True
+    outcomes = []
     for variant in service.spec.variants:
-        mine_here = [r for r in mine if r.variant == variant.name]
         left = room.get(variant.name) if isinstance(room, Mapping) else room(variant)
         if left is not None:  # what this plan already starts may need the same room
             left = max(0, left - len(steps.starts))
-        outcome = _variant(service, variant, mine_here, left, now, local, steps, may_yield=not settling)
-        blocked |= outcome.blocked
-        satisfied &= outcome.satisfied
+        here = [r for r in mine if r.variant == variant.name]
+        outcomes.append(_variant(service, variant, here, left, now, local, steps))
     known = {v.name for v in service.spec.variants}
-    _unknown([r for r in mine if r.variant not in known], satisfied, blocked and not settling, steps)
+    leaving = _leaving([r for r in mine if r.variant not in known], all(o.satisfied for o in outcomes), steps)
+    # Nothing can start and nothing is under way: one old replica makes room, so that a full machine can still change.
+    blocked = [o for o in outcomes if o.blocked]
+    if blocked and not steps.starts and not steps.retires and not any(r.state == "stopping" for r in mine):
+        for replica in [*(r for o in blocked for r in o.old), *leaving][:1]:
+            steps.retire(replica, "making room")
     return [*steps.starts, *steps.forgets, *steps.retires]
 
 
@@ -75,7 +76,8 @@ class _Steps:
 @dataclass(frozen=True)
 class _Outcome:
     satisfied: bool  # as many proven ready as wished
-    blocked: bool  # something should start and cannot, and no old replica of the variant itself gave way
+    blocked: bool  # something should start and cannot, and no current one fails, hangs or loads
+    old: list[Replica]  # those that still serve, the most dispensable first
 
 
 def _variant(
@@ -86,7 +88,6 @@ def _variant(
     now: float,
     local: Local,
     steps: _Steps,
-    may_yield: bool,
 ) -> _Outcome:
     dials, rollout, digest = service.dials.variants.get(variant.name), service.spec.rollout, variant.digest
     wanted = max(0, dials.replicas if dials else service.spec.scale.replicas)
@@ -124,11 +125,17 @@ def _variant(
     )
     for replica in old:
         if replica.state != "ready":
-            steps.retire(replica, _why(replica, evicted, wished(replica)))
+            steps.retire(replica, "evicted" if replica.id in evicted else "replaced")
     surplus = min(len(ready_old), max(0, sum(map(proven, current)) + len(ready_old) - wanted))
     for replica in ready_old[:surplus]:
-        steps.retire(replica, _why(replica, evicted, wished(replica)))
+        steps.retire(replica, "evicted" if replica.id in evicted else "replaced")
     ready_old = ready_old[surplus:]
+
+    # Scaled down in the middle of a rollout: what is not ready makes way for what serves.
+    excess = max(0, len(current) + len(ready_old) - wanted - rollout.surge)
+    for replica in [r for r in current if r.state != "ready"][:excess]:
+        steps.retire(replica, "scaled down")
+        current.remove(replica)
 
     # Fill up: gone ones when their back-off is over (each holds its place until then), then fresh ones.
     missing = wanted - len(current)
@@ -152,34 +159,19 @@ def _variant(
     for _ in range(count - len(due[:count])):
         steps.starts.append(_start(service, variant, epoch, 0))
 
-    # No room and nothing under way: one old replica makes place, so that a full machine can still change.
-    stuck = startable > 0 and count == 0 and not steps.retires and not successors and all(map(proven, current))
-    if stuck and may_yield and ready_old:
-        steps.retire(ready_old[0], "making room")
-        stuck = False
-    return _Outcome(satisfied=sum(map(proven, current)) >= wanted, blocked=stuck)
+    blocked = startable > 0 and count == 0 and not successors and all(map(proven, current))
+    return _Outcome(satisfied=sum(map(proven, current)) >= wanted, blocked=blocked, old=ready_old)
 
 
 def _start(service: Service, variant: Variant, epoch: int, attempt: int) -> Start:
     return Start(service=service.key, variant=variant.name, digest=variant.digest, epoch=epoch, attempt=attempt)
 
 
-def _why(replica: Replica, evicted: set[str], wished: bool) -> str:
-    if replica.id in evicted:
-        return "evicted"
-    return "replaced" if not wished else "scaled down"
-
-
-def _unknown(replicas: list[Replica], satisfied: bool, blocked: bool, steps: _Steps) -> None:
-    """Replicas of variants the spec no longer has: they serve until every variant that it has does."""
+def _leaving(replicas: list[Replica], satisfied: bool, steps: _Steps) -> list[Replica]:
+    """Replicas of variants the spec no longer has serve until every variant that it has does; returns those."""
     for replica in replicas:
         if replica.gone:
             steps.forget(replica)
-        elif replica.state == "failed" or replica.state == "starting":
+        elif replica.state != "stopping" and (satisfied or replica.state != "ready"):
             steps.retire(replica, "variant removed")
-    ready = sorted((r for r in replicas if r.state == "ready"), key=lambda r: r.id)
-    if satisfied:
-        for replica in ready:
-            steps.retire(replica, "variant removed")
-    elif blocked and ready and not steps.retires:
-        steps.retire(ready[0], "making room")
+    return [] if satisfied else sorted((r for r in replicas if r.state == "ready"), key=lambda r: r.id)

@@ -103,6 +103,21 @@ CASES: dict[str, tuple[list[Step], list[Step]]] = {
         steps(wish(1), replica("a", started=5.0), replica("b", started=6.0)),
         [Retire(replica="b", reason="scaled down")],
     ),
+    "a scale-down in mid-rollout stops what is not ready yet": (
+        steps(
+            wish(1),
+            replica("a", variant=OLD),
+            replica("b", "starting", since=98.0),
+            replica("c", "starting", since=99.0),
+        ),
+        [Retire(replica="c", reason="scaled down")],
+    ),
+    "even when wished, if it would be more than the surge allows": (
+        steps(
+            wish(2, surge=0), replica("a", variant=OLD), replica("b", variant=OLD), replica("c", "starting", since=99.0)
+        ),
+        [Retire(replica="c", reason="scaled down")],
+    ),
     "zero is a number": (
         steps(wish(0), replica("a"), replica("b", variant=OLD)),
         [Retire(replica="a", reason="scaled down"), Retire(replica="b", reason="replaced")],
