@@ -49,7 +49,10 @@ class Injection(Noun, frozen=True, kw_only=True):
 
 
 class Outcome(Noun, frozen=True, kw_only=True):
-    """One row of the table. Times are seconds since the injection; None: it did not happen within the limit."""
+    """One row of the table. Times are seconds since the injection; None: it did not happen within the limit.
+
+    Ops dates what it finds to the start of the round in which it looked, which may be just before the injection: 0.
+    """
 
     kind: Kind
     fault: str
@@ -74,9 +77,14 @@ class Outcome(Noun, frozen=True, kw_only=True):
         return not self.harm and not self.missing
 
 
-def incident_of(injection: Injection, incidents: Sequence[Incident]) -> Incident | None:
-    """The first incident opened since the injection."""
-    return min((i for i in incidents if i.opened >= injection.at), key=lambda i: i.opened, default=None)
+def newest(incidents: Sequence[Incident]) -> int:
+    """The highest number given to an incident so far; numbers rise."""
+    return max((i.id for i in incidents), default=0)
+
+
+def since(incidents: Sequence[Incident], number: int) -> list[Incident]:
+    """The incidents opened after the one of this number, in order."""
+    return sorted((i for i in incidents if i.id > number), key=lambda i: i.id)
 
 
 def settled(incident: Incident | None) -> float | None:
@@ -99,14 +107,16 @@ def judge(
     recovered: float | None,
     until: float,
 ) -> Outcome:
-    """The outcome of one drill from all that happened in ``[injection.at, until)``.
+    """The outcome of one drill. ``incidents``: those opened since its injection, before the next one, in order;
+    the first is taken to be about it. Everything else is looked at over ``[injection.at, until)``.
 
     ``recovered``: when the service was seen whole again after ops called the incident repaired. ``good``: the spec
     to which a rollback must lead.
     """
-    seen = [i for i in incidents if injection.at <= i.opened < until]
-    mine = incident_of(injection, seen)
-    acts = [p for p in proposals if p.by.startswith("incident:") and injection.at <= p.at < until and not p.dry_run]
+    mine = incidents[0] if incidents else None
+    names = {f"incident:{i.id}" for i in incidents}
+    automatic = [p for p in proposals if p.by.startswith("incident:") and not p.dry_run]
+    acts = [p for p in automatic if p.by in names or injection.at <= p.at < until]
     end = recovered if recovered is not None else until
     counts = count(answers, injection.at, end)
     top = mine.causes[0] if mine and mine.causes else None
@@ -125,13 +135,13 @@ def judge(
         cause=top.name if top else "",
         subject=top.subject if top else "",
         remedy=mine.actions[-1].remedy if mine and mine.actions else "",
-        harm=(*_harm_by_acts(drill, injection, acts, good), *_harm_by_incidents(seen, mine)),
+        harm=(*_harm_by_acts(drill, injection, acts, good), *_harm_by_incidents(incidents)),
         missing=_missing(drill, injection, mine, recovered),
     )
 
 
 def _since(injection: Injection, moment: float | None) -> float | None:
-    return None if moment is None else moment - injection.at
+    return None if moment is None else max(0.0, moment - injection.at)
 
 
 def _harm_by_acts(drill: Drill, injection: Injection, acts: Sequence[Proposal], good: Spec) -> list[str]:
@@ -154,9 +164,9 @@ def _harm_by_acts(drill: Drill, injection: Injection, acts: Sequence[Proposal], 
     return harm
 
 
-def _harm_by_incidents(seen: Sequence[Incident], mine: Incident | None) -> list[str]:
-    harm = [f"incident {i.id} too many: {i.title}" for i in seen if mine and i.id != mine.id]
-    for incident in seen:
+def _harm_by_incidents(incidents: Sequence[Incident]) -> list[str]:
+    harm = [f"incident {i.id} too many: {i.title}" for i in incidents[1:]]
+    for incident in incidents:
         harm += [
             f"{action.remedy} of incident {incident.id} was {action.verdict}: {action.detail}"
             for action in incident.actions

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from leptonai.client import rollout
 from leptonai.client.wire import ServiceView
-from leptonai.demo.outcome import Drill, Injection, Outcome, incident_of, judge, settled
+from leptonai.demo.outcome import Drill, Injection, Outcome, judge, newest, settled, since
 from leptonai.demo.screen import Screen
 from leptonai.demo.stage import SERVICE, Stage
 from leptonai.demo.traffic import Answer
@@ -62,49 +63,65 @@ def fare(answers: Sequence[Answer], now: float) -> str:
     return f"users: {len(answers)} answers, {failed} failed, {wrong} wrong; now {len(recent) / 5:.0f} a second{p99}"
 
 
+@dataclass
+class Chapter:
+    """One drill as it went so far. ``known``: the newest incident before the injection."""
+
+    drill: Drill
+    known: int
+    injection: Injection
+    recovered: float | None = None
+
+
 def tell(stage: Stage, drills: Sequence[Drill], screen: Screen, seed: int, began: float) -> Report:
     """Every drill injected, followed and judged. ``began``: monotonic time at which the demo began."""
-    injections: list[Injection] = []
-    repairs: list[float | None] = []
-    outcomes: list[Outcome] = []
+    chapters: list[Chapter] = []
     stopped = ""
     for number, drill in enumerate(drills):
         stopped = wait_until_calm(stage, screen)
         if stopped:
             break
         screen.doing(f"injecting: {drill.title}")
-        injection = stage.inject(drill.kind, seed + number)
-        screen.note(f"{drill.title}: {injection.target} broken")
-        injections.append(injection)
-        repairs.append(follow(stage, drill, injection, screen))
-        outcomes = judged(stage, drills, injections, repairs)
-        screen.rows(outcomes)
+        known = newest(stage.client.incidents())
+        chapter = Chapter(drill, known, stage.inject(drill.kind, seed + number))
+        screen.note(f"{drill.title}: {chapter.injection.target} broken")
+        chapters.append(chapter)
+        chapter.recovered = follow(stage, chapter, screen)
+        screen.rows(judged(stage, chapters))
     seconds = time.monotonic() - began
-    if injections and not stopped:
+    if chapters and not stopped:
         time.sleep(QUIET)  # the last requests come home, a late incident shows itself
-    outcomes = judged(stage, drills, injections, repairs)
-    first = min((i.at for i in injections), default=time.time())
-    false = tuple(f"incident {i.id}: {i.title}" for i in stage.client.incidents() if i.opened < first)
+    first = chapters[0].known if chapters else newest(stage.client.incidents())
     return Report(
         seed=seed,
         accuracy=stage.trained.accuracy,
         seconds=seconds,
-        outcomes=tuple(outcomes),
-        false_alarms=false,
+        outcomes=tuple(judged(stage, chapters)),
+        false_alarms=tuple(f"incident {i.id}: {i.title}" for i in stage.client.incidents() if i.id <= first),
         stopped=stopped,
     )
 
 
-def judged(
-    stage: Stage, drills: Sequence[Drill], injections: Sequence[Injection], repairs: Sequence[float | None]
-) -> list[Outcome]:
+def judged(stage: Stage, chapters: Sequence[Chapter]) -> list[Outcome]:
     """The outcomes so far; each drill answers for all that happened until the next one."""
     incidents, proposals, answers = stage.client.incidents(), stage.client.proposals(), stage.answers.read()
-    ends = [*(i.at for i in injections[1:]), time.time()]
-    return [
-        judge(drill, injection, incidents, proposals, answers, stage.good, recovered, end)
-        for drill, injection, recovered, end in zip(drills, injections, repairs, ends, strict=False)
-    ]
+    outcomes = []
+    for chapter, following in zip(chapters, [*chapters[1:], None], strict=True):
+        last, until = (following.known, following.injection.at) if following else (newest(incidents), time.time())
+        mine = [i for i in since(incidents, chapter.known) if i.id <= last]
+        outcomes.append(
+            judge(
+                chapter.drill,
+                chapter.injection,
+                mine,
+                proposals,
+                answers,
+                stage.good,
+                chapter.recovered,
+                until,
+            )
+        )
+    return outcomes
 
 
 def wait_until_calm(stage: Stage, screen: Screen) -> str:
@@ -123,12 +140,13 @@ def wait_until_calm(stage: Stage, screen: Screen) -> str:
         time.sleep(POLL)
 
 
-def follow(stage: Stage, drill: Drill, injection: Injection, screen: Screen) -> float | None:
+def follow(stage: Stage, chapter: Chapter, screen: Screen) -> float | None:
     """When the service was whole again and ops had found the incident repaired; None: not within the drill's limit."""
+    drill, injection = chapter.drill, chapter.injection
     said: set[str] = set()
     whole_since: float | None = None
     while (now := time.time()) < injection.at + drill.limit:
-        incident = incident_of(injection, stage.client.incidents())
+        incident = next(iter(since(stage.client.incidents(), chapter.known)), None)
         for line in progress(incident, injection):
             if line not in said:
                 said.add(line)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from leptonai.demo.outcome import DRILLS, Drill, Injection, Outcome, judge, settled
+from leptonai.demo.outcome import DRILLS, Drill, Injection, Outcome, judge, newest, settled, since
 from leptonai.demo.table import HEADS, cells, faults_found
 from leptonai.demo.traffic import Answer
 from leptonai.types import Action, Cause, Change, DialChange, Evidence, Incident, Proposal, Spec, SpecChange, Variant
@@ -90,7 +90,6 @@ def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], 
     evict_other = proposal(DialChange(service="digits", set={"evict.digits-main-9": 1.0}))
     wrong: dict[str, tuple[list[Incident], list[Proposal], float | None]] = {
         "no incident": ([], proposals, None),
-        "an incident from before the injection only": ([change(incident, opened=AT - 1)], proposals, AT + 10),
         "another cause": ([change(incident, causes=(change(cause, name="unknown"),))], proposals, AT + 10),
         "right cause ranked second": (
             [change(incident, causes=(change(cause, name="unknown"), cause))],
@@ -109,6 +108,11 @@ def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], 
         ),
         "escalated": ([change(incident, escalated=AT + 8)], proposals, AT + 10),
         "a second incident": ([incident, change(incident, id=2, opened=AT + 7)], proposals, AT + 10),
+        "another incident acts": (
+            [incident],
+            [*proposals, proposal(DialChange(service="digits", set={"main.epoch": 1.0}), by="incident:9")],
+            AT + 10,
+        ),
         "a healthy replica evicted": ([incident], [*proposals, evict_other], AT + 10),
         "scaled": (
             [incident],
@@ -160,3 +164,14 @@ def test_an_incident_is_settled_once_its_last_action_was_found_effective() -> No
     assert settled(msgspec.structs.replace(incident, actions=())) is None
     assert settled(msgspec.structs.replace(incident, actions=(pending,))) is None
     assert settled(incident) == AT + 9
+
+
+def test_incidents_are_told_apart_by_number_and_one_dated_just_before_the_injection_counts_as_at_once() -> None:
+    drill = KINDS["kill"]
+    incident, _ = right_answer(drill)
+    early = msgspec.structs.replace(incident, id=4, opened=AT - 0.03)
+    known = newest([incident])
+    assert (known, newest([])) == (1, 0)
+    assert since([early, incident], known) == [early]
+    seen = outcome(drill, [early], [], AT + 10)
+    assert seen.repaired and seen.detect == 0.0
