@@ -87,6 +87,7 @@ def _print(report: Report, example: str, console: Console) -> None:
     if example:
         console.print("\n`leptonai report` of the last incident (--stay keeps all of them for reading):\n")
         console.print(example, markup=False, highlight=False)
+    console.print()
     console.print(table(report.outcomes, console.width))
     console.print("seconds since the injection; requests sent, failed and answered wrongly until recovery", style="dim")
     for line in _complaints(report, faults_found(report.outcomes)):
