@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import os
+import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -164,16 +166,20 @@ def test_the_port_is_kept_and_other_settings_start_another_envoy(
     tmp_path: Path, settings: list[GatewaySettings]
 ) -> None:
     async def story() -> None:
-        pids, urls = [], []
-        for asked in (settings[0], settings[0], settings[1]):
-            bench = Bench(tmp_path, asked)
-            await bench.gateway.start(bench.snapshot("a"))
-            pids.append(bench.gateway.pid)
-            urls.append(bench.gateway.url)
-            bench.gateway.close()
-        bench = Bench(tmp_path, settings[1])
-        await bench.gateway.start(bench.snapshot("a"))
-        await bench.gateway.stop()
+        pids: list[int] = []
+        urls: list[str] = []
+        try:
+            for asked in (settings[0], settings[0], settings[1]):
+                bench = Bench(tmp_path, asked)
+                await bench.gateway.start(bench.snapshot("a"))
+                assert bench.gateway.pid
+                pids.append(bench.gateway.pid)
+                urls.append(bench.gateway.url)
+                bench.gateway.close()
+        finally:
+            for pid in set(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         assert pids[0] == pids[1] != pids[2], "adopted when started the same way only"
         assert len(set(urls)) == 1
 

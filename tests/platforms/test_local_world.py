@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from local_world import DOUBLE, World
+from local_world import DOUBLE, SETTINGS, World
 
 from leptonai.errors import StartError
 from leptonai.platforms.local.probe import UnixClient
@@ -219,6 +219,35 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             await platform.start()
         assert "gateway.port" in caught.value.hint
         await platform.shutdown()
+        server.close()
+        await server.wait_closed()
+        assert_nothing_left(world)
+
+    asyncio.run(story())
+
+
+def test_without_its_port_a_platform_can_still_be_shut_down(tmp_path: Path) -> None:
+    async def story() -> None:
+        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+        world = World(tmp_path, msgspec.structs.replace(SETTINGS, gateway=Gateway(port=port)))
+        await world.platform.start()
+        await world.settle(world.service(1))
+        await world.platform.close()
+        os.kill(world.platform.describe()["gateway"]["pid"], signal.SIGKILL)
+        world.platform = world.fresh()
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", port)
+                    break
+                except OSError:
+                    await asyncio.sleep(0.02)
+        with pytest.raises(StartError):
+            await world.platform.start()
+        await world.platform.shutdown()
         server.close()
         await server.wait_closed()
         assert_nothing_left(world)

@@ -97,15 +97,9 @@ class LocalPlatform:
     async def start(self) -> None:
         """Adopt replicas and gateway, or start a gateway.
 
-        StartError when the port is taken or Envoy does not come up; what was adopted is let go of again.
+        StartError when the port is taken or Envoy does not come up; replicas have been adopted by then, so that
+        ``shutdown`` can still end them and ``close`` let go of them.
         """
-        try:
-            await self._begin()
-        except (LeptonError, OSError):
-            await self.close()
-            raise
-
-    async def _begin(self) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
         runtime = make_runtime_folder(self.home)
         self._refusal = await asyncio.to_thread(self._try_walls)
