@@ -207,6 +207,7 @@ class History:
 
 index = st.integers(0, 5)
 acts = st.one_of(
+    st.tuples(st.just("wait"), st.sampled_from([8.0, 20.0])),  # most should meet a world that has settled
     st.tuples(st.just("wait"), st.sampled_from([0.5, 1.0, 3.0, 8.0, 20.0])),
     st.tuples(st.just("deploy"), st.sampled_from(sorted(BEHAVIOURS))),
     st.tuples(st.just("scale"), st.integers(0, 5)),
@@ -246,8 +247,8 @@ def act(history: History, what: str, how: object) -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(acts, max_size=25),
-    st.sampled_from([None, None, 1, 2, 3, 5]),
+    st.lists(acts, min_size=1, max_size=25),
+    st.sampled_from([None, None, 1, 2, 3, 4]),
     st.sampled_from([1, 1, 0, 2]),
 )
 def test_no_history_breaks_a_rule_and_every_calm_reaches_the_wish(
@@ -255,6 +256,7 @@ def test_no_history_breaks_a_rule_and_every_calm_reaches_the_wish(
 ) -> None:
     history = History(capacity, surge)
     history.apply()
+    history.wait(6.0)
     for what, how in story:
         act(history, what, how)
     event(f"capacity {capacity}, surge {surge}")
@@ -294,6 +296,22 @@ def test_a_full_machine_gives_a_failing_revision_one_place_and_keeps_the_rest() 
     history.wait(120.0)
     assert sum(r.state == "ready" for r in history.platform.observe()) == 2
     history.calm()
+
+
+def test_a_full_machine_renames_its_variant() -> None:
+    history = settled(capacity=2, n=2)
+    history.model, history.wanted = {"other": "good"}, {"other": 2}
+    history.calm()
+
+
+def test_scaling_back_at_once_stops_only_what_was_not_ready() -> None:
+    history = settled(n=2)
+    before = history.platform.observe()
+    for n in (5, 2):
+        history.wanted = {"main": n}
+        history.apply()
+    history.calm()
+    assert history.platform.observe() == before
 
 
 def test_scale_to_zero_and_back() -> None:
