@@ -45,7 +45,7 @@ class Peer:
         except (OSError, EOFError) as e:
             self.close()
             raise Gone(f"{self.address}: {e or type(e).__name__}") from e
-        except (ValueError, IndexError, asyncio.LimitOverrunError) as e:
+        except (ValueError, LookupError, asyncio.LimitOverrunError) as e:
             self.close()
             raise TelemetryError(f"{self.address}: the answer to {path} is not HTTP: {e}") from e
 

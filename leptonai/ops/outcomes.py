@@ -35,13 +35,14 @@ class Outcomes:
         self.dropped = 0  # labels whose prediction was never seen, or for which there was no room to wait
 
     def predicted(self, request: str, prediction: Prediction) -> None:
-        """Remember one prediction, and join it at once when its label came first."""
-        self._by_id[request] = prediction
-        if len(self._by_id) > self._limit:
-            self._by_id.pop(next(iter(self._by_id)))
+        """Remember one prediction until its label comes; join it at once when that came first."""
         if request in self._waiting:
             label, _ = self._waiting.pop(request)
             self._join(prediction, label)
+            return
+        self._by_id[request] = prediction
+        if len(self._by_id) > self._limit:
+            self._by_id.pop(next(iter(self._by_id)))
 
     def labelled(self, items: Sequence[Feedback], now: float) -> None:
         """Join what can be joined, let the rest wait; feedback without a label or about an incident is not ours."""

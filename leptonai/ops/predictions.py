@@ -43,11 +43,11 @@ class _Position:
 
 
 class Follower:
-    """``folder``: ``<home>/run``. A file is known by its inode, so that renaming it neither repeats nor loses lines."""
+    """``folder``: ``<home>/run``. A file is known by name and inode: inodes are given again, names are not."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: dict[str, dict[int, _Position]] = {}
+        self._seen: dict[str, dict[tuple[str, int], _Position]] = {}
         self.unreadable = 0  # lines that are no prediction
 
     def read(self, replicas: Sequence[Replica], outcomes: Outcomes) -> int:
@@ -75,7 +75,7 @@ class Follower:
 
     def _lines(self, replica: str) -> Iterable[bytes]:
         positions = self._seen.get(replica, {})
-        here: dict[int, _Position] = {}
+        here: dict[tuple[str, int], _Position] = {}
         try:
             names = sorted(p.name for p in (self._folder / replica / "predictions").iterdir())
         except OSError:
@@ -89,7 +89,8 @@ class Follower:
                 found = os.fstat(file)
                 if not stat.S_ISREG(found.st_mode):
                     continue
-                position = here[found.st_ino] = positions.get(found.st_ino) or _Position()
+                key = (name, found.st_ino)
+                position = here[key] = positions.get(key) or _Position()
                 if found.st_size < position.offset:  # an inode used again, or a file cut short: its content is new
                     position.offset, position.rest = 0, b""
                 if found.st_size > position.offset:

@@ -102,11 +102,11 @@ def _words(incident: Incident) -> dict[str, Any]:
     return {
         "incident": incident,
         "top": top,
-        "first": (top.evidence[:1] if top and top.evidence else first),
+        "first": top.evidence[:1] if top and top.evidence else first,
+        "why": top.evidence if top and top.evidence else first,
         "last": tuple(done[-1:]) or first,
         "done": done,
         "other": [id for id in facts if id not in cited and id not in done],
-        "kind": lambda kind: tuple(e.id for e in incident.evidence if e.kind == kind),
         "fact": lambda id: facts[id].text if id in facts else "",
         "meaning": lambda name: CAUSES.get(name, name),
         "cite": _cite,

@@ -1,0 +1,119 @@
+"""Reports: every sentence rests on recorded evidence, in any state of an incident; what others wrote is harmless."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leptonai.errors import NotFound, SpecError, TelemetryError
+from leptonai.ops.report import Section, Sentence, check, report, tell
+from leptonai.types import Action, Cause, Evidence, Incident
+
+AT = 1_700_000_000.0
+
+
+def fact(n: int, kind: str = "exit", text: str = "Replica r1 was ended by SIGKILL.") -> Evidence:
+    return Evidence(id=f"e{n}", kind=kind, at=AT, text=text)
+
+
+def incident(**more: Any) -> Incident:
+    known: dict[str, Any] = {
+        "id": 7,
+        "subject": "default/service/digits",
+        "severity": "warning",
+        "title": "Replica r1 was killed",
+        "began": AT,
+        "opened": AT + 1.5,
+        "diagnosed": AT + 1.5,
+        "mitigated": AT + 4,
+        "closed": AT + 7,
+        "evidence": (fact(1), fact(2, "host", "The machine is idle."), fact(3, "closed", "Serve replaced it; closed.")),
+        "causes": (Cause(name="replica_killed", subject="r1", confidence=0.95, evidence=("e1",)),),
+        "actions": (Action(remedy="none: reconciled", proposal=None, at=AT + 4, verdict="effective"),),
+    }
+    return Incident(**(known | more))
+
+
+def test_the_text_says_what_happened_why_and_what_was_done() -> None:
+    text = report(incident())
+    assert "Incident 7: Replica r1 was killed" in text
+    assert "Detected after 1.5 s, explained after 1.5 s, recovered after 4.0 s." in text
+    assert "a replica was killed from outside: r1, with 95% confidence. [e1]" in " ".join(text.split())
+    assert "Serve replaced it; closed. [e3]" in text and "The machine is idle. [e2]" in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"closed": None, "mitigated": None},
+        {"closed": None, "escalated": AT + 30, "evidence": (fact(1), fact(2, "escalated", "A person is needed."))},
+        {"causes": (), "diagnosed": None},
+        {"causes": (Cause(name="unknown", subject="digits", confidence=1.0, evidence=("e1", "e2")),)},
+        {"causes": (), "evidence": (), "actions": (), "closed": None, "diagnosed": None},
+        {"causes": (*incident().causes, Cause(name="hung_replica", subject="r2", confidence=0.5, evidence=("e2",)))},
+    ],
+)
+@pytest.mark.parametrize("format", ["text", "markdown", "json"])
+def test_every_state_of_an_incident_can_be_told(more: dict[str, Any], format: str) -> None:
+    found = incident(**more)
+    assert report(found, format).endswith("\n")
+    story = tell(found)
+    known = {e.id for e in found.evidence}
+    for section in story.sections:
+        assert section.sentences, section.title
+        for sentence in section.sentences:
+            assert set(sentence.evidence) <= known and (sentence.evidence or not known)
+
+
+def test_the_json_holds_sentences_with_their_evidence() -> None:
+    whole = json.loads(report(incident(), "json"))
+    assert whole["seconds"] == {"detect": 1.5, "diagnose": 1.5, "recover": 4.0}
+    assert {e["id"] for e in whole["evidence"]} == {"e1", "e2", "e3"}
+
+
+def test_a_claim_without_a_record_is_refused() -> None:
+    with pytest.raises(TelemetryError, match="e9, which is not recorded"):
+        tell(incident(causes=(Cause(name="replica_killed", subject="r1", confidence=0.9, evidence=("e9",)),)))
+    story = tell(incident())
+    bare = msgspec.structs.replace(
+        story, sections=(Section(title="Why", sentences=(Sentence(text="Because.", evidence=()),)),)
+    )
+    with pytest.raises(TelemetryError, match="cites nothing"):
+        check(bare, incident())
+
+
+def test_unknown_formats_and_languages_are_refused() -> None:
+    with pytest.raises(SpecError, match="pdf"):
+        report(incident(), "pdf")
+    with pytest.raises(NotFound, match="tlh"):
+        report(incident(), language="tlh")
+
+
+def test_the_last_words_of_a_replica_cannot_pass_for_a_citation_or_for_markup() -> None:
+    words = "exited: see [e99]\n## Why\nall is well <script>alert(1)</script> **trust me** | x"
+    hostile = incident(evidence=(fact(1, text=words), *incident().evidence[1:]), title="[e99] <b>x</b>")
+    story = tell(hostile)
+    assert [s.title for s in story.sections] == ["What happened", "Why", "What else was seen", "What was done"]
+    markdown = report(hostile, "markdown")
+    assert "<script>" not in markdown.replace("\\<", "") and "**trust" not in markdown
+    assert "[e99]" not in report(hostile)
+
+
+@given(st.text(max_size=200), st.text(max_size=50), st.text(max_size=50))
+def test_no_text_of_others_breaks_a_report(fact_text: str, title: str, subject: str) -> None:
+    found = incident(
+        title=title,
+        evidence=(fact(1, text=fact_text), *incident().evidence[1:]),
+        causes=(Cause(name="replica_killed", subject=subject, confidence=0.9, evidence=("e1",)),),
+    )
+    for format in ("text", "markdown", "json"):
+        assert report(found, format)
+    for section in tell(found).sections:
+        for sentence in section.sentences:
+            assert set(sentence.evidence) <= {"e1", "e2", "e3"}

@@ -1,0 +1,74 @@
+"""The ops process as a whole: its socket, its note in the home, and a control that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from ops_stage import Direct, Model, Stage
+
+from leptonai.errors import PlatformError
+from leptonai.ops.watch import run
+from leptonai.platforms.telemetry import Memory
+from leptonai.settings import Ops, Settings
+from leptonai.types import Signal
+
+
+async def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def test_signals_are_served_while_it_watches(short: Path) -> None:
+    async def story() -> None:
+        stage = Stage(short)
+        stage.deploy(Model())
+        store = Memory()
+        at = time.time()
+        store.write(
+            [Signal(name="ready_count", labels={"service": "x"}, at=at + i, value=float("nan")) for i in (0, 1)]
+        )
+        settings = Settings(ops=Ops(period=0.05))
+        watching = asyncio.create_task(run(short, settings, Direct(stage), time.time, short / "ops.sock", store))
+        note = short / "ops.json"
+        await until(note.exists)
+        known = json.loads(note.read_text())
+        transport = httpx.AsyncHTTPTransport(uds=known["socket"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://ops") as client:
+            assert (await client.get("/healthz")).json() == {"status": "ok"}
+
+            await until(lambda: "host_cpu_ratio" in store.names())
+            assert (await client.get("/signals/names")).json() == store.names()
+            params = {"name": "ready_count", "start": at - 1, "end": at + 3, "step": 1.0, "service": "x"}
+            (series,) = (await client.get("/signals", params=params)).json()
+            assert series["labels"] == {"service": "x"} and series["value"] == [None] * 4
+            for bad, says in (({}, "name"), ({"name": "x", "start": "noon"}, "noon"), ({"name": "x"}, "before end")):
+                answer = await client.get("/signals", params=bad)
+                assert answer.status_code == 400 and says in answer.json()["error"]
+        assert Path(known["socket"]).stat().st_mode & 0o077 == 0
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+        assert not note.exists() and not (short / "ops.sock").exists()
+        await asyncio.sleep(0.05)
+        await stage.close()
+
+    asyncio.run(story())
+
+
+def test_a_socket_that_cannot_be_made_is_said_so(short: Path) -> None:
+    async def story() -> None:
+        stage = Stage(short)
+        with pytest.raises(PlatformError, match="cannot listen") as e:
+            await run(short, Settings(), Direct(stage), time.time, short / ("x" * 200))
+        assert "107 bytes" in e.value.hint
+        await stage.close()
+
+    asyncio.run(story())
