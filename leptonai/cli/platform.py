@@ -30,8 +30,11 @@ def up(
     if systemd:
         click.echo(life.unit(home), nl=False)
         return
-    life.prepare(home, api_port, gateway_port)
+    life.prepare(home, api_port, gateway_port, orphans=foreground)
     if foreground:
+        click.echo(
+            f"Keeping the platform on {home.path} up. Ctrl-C leaves replicas serving; `leptonai down` stops all."
+        )
         click.get_current_context().exit(life.foreground(home))
     with waiting(as_json) as say:
         running = life.up(home, say)

@@ -36,6 +36,8 @@ from leptonai.types import Key, Role
 log = logging.getLogger("leptonai.control")
 SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
 EXPIRE_PERIOD = 5.0  # seconds between looks at proposals that nobody approved
+COLLECT_PERIOD = 3600.0  # seconds between looks for models that no revision and no pending proposal names
+UPLOAD_GRACE = 86400.0  # seconds that an upload may wait for its proposal
 
 
 class Server(uvicorn.Server):
@@ -128,7 +130,8 @@ async def serve(
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    work = [asyncio.create_task(w) for w in (reconciler.run(), expire(door), keep_parent(home, seats))]
+    loops = (reconciler.run(), expire(door), collect(store, artifacts), keep_parent(home, seats))
+    work = [asyncio.create_task(w) for w in loops]
     try:
         await server.up.wait()
         url = f"http://{reachable(host)}:{port}"
@@ -218,6 +221,17 @@ async def expire(door: Door) -> None:
             door.expire()
         except LeptonError as e:
             log.warning("proposals could not be looked at: %s", e)
+
+
+async def collect(store: Store, artifacts: Artifacts) -> None:
+    while True:
+        await asyncio.sleep(COLLECT_PERIOD)
+        try:
+            gone = await asyncio.to_thread(artifacts.collect, store.models(), before=time.time() - UPLOAD_GRACE)
+        except LeptonError as e:
+            log.warning("models could not be collected: %s", e)
+        else:
+            log.info("%d models that nothing names were removed", len(gone))
 
 
 async def keep_parent(home: Home, seats: Seats) -> None:

@@ -21,7 +21,7 @@ from leptonai.client import Client
 from leptonai.client.home import Home, read_json
 from leptonai.daemon.seats import NAMES, Seats
 from leptonai.daemon.spawn import SUPERVISED, spawn
-from leptonai.errors import Conflict, LeptonError, PlatformError, StartError, from_body
+from leptonai.errors import Conflict, LeptonError, PlatformError, SpecError, StartError, from_body
 from leptonai.settings import Settings
 
 START_PATIENCE = 60.0  # seconds: a cold disk may take long to import numpy and to unpack Envoy
@@ -44,17 +44,20 @@ class Down(NamedTuple):
     gateway: bool
 
 
-def prepare(home: Home, api_port: int | None = None, gateway_port: int | None = None) -> Settings:
+def prepare(
+    home: Home, api_port: int | None = None, gateway_port: int | None = None, orphans: bool = False
+) -> Settings:
     """The home exists, for its owner alone, and its settings say what was given; returns them.
 
-    Raises Conflict when a platform runs there, SpecError for bad settings, PlatformError ``port_taken``.
+    Raises Conflict when a platform runs there, SpecError for bad settings, PlatformError ``port_taken``. ``orphans``:
+    control without a parent is no conflict, because the caller will be its parent.
     """
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as e:
         raise PlatformError(f"{home.path} cannot be made: {e.strerror}", hint="name another folder with --home") from e
     seats = Seats(home)
-    for name in ("parent", "control"):
+    for name in ("parent",) if orphans else ("parent", "control"):
         if (pid := seats.holder(name)) is not None:
             url = (read_json(home.control) or {}).get("url", "an address it has not told yet")
             raise Conflict(
@@ -63,7 +66,7 @@ def prepare(home: Home, api_port: int | None = None, gateway_port: int | None = 
                 code="running",
             )
     settings = change_settings(home, api_port, gateway_port)
-    if settings.api.port:
+    if settings.api.port and seats.holder("control") is None:
         check_port(settings.api.host, settings.api.port)
     home.failure.unlink(missing_ok=True)
     return settings
@@ -200,13 +203,17 @@ async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
 
     if not (home.path / "run").is_dir():  # made before anything is started, removed after all of it was stopped
         return [], False
+    try:
+        settings = setting.load(home.settings)
+    except SpecError:  # edited badly since: no reason to leave anything running
+        settings = Settings()
     adopted: list[str] = []
 
     def record(kind: str, subject: str, detail: dict[str, Any]) -> None:
         if kind == "gateway.adopted":
             adopted.append(kind)
 
-    platform = LocalPlatform(home.path, setting.load(home.settings), Artifacts(home.artifacts), record=record)
+    platform = LocalPlatform(home.path, settings, Artifacts(home.artifacts), record=record)
     with contextlib.suppress(StartError):  # no gateway could be started: replicas were adopted all the same
         await platform.start()
     replicas = [r.id for r in platform.observe() if not r.gone]

@@ -38,6 +38,10 @@ class Machine:
     home: Path
     work: Path
 
+    def foreground(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "leptonai.cli", "--home", str(self.home), "up", "--foreground"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.work)
+
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "leptonai.cli", "--home", str(self.home), *arguments],

@@ -196,3 +196,48 @@ def test_a_second_platform_on_a_folder_and_a_taken_port_are_refused_by_name(mach
     eventually(lambda: not other.processes(), "nothing of the refused platform runs", patience=10.0)
     other.run("down")
     assert machine.json("status")["platform"]["gateway"]["healthy"]
+
+
+def test_in_the_foreground_the_parent_is_adopted_and_left_as_a_supervisor_does(machine: Machine) -> None:
+    """As under systemd: after kill -9 of the parent the next one adopts; SIGTERM ends all but replicas and Envoy."""
+    machine.home.mkdir(mode=0o700)
+    (machine.home / "settings.yaml").write_text("{api: {port: 0}, gateway: {port: 0}}")
+    seats = Seats(Home(machine.home))
+    parent = machine.foreground()
+    eventually(lambda: (machine.home / "control.json").exists() and seats.holder("ops"), "control and ops")
+    control = seats.holder("control")
+    parent.kill()
+    parent.communicate()
+    assert machine.run("up", check=False).returncode == 5  # control is there: only a supervisor takes it over
+    parent = machine.foreground()
+    eventually(lambda: seats.holder("parent") == parent.pid, "the next parent sits")
+    assert seats.holder("control") == control
+    with machine.client() as client:
+        envoy = client.platform()["gateway"]["pid"]
+    parent.terminate()
+    parent.communicate(timeout=60)
+    assert parent.returncode == 0
+    assert [seats.holder(n) for n in NAMES] == [None, None, None]
+    assert alive(envoy)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code", "names"),
+    [
+        ("settings.yaml", b"api: {port: many}", 2, "settings.yaml"),
+        ("settings.yaml", b"colour: red", 2, "colour"),
+        ("settings.yaml", b"api: [", 2, "settings.yaml"),
+        ("store.db", b"no database, for sure" * 100, 6, "store.db"),
+    ],
+)
+def test_a_home_that_was_damaged_is_told_and_nothing_is_left_running(
+    machine: Machine, file: str, content: bytes, code: int, names: str
+) -> None:
+    machine.home.mkdir(mode=0o700)
+    (machine.home / "settings.yaml").write_text("{api: {port: 0}, gateway: {port: 0}}")
+    (machine.home / file).write_bytes(content)
+    refused = machine.run("up", check=False)
+    assert refused.returncode == code
+    assert names in refused.stderr
+    assert "hint: " in refused.stderr
+    assert not machine.processes()
