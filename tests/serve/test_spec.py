@@ -365,3 +365,9 @@ def test_files_that_cannot_be_served(tmp_path: Path, name: str, content: bytes |
         write(path, content)
     with pytest.raises(SpecError, match=said):
         load(path)
+
+
+def test_the_documented_text_is_all_defaults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    assert parse(text, "docs/services.md") == parse("name: digits\nmodel: ./digits.onnx\n")
