@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def incidents(session: Session, number: int | None, only_open: bool, as_json: bool) -> None:
-    """List incidents, or show one as it is recorded.
+    """List incidents, or show one; as JSON, whole and as it is recorded.
 
     \b
     Example:
@@ -31,7 +31,10 @@ def incidents(session: Session, number: int | None, only_open: bool, as_json: bo
     with session.client() as client:
         if number is not None:
             found = client.incident(number)
-            tell(found, "json" if as_json else "text")
+            if as_json:
+                print_json(found)
+            else:
+                tell(found, "text")
             return
         listed = client.incidents(True if only_open else None)
     if as_json:
