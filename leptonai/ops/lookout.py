@@ -14,6 +14,7 @@ from leptonai.ops.convict import Leak, Tally, Wrong, leaks, wrong_answers
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Memory, Seen, Trigger, judge
 from leptonai.ops.outcomes import Outcomes
+from leptonai.ops.scene import latest_change
 from leptonai.ops.slo import Burn, BurnState
 from leptonai.ops.verify import Trial, advance
 from leptonai.ops.world import converged, ready, wished_replicas
@@ -22,6 +23,8 @@ from leptonai.settings import Ops
 from leptonai.types import Anomaly, Replica, Revision, Service
 
 KEEP_EXITS = 600.0  # seconds; as long as a change may be blamed
+FRESH_CHANGE = 120.0  # seconds in which a revision is looked at with less patience
+HASTE = 2.0  # seconds that an anomaly of a service with a suspect revision must last
 KEEP_TRAFFIC = 120.0  # seconds; how far back an onset may lie
 RSS_LOOK = 150.0  # seconds of memory looked at for leaks: the longest span of the judge and what it skips
 
@@ -111,7 +114,11 @@ class Lookout:
         )
         _, self._memory = judge(now, seen, self._memory, self._settings)
         self._lost = {}
-        holding = [held.trigger for held in self._memory.values() if held.firing and held.last >= now]
+        holding = [
+            held.trigger
+            for held in self._memory.values()
+            if held.last >= now and (held.firing or (now - held.since >= HASTE and self._explained(store, now)))
+        ]
         self.last = Look(tuple(f for t in holding if (f := self._fresh(t, now)) is not None), found, wrong, burns)
         for id in [id for id, exit in self.exits.items() if now - exit.at > KEEP_EXITS]:
             del self.exits[id]
@@ -159,6 +166,22 @@ class Lookout:
                 break
             began = at if traffic.requests else began
         return msgspec.structs.replace(trigger, began=began)
+
+    def _explained(self, store: TelemetryStore, now: float) -> bool:
+        """Whether a fresh revision computes so much slower than the one before that no chance explains it.
+
+        An anomaly that the judge still waits for (it might pass) is then believed at once.
+        """
+        change = latest_change(self.revisions)
+        if change is None or change.previous is None or now - change.revision.at > FRESH_CHANGE:
+            return False
+        seen: dict[str, list[float]] = {change.variant.digest: [], change.previous: []}
+        for series in store.read(
+            "replica_compute_seconds", now - FRESH_CHANGE, now + 1e-3, {"service": self.service.key}
+        ):
+            seen.get(series.labels["digest"], []).extend(series.value)
+        new, old = seen[change.variant.digest], seen[change.previous]
+        return len(new) >= 3 and len(old) >= 3 and min(new) > 2.0 * max(old) and min(new) > max(old) + 0.02
 
     def _leaks(self, now: float, store: TelemetryStore) -> list[Leak]:
         series = store.read("replica_rss_bytes", now - RSS_LOOK, now + 1e-3, {"service": self.service.key})
