@@ -239,10 +239,10 @@ def _users(
         values = {"request_rate_per_second": total / elapsed}
         if total > 0:
             values["error_ratio"] = codes["5"] / total
-        slow = 0.0
+        slow = 0.0  # of those timed: Envoy's histogram is a reading behind its counters
         if times and times[-1][1] > 0:
-            slow = share_above(times, service.spec.slo.latency)
-            values["slow_ratio"] = slow
+            values["slow_ratio"] = share_above(times, service.spec.slo.latency)
+            slow = values["slow_ratio"] * times[-1][1]
             values["latency_p50_seconds"] = quantile(times, 0.5)
             values["latency_p99_seconds"] = quantile(times, 0.99)
         labels = {"service": service.key}
@@ -250,7 +250,7 @@ def _users(
         traffic[service.key] = Traffic(
             requests=total,
             errors=codes["5"],
-            slow=slow * total,
+            slow=slow,
             retried=sum(rose.get(("retry", cluster), 0.0) for cluster in clusters),
         )
     return signals, traffic
