@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,16 @@ class Server(uvicorn.Server):
 
 
 @dataclass
+class Clock:
+    """The time of the API: the real one, shifted by ``offset`` seconds."""
+
+    offset: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+@dataclass
 class Stage:
     """A whole control process but for the process: door, store, platform, API, and the reconcile loop."""
 
@@ -44,7 +54,7 @@ class Stage:
     platform: MemoryPlatform
     door: Door
     app: Any
-    now: Callable[[], float]
+    now: Clock
     secrets: dict[str, str] = field(default_factory=dict)
 
     def token(self, name: str, role: Role = "viewer", workspaces: tuple[str, ...] = ("*",), **more: Any) -> str:
@@ -104,6 +114,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     store = Store(tmp_path / "store.db")
     artifacts = Artifacts(tmp_path / "artifacts")
     wishes = Wishes(store)
+    clock = Clock()
     loop: list[asyncio.AbstractEventLoop] = []
 
     def on_change(key: Key) -> None:  # also from the thread of a test
@@ -116,7 +127,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     reconciler = Reconciler(platform, wishes.services, record, period=0.05)
 
     door = Door(store, settings, on_change=on_change, artifacts=artifacts)
-    app = create_app(door, store, artifacts, platform, settings, wishes=wishes, clock=time.time, secret=b"test")
+    app = create_app(door, store, artifacts, platform, settings, wishes=wishes, clock=clock, secret=b"test")
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
 
@@ -132,7 +143,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
     port = listener.getsockname()[1]
-    stage = Stage(f"http://127.0.0.1:{port}", tmp_path, store, artifacts, platform, door, app, time.time)
+    stage = Stage(f"http://127.0.0.1:{port}", tmp_path, store, artifacts, platform, door, app, clock)
     deadline = time.monotonic() + 20
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)

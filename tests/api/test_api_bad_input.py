@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -169,6 +170,29 @@ def test_a_token_of_one_workspace_sees_and_changes_that_one_only(stage: Stage) -
         assert http.post("/events", json={"kind": "x", "subject": "digits"}).status_code == 403
         assert http.get("/signals?name=ready_count").status_code == 403
         assert http.get("/signals?name=ready_count&service=digits").status_code == 403
+
+
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(shared: Stage) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 65536
+
+    with shared.http("operator") as http:
+        answer = http.post("/artifacts", content=pieces())
+    assert answer.status_code == 413
+    assert "1048576" in answer.json()["error"]
+
+
+def test_ops_that_gives_no_sign_is_told_after_the_dead_mans_time(stage: Stage) -> None:
+    stage.token("ops", "operator")
+    with stage.http(None, authorization=f"Bearer {stage.secrets['ops']}") as http:
+        seen = http.get("/platform").json()["ops"]
+    assert seen["alive"]
+    with stage.http("admin") as http:
+        stage.now.offset = 9.0
+        assert http.get("/platform").json()["ops"]["alive"]
+        stage.now.offset = 11.0
+        assert http.get("/platform").json()["ops"] == {"alive": False, "seen": seen["seen"]}
 
 
 def test_a_flood_of_feedback_is_told_when_to_come_back(stage: Stage) -> None:
