@@ -95,10 +95,14 @@ class PluginError(LeptonError):
 
 
 def from_body(status: int, body: dict[str, Any]) -> LeptonError:
-    """The error that a server's JSON body stands for; its class is chosen by HTTP status."""
+    """The error that a server's JSON body stands for: its class is told by the body's code, else by the HTTP status."""
     kinds = (SpecError, Denied, NotFound, Conflict, CapacityError, PlatformError)
-    status_of_kind = 403 if status == 401 else status  # both are Denied: who you are, and what you may
-    kind = next((k for k in kinds if k.status == status_of_kind), SpecError if 400 <= status < 500 else PlatformError)
+    coded = (*kinds, StartError, TelemetryError, ModelError, PluginError, LeptonError)
+    by_status = 403 if status == 401 else status  # both are Denied: who you are, and what you may
+    kind = next((k for k in coded if k.code == body.get("code")), None)
+    kind = kind or next(
+        (k for k in kinds if k.status == by_status), SpecError if 400 <= status < 500 else PlatformError
+    )
     return kind(
         str(body.get("error", f"HTTP {status}")),
         hint=str(body.get("hint", "")),

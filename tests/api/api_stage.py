@@ -115,6 +115,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     artifacts = Artifacts(tmp_path / "artifacts")
     wishes = Wishes(store)
     clock = Clock()
+    signals = tmp_path / "ops.sock"
     loop: list[asyncio.AbstractEventLoop] = []
 
     def on_change(key: Key) -> None:  # also from the thread of a test
@@ -127,7 +128,17 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     reconciler = Reconciler(platform, wishes.services, record, period=0.05)
 
     door = Door(store, settings, on_change=on_change, artifacts=artifacts)
-    app = create_app(door, store, artifacts, platform, settings, wishes=wishes, clock=clock, secret=b"test")
+    app = create_app(
+        door,
+        store,
+        artifacts,
+        platform,
+        settings,
+        wishes=wishes,
+        clock=clock,
+        secret=b"test",
+        ops_socket=lambda: str(signals) if signals.exists() else None,
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
 

@@ -1,0 +1,86 @@
+"""Signals are asked of ops over its socket; what a service shows as its status is a pure function of its replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from leptonai.api.world import status_line
+from leptonai.errors import TelemetryError
+from leptonai.ops.signals import Server, listen
+from leptonai.platforms.telemetry import Memory
+from leptonai.types import Replica, Signal
+
+if TYPE_CHECKING:
+    from api_stage import Stage
+
+
+@contextlib.contextmanager
+def ops(socket: Path, kept: Memory) -> Iterator[None]:
+    """The part of ops that answers questions, as ops runs it."""
+    server = Server(kept)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listen(socket)])), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield
+    server.should_exit = True
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
+def test_signals_come_from_ops_and_its_silence_is_told(stage: Stage) -> None:
+    kept = Memory()
+    for at, value in ((100.0, 1.0), (103.0, 4.0)):
+        kept.write([Signal(name="ready_count", labels={"service": "digits"}, at=at, value=value)])
+    with stage.client() as client:
+        with pytest.raises(TelemetryError, match="ops does not run") as caught:
+            client.signals("ready_count", 100.0, 104.0)
+        assert caught.value.exit_code == 7
+        with ops(stage.home / "ops.sock", kept):
+            assert client.signal_names() == ["ready_count"]
+            (series,) = client.signals("ready_count", 100.0, 104.0, {"service": "digits"}, step=1.0)
+            assert series.labels == {"service": "digits"}
+            assert [v for v in series.value if not math.isnan(v)] == [1.0, 4.0]
+            assert len(series.value) == 4  # what was not seen is null on the way, and nan again
+            assert client.signals("ready_count", 100.0, 104.0, {"service": "other"}) == []
+        with pytest.raises(TelemetryError, match="ops does not answer"):
+            client.signal_names()
+
+
+def one(state: Any, digest: str = "new", reason: str = "", detail: str = "") -> Replica:
+    return Replica(
+        id="r1", service="d", variant="main", digest=digest, state=state, reason=reason, detail=detail, since=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("replicas", "ready", "wanted", "line"),
+    [
+        ((), 0, 0, "scaled to zero"),
+        ((), 0, 2, "0 of 2 ready"),
+        ((one("ready"), one("ready")), 2, 2, "2 of 2 ready"),
+        ((one("ready"), one("starting")), 1, 2, "1 of 2 ready, 1 starting"),
+        ((one("ready", "old"), one("starting")), 0, 1, "0 of 1 ready, 1 starting, 1 of an older revision"),
+        ((one("ready"), one("stopping", "old")), 1, 1, "1 of 1 ready, 1 draining"),
+        (
+            (one("ready"), one("failed", reason="hung", detail="no answer for 2 s")),
+            1,
+            2,
+            "1 of 2 ready; r1 hung: no answer for 2 s",
+        ),
+    ],
+)
+def test_the_status_line_says_what_is_ready_on_its_way_and_wrong(
+    replicas: tuple[Replica, ...], ready: int, wanted: int, line: str
+) -> None:
+    assert status_line(replicas, ready, wanted) == line
