@@ -21,12 +21,12 @@ class Api(Noun, frozen=True, kw_only=True):
 
 
 class Gateway(Noun, frozen=True, kw_only=True):
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # where users reach the gateway; loopback until an operator says otherwise
     port: int = 8320  # 0: any free port
     threads: int = 0  # Envoy workers; 0: half the cores, at least 1 (one worker halves p99 on two cores, measured)
     max_body: int = 64 << 20  # bytes of one request
     health_interval: float = 0.5  # seconds; with 2 misses a hung replica is out of rotation within 2 s
-    health_timeout: float = 0.5
+    health_timeout: float = 0.5  # seconds until an unanswered probe counts as a miss
     retries: int = 3  # of idempotent requests, on another host
     hedge_after: float = 2.0  # seconds unanswered until an idempotent request is asked of another replica too; 0: never
     respawn: float = 1.0  # seconds until a dead Envoy is started again at the latest
@@ -39,7 +39,7 @@ class Local(Noun, frozen=True, kw_only=True):
     backoff_max: float = 64.0  # ... up to this
     stable_after: float = 10.0  # ready this long: a crash counts as the first again
     log_bytes: int = 8_000_000  # of one replica's log file before it is rotated
-    log_files: int = 3
+    log_files: int = 3  # kept of each replica: the one being written and its predecessors
     isolate: bool = True  # when root: another uid, no new privileges, cgroup limits
     kill_after: float = 5.0  # seconds between SIGTERM's grace and SIGKILL
 
