@@ -32,7 +32,7 @@ def shoot(url: str, path: Path, width: int, wait: float) -> None:
         raise SystemExit("no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": width, "height": 600}, device_scale_factor=2)
+        page = browser.new_page(viewport={"width": width, "height": 600}, device_scale_factor=1.25)
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url, wait_until="domcontentloaded")
