@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from leptonai.errors import SpecError
+from leptonai.series.burn import windows
 from leptonai.types import DIGEST, NAME, Noun, Spec, Variant
 
 DAY = 86400.0
@@ -61,6 +62,11 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     _name("workspace", spec.workspace)
     _numbers(spec, "")
     _scale(spec)
+    for objective in ("availability", "latency_objective"):
+        try:
+            windows(getattr(spec.slo, objective), spec.slo.period)
+        except SpecError as e:
+            raise FieldError(f"slo.{objective}", e.message.removeprefix("slo: "), e.hint) from e
     if not 1 <= len(spec.variants) <= MAX_VARIANTS:
         raise FieldError("variants", f"{len(spec.variants)} variants; there must be 1 to {MAX_VARIANTS}")
     names = [v.name for v in spec.variants]

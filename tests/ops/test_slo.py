@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.errors import SpecError
-from leptonai.ops.slo import ALPHA, MONTH, Burn, Sliding, windows
+from leptonai.ops.slo import ALPHA, Burn, Sliding
+from leptonai.series.burn import MONTH, windows
 from leptonai.types import Slo
 
 HOUR = 3600.0

@@ -118,6 +118,11 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "nan": ("name: d\nmodel: a\ntimeout: .nan\n", ["timeout: expected a finite number"]),
     "inf": ("name: d\nmodel: a\ntimeout: .inf\n", ["timeout: expected a finite number"]),
     "huge": (f"name: d\nmodel: a\nreplicas: 1{'0' * 400}\n", ["replicas: expected a finite number"]),
+    "never pages": (
+        "name: d\nmodel: a\nslo: {latency_objective: 0.6}\n",
+        ["slo.latency_objective: an objective of 0.6 leaves a budget of 0.4", "raise the objective"],
+    ),
+    "too short to count": ("name: d\nmodel: a\nslo: {period: 60s}\n", ["too short for counts every 1 s"]),
     "certainty": ("name: d\nmodel: a\nslo: {availability: 1}\n", ["slo.availability: 1 is out", "under 1"]),
     "zero time": ("name: d\nmodel: a\ntimeout: 0\n", ["timeout: 0 is out of bounds; it may be 0.01 to 86400 seconds"]),
     "queue under batch": ("{name: d, model: a, batching: {max_queue: 1}}", ["max_queue: 1 is under max_size 32"]),
