@@ -180,9 +180,11 @@ def _propose(
         return Escalate(why=f"the runbook has no remedy for {cause.name}")
     if len(sight.denied) >= settings.denials:
         return Escalate(why=f"the door refused {len(sight.denied)} times")
-    last = max([a.judged or a.at for a in incident.actions] + list(sight.denied), default=None)
+    last = max((a.judged or a.at for a in incident.actions), default=None)
     if last is not None and now - last < cooldown:
         return Wait(why=f"cooling down for {cooldown - (now - last):.0f} s more")
+    if sight.denied and now - max(sight.denied) < _pause(len(sight.denied), cooldown, settings):
+        return Wait(why="the door refused a moment ago")
     assert sight.service is not None  # next_action closed it otherwise
     if sight.subject_ready and not sight.others_ready and _wished(sight.service) > 1:
         return Wait(why="no other replica is ready")
@@ -193,6 +195,13 @@ def _propose(
     if old:
         return Escalate(why=f"no remedy of {', '.join(row.remedies)} applies to {cause.subject}")
     return Wait(why=f"no remedy applies to {cause.subject} yet")
+
+
+def _pause(refusals: int, cooldown: float, settings: Ops) -> float:
+    """Seconds until the door is asked again. It may be about to open, because the cool-down runs since a change that
+    was made for something else; so the first pause is short. Doubled each time up to ``cooldown``, all pauses together
+    outlast it: a cool-down alone never makes ``denials`` refusals. 1/8, 1/4, 1/2 and 1 of it when they are 5."""
+    return cooldown * min(1.0, 2.0 ** (refusals - settings.denials + 1))
 
 
 def _wished(service: Service) -> int:

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from leptonai.ops import incidents as book
 from leptonai.ops.diagnose import CAUSES
 from leptonai.ops.remedies import OURS, Evict, Restart, Rollback
-from leptonai.ops.respond import RECONCILED, Act, Close, Escalate, Judge, Propose, Sight, Wait, next_action
+from leptonai.ops.respond import (
+    RECONCILED,
+    Act,
+    Close,
+    Escalate,
+    Judge,
+    Propose,
+    Sight,
+    Wait,
+    _pause,
+    next_action,
+)
 from leptonai.ops.runbook import load_runbook, shipped
 from leptonai.protocols import Remedy
 from leptonai.settings import Ops
@@ -120,9 +131,21 @@ def test_table(found: Incident, seen: Sight, kind: type) -> None:
     assert isinstance(act(found, seen), kind), act(found, seen)
 
 
-def test_a_denied_proposal_is_tried_again_after_the_cool_down() -> None:
-    assert isinstance(act(incident(), sight(denied=(NOW - 3,)), cooldown=10.0), Wait)
-    assert isinstance(act(incident(), sight(denied=(NOW - 11,)), cooldown=10.0), Propose)
+@pytest.mark.parametrize(("refusals", "pause"), [(1, 1.25), (2, 2.5), (3, 5.0), (4, 10.0)])
+def test_a_denied_proposal_is_tried_again_soon_and_then_ever_later(refusals: int, pause: float) -> None:
+    def refused(ago: float) -> Act:
+        denied = tuple(NOW - ago - 20 * n for n in range(refusals))
+        return act(incident(), sight(denied=denied), cooldown=10.0)
+
+    assert isinstance(refused(pause - 0.1), Wait)
+    assert isinstance(refused(pause + 0.1), Propose)
+
+
+@given(cooldown=st.floats(0.1, 3600.0), denials=st.integers(2, 10))
+def test_a_cool_down_alone_never_uses_up_the_refusals(cooldown: float, denials: int) -> None:
+    """Asked at once and after each pause, the door has cooled down before it could refuse the last time."""
+    rules = msgspec.structs.replace(OPS, denials=denials)
+    assert sum(_pause(n, cooldown, rules) for n in range(1, denials)) >= cooldown
 
 
 @pytest.mark.parametrize(
