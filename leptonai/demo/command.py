@@ -25,7 +25,9 @@ FAULTS = ("kill", "stop", "wrong", "leak", "slow")
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON; progress goes to standard error.")
 @click.option("--stay", is_flag=True, help="Keep everything running afterwards, until Ctrl-C.")
-@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Home of the demo's platform; kept.")
+@click.option(
+    "--home", type=click.Path(file_okay=False, path_type=Path), help="Home of the demo's platform, a new folder; kept."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides models, traffic and who is hit.")
 @click.option("--rate", type=click.FloatRange(1, 500), default=40.0, show_default=True, help="Requests a second.")
 @click.option("--only", type=click.Choice(FAULTS), multiple=True, help="Only this fault; may be given again.")

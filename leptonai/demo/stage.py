@@ -22,7 +22,7 @@ from leptonai.demo import traffic
 from leptonai.demo.outcome import Injection, Kind
 from leptonai.demo.screen import Screen
 from leptonai.demo.train import Trained, train
-from leptonai.errors import PlatformError
+from leptonai.errors import PlatformError, SpecError
 from leptonai.types import Key, Rollout, Scale, Slo, Spec, Variant
 
 SERVICE: Key = "digits"
@@ -78,15 +78,15 @@ class Stage:
 def stage(folder: Path | None, seed: int, rate: float, screen: Screen) -> Iterator[Stage]:
     """A stage that is ready when the block begins; nothing of it is left when the block ends, however it ends.
 
-    ``folder``: the home of the platform, kept afterwards; None: a temporary one, removed.
+    ``folder``: the home of the platform, new or empty, kept afterwards; None: a temporary one, removed.
+    Raises SpecError for a folder that holds something: whatever runs there is not ours to take down.
     """
     with contextlib.ExitStack() as stack:
-        home = folder or Path(tempfile.mkdtemp(prefix="leptonai-demo-"))
+        home = empty(folder) if folder else Path(tempfile.mkdtemp(prefix="leptonai-demo-"))
         if folder is None:
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
-        home.mkdir(parents=True, exist_ok=True)
+            stack.callback(remove, home)
         props = Path(tempfile.mkdtemp(prefix="leptonai-demo-"))  # what the platform must not read
-        stack.callback(shutil.rmtree, props, ignore_errors=True)
+        stack.callback(remove, props)
         stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
 
         screen.doing("training a digits classifier on 1,797 real images")
@@ -99,9 +99,9 @@ def stage(folder: Path | None, seed: int, rate: float, screen: Screen) -> Iterat
         screen.doing("starting the platform: control, ops, Envoy")
         (home / "settings.yaml").write_bytes(msgspec.yaml.encode(SETTINGS))
         stack.callback(run_cli, home, "down")
-        run_cli(home, "up")
-        # From here on a second Ctrl-C must not cut the cleaning up short.
+        # From here on a second Ctrl-C does not cut the cleaning up short.
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        run_cli(home, "up")
         client = stack.enter_context(Client(*whereabouts(home)))
         console = client.session()
         screen.note(f"console: {console}")
@@ -161,6 +161,28 @@ def users(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def empty(folder: Path) -> Path:
+    """``folder``, which now exists and is empty."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = next(folder.iterdir(), None)
+    except OSError as e:
+        raise SpecError(f"--home {folder}: {e.strerror}", hint="name a folder that can be made") from e
+    if held is not None:
+        raise SpecError(f"--home {folder} holds {held.name} already", hint="name a new or an empty folder")
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Nothing of ``folder`` is left, its read-only artifacts neither. PlatformError when it cannot be removed."""
+    try:
+        for path, _, _ in os.walk(folder):
+            Path(path).chmod(0o700)
+        shutil.rmtree(folder)
+    except OSError as e:
+        raise PlatformError(f"{folder} cannot be removed: {e}", hint="remove it by hand") from e
 
 
 def environment(home: Path) -> dict[str, str]:
