@@ -1,6 +1,8 @@
 PY ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# For the PyTorch tests; `make test TORCH=` leaves it out, and the tests say so.
+TORCH ?= torch==2.13.0
 
 .PHONY: install demo test check unit clean
 
@@ -11,6 +13,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.ready
+	$(if $(strip $(TORCH)),$(BIN)/pip install --quiet $(TORCH))
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	sh tests/setup.sh
 	touch $@

@@ -145,7 +145,7 @@ def login(world: World) -> Endpoint:
             value = world.sessions.open(request.query_params.get("ticket", ""), world.clock())
         except LeptonError as e:
             return refuse(request, e)
-        response = RedirectResponse("/", status_code=303)
+        response = RedirectResponse("/console", status_code=303)
         set_cookie(response, value)
         return response
 

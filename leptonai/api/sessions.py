@@ -89,4 +89,6 @@ def same_origin(request: Request) -> bool:
 
 
 def set_cookie(response: Response, value: str) -> None:
-    response.set_cookie(COOKIE, value, max_age=int(SESSION_TTL), path="/", httponly=True, samesite="strict")
+    """Browsers ignore ports: a cookie for all paths would reach models behind the gateway on the same host."""
+    for path in ("/console", "/api/v1"):
+        response.set_cookie(COOKIE, value, max_age=int(SESSION_TTL), path=path, httponly=True, samesite="strict")

@@ -12,7 +12,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -66,7 +66,7 @@ def templates() -> Environment:
 
 
 def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
-    """Add the console's pages to ``app``, which already serves the API. ``/`` is the live page."""
+    """Add the console's pages to ``app``, which already serves the API. ``/console`` is the live page."""
     env = templates()
 
     def render(name: str, status: int = 200, **values: Any) -> Response:
@@ -118,8 +118,13 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
                 return refused(error)
 
     static = StaticFiles(directory=Path(__file__).parent / "static")
+
+    async def root(request: Request) -> Response:
+        return RedirectResponse("/console", status_code=303)
+
     app.router.routes += [
-        Route("/", home),
+        Route("/", root),
+        Route("/console", home),
         Route("/console/live", live),
         Route("/console/services/{name}", service),
         Route("/console/incidents/{id:int}", incident),

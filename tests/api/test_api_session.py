@@ -24,7 +24,7 @@ def enter(stage: Stage, role: str = "admin") -> Iterator[httpx.Client]:
     with httpx.Client(base_url=stage.url, trust_env=False) as browser:
         answer = browser.get(url)
         assert answer.status_code == 303, answer.text
-        assert answer.headers["location"] == "/"
+        assert answer.headers["location"] == "/console"
         cookie = answer.headers["set-cookie"].lower()
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
@@ -39,6 +39,20 @@ def test_a_login_url_works_once_and_the_cookie_reads_the_api(stage: Stage) -> No
         with httpx.Client(trust_env=False) as browser:
             assert browser.get(url).status_code == expected
             assert browser.get(stage.url + "/api/v1/services").status_code == (200 if expected == 303 else 401)
+
+
+def test_the_cookie_is_never_sent_to_a_model_behind_the_gateway(stage: Stage) -> None:
+    """Browsers ignore ports: only paths keep the console's cookie from what answers on the gateway's port."""
+    with enter(stage) as browser:
+        for path, sent in {
+            "/console": True,
+            "/api/v1/services": True,
+            "/services/digits/predict": False,
+            "/v2/models/digits": False,
+            "/workspaces/team/services/digits/": False,
+            "/feedback": False,
+        }.items():
+            assert ("cookie" in browser.build_request("GET", path).headers) is sent, path
 
 
 @pytest.mark.parametrize(

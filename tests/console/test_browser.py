@@ -1,0 +1,120 @@
+"""The console as a person meets it: a real browser, a real login, a page that changes by itself."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from leptonai.types import Action, Anomaly, Cause, Evidence, Incident
+
+if TYPE_CHECKING:
+    from api_stage import Stage
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ATTACK = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: the console is not tested in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any, stage: Stage) -> Iterator[Page]:
+    """A page that has logged in; whatever its scripts complain about fails the test."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if "Content Security" in m.text else None)
+    with stage.http() as http:
+        page.goto(http.post("/sessions").json()["url"])
+    yield page
+    assert not problems
+    context.close()
+
+
+def incident(now: float) -> Incident:
+    return Incident(
+        id=0,
+        subject="default/service/digits",
+        severity="critical",
+        title="Revision digits#2 answers wrongly",
+        began=now - 9,
+        opened=now - 6,
+        diagnosed=now - 6,
+        anomalies=(
+            Anomaly(signal="label_error_ratio", labels={"service": "digits"}, began=now - 9, last=now, score=7),
+        ),
+        evidence=(Evidence(id="e1", kind="labels", at=now, text=f"Of 10 labelled answers 10 are wrong. {ATTACK}"),),
+        causes=(Cause(name="bad_revision_wrong_answers", subject="digits#2", confidence=0.95, evidence=("e1",)),),
+        actions=(Action(remedy="rollback", proposal="p-1", at=now - 5),),
+    )
+
+
+def test_the_page_shows_services_replicas_and_incidents_and_follows_the_world(page: Page, stage: Stage) -> None:
+    stage.service("digits")
+    page.wait_for_selector("#services tr:has-text('digits') .chip.ready")
+    assert "0 open incidents" in page.inner_text("#open-count")
+    made = stage.store.put_incident(incident(time.time()))
+    page.wait_for_selector("#incidents .incident.open")
+    shown = page.inner_text("#incidents")
+    for text in ("answers wrongly", "bad_revision_wrong_answers", "10 are wrong", "rollback", "being verified"):
+        assert text in shown
+    assert "1 open incident" in page.inner_text("#open-count")
+    page.click("#incidents a")
+    page.wait_for_selector("h1:has-text('answers wrongly')")
+    assert page.url.endswith(f"/console/incidents/{made.id}")
+    assert ATTACK in page.inner_text("main"), "what came from outside is shown as text"
+    assert page.title() == f"incident {made.id} · leptonai"
+
+
+def test_a_service_page_tells_its_history_and_its_decisions(page: Page, stage: Stage) -> None:
+    stage.service("digits")
+    page.wait_for_selector("#services tr:has-text('digits') .chip.ready")
+    page.click("#services a")
+    page.wait_for_selector("h1:has-text('digits')")
+    shown = page.inner_text("main")
+    for text in ("Revisions", "a test", "proposal.admitted", "1 / 1 ready"):
+        assert text in shown
+
+
+def test_without_a_session_the_console_shows_nothing_but_the_way_in(stage: Stage) -> None:
+    stage.service("digits")
+    with httpx.Client(base_url=stage.url, trust_env=False) as stranger:
+        for path in ("/console", "/console/live", "/console/services/digits", "/console/incidents/1"):
+            answer = stranger.get(path)
+            assert answer.status_code == 401
+            assert "leptonai console" in answer.text
+            assert "digits" not in answer.text
+        assert stranger.get("/").headers["location"] == "/console"
+
+
+def test_what_is_not_there_is_said_on_a_page(page: Page, stage: Stage) -> None:
+    answer = page.goto(f"{stage.url}/console/incidents/99")
+    assert answer is not None
+    assert answer.status == 404
+    assert "99" in page.inner_text("h1")
