@@ -26,7 +26,7 @@ KEEP_EXITS = 600.0  # seconds; as long as a change may be blamed
 FRESH_CHANGE = 120.0  # seconds in which a revision is looked at with less patience
 HASTE = 2.0  # seconds that an anomaly of a service with a suspect revision must last
 KEEP_TRAFFIC = 120.0  # seconds; how far back an onset may lie
-RSS_LOOK = 150.0  # seconds of memory looked at for leaks: the longest span of the judge and what it skips
+RSS_LOOK = 260.0  # seconds of memory looked at for leaks: twice the longest span of the judge, and what it skips
 
 
 class Look(NamedTuple):
@@ -58,6 +58,7 @@ class Lookout:
         self._fresh_for = max(settings.settle, 3 * settings.period)
         self._memory: Memory = {}
         self._lost: dict[str, str] = {}
+        self._awake: float | None = None  # since when it is expected to answer: wished, and ready once since then
 
     def ended(self, exit: Exit) -> None:
         """A replica of the service ended by itself; told once or more, by the audit log or by its state."""
@@ -76,6 +77,10 @@ class Lookout:
             self._burns = self._promises()
         self.service = service
         self.replicas = tuple(r for r in replicas if r.service == service.key)
+        if wished_replicas(service) == 0:
+            self._awake = None
+        elif self._awake is None and ready(self.replicas):
+            self._awake = now
         if not converged(service, self.replicas):
             self.converged_since = None
         elif self.converged_since is None:
@@ -91,8 +96,14 @@ class Lookout:
         outcomes: Outcomes,
         store: TelemetryStore,
     ) -> Look:
-        """Judge one collection. Call ``wish`` and ``ended`` before."""
+        """Judge one collection. Call ``wish`` and ``ended`` before.
+
+        A service that is asleep (none wished) or waking (none was ready yet) breaks no promise by not answering: what
+        users ask of it then is not counted. Replicas that do not start are judged all the same.
+        """
         traffic = collected.traffic.get(self.service.key)
+        if traffic is not None and (self._awake is None or self._awake >= now):
+            traffic = Traffic()
         self._count(now, traffic, collected)
         key = self.service.key
         burns = tuple(

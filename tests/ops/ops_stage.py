@@ -83,9 +83,10 @@ class Stage:
         self.folder = folder
         self.settings = settings or Settings()
         self.random = random.Random(7)
+        self.start_delay = 1.0
         self.store = Store(folder / "store.db")
         self.door = Door(self.store, self.settings, clock=lambda: self.now)
-        machine = Machine(clock=lambda: self.now, behaviour=lambda v: Behaviour(start_delay=1.0))
+        machine = Machine(clock=lambda: self.now, behaviour=lambda v: Behaviour(start_delay=self.start_delay))
         self.platform = MemoryPlatform(machine, self.settings)
         self.loop = Reconciler(
             self.platform, self.store.services, self.note, clock=lambda: self.now, drop_evictions=self.store.drop_evicts

@@ -10,7 +10,7 @@ from ops_stage import ANA, Model, Stage
 
 from leptonai.ops.report import report
 from leptonai.settings import Admit, Settings
-from leptonai.types import Incident, Revision
+from leptonai.types import DialChange, Incident, Revision
 
 
 def play(folder: Path, story: Callable[[Stage], Awaitable[None]], settings: Settings | None = None) -> None:
@@ -50,6 +50,30 @@ async def repaired(stage: Stage, cause: str, remedy: str, limit: int = 60) -> In
     for format in ("text", "markdown", "json"):
         assert incident.causes[0].subject in report(incident, format).replace("\\", "")
     return incident
+
+
+def test_a_service_that_wakes_or_sleeps_breaks_no_promise_and_one_that_fails_does(short: Path) -> None:
+    """Users who ask before the first replica is ready, or while none is wished, are refused: no incident."""
+
+    async def story(stage: Stage) -> None:
+        def wish(replicas: int) -> None:
+            change = DialChange(service="digits", set={"main.replicas": float(replicas)})
+            assert stage.door.propose(change, ANA, "a person scales").status == "admitted"
+
+        stage.start_delay = 20.0
+        stage.deploy(Model())
+        await stage.step(60)
+        wish(0)
+        await stage.step(40)
+        wish(2)
+        await stage.step(60)
+        assert len(stage.ready()) == 2
+        assert stage.incidents() == []
+        for replica in stage.ready():
+            await stage.stop(replica.id)
+        await stage.until(lambda: any(i.closed is None for i in stage.incidents()), 30)
+
+    play(short, story)
 
 
 def test_a_killed_replica_is_explained_and_left_to_serve(short: Path) -> None:
