@@ -11,9 +11,10 @@ import psutil
 
 from leptonai.errors import TelemetryError
 from leptonai.ops.counters import Counters, buckets
-from leptonai.ops.exposition import parse, quantile, share_above
+from leptonai.ops.exposition import parse
 from leptonai.ops.http import Gone, Peer, Unanswered
 from leptonai.plan import cluster_name
+from leptonai.series.histogram import quantile, share_above
 from leptonai.types import Key, Noun, Replica, Service, Signal
 
 # Only clusters of services (their names carry "@"), and of those only what becomes a signal.
@@ -241,10 +242,11 @@ def _users(
             values["error_ratio"] = codes["5"] / total
         slow = 0.0  # of those timed: Envoy's histogram is a reading behind its counters
         if times and times[-1][1] > 0:
-            values["slow_ratio"] = share_above(times, service.spec.slo.latency)
+            bounds, counts = zip(*times, strict=True)
+            values["slow_ratio"] = float(share_above(service.spec.slo.latency, bounds, counts)[0])
             slow = values["slow_ratio"] * times[-1][1]
-            values["latency_p50_seconds"] = quantile(times, 0.5)
-            values["latency_p99_seconds"] = quantile(times, 0.99)
+            values["latency_p50_seconds"] = float(quantile(0.5, bounds, counts)[0])
+            values["latency_p99_seconds"] = float(quantile(0.99, bounds, counts)[0])
         labels = {"service": service.key}
         signals += [Signal(name=n, labels=labels, at=now, value=v) for n, v in values.items()]
         traffic[service.key] = Traffic(

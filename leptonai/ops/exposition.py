@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from math import inf, nan
 
 Buckets = list[tuple[float, float]]  # (upper bound, count up to it), ascending, the last bound infinite
 Sample = tuple[str, dict[str, str], float]
@@ -40,32 +39,3 @@ def _head(head: str) -> tuple[str, dict[str, str]]:
 
 def _unescape(match: re.Match[str]) -> str:
     return "\n" if match[1] == "n" else match[1]
-
-
-def quantile(buckets: Buckets, q: float) -> float:
-    """The ``q`` quantile of cumulative ``buckets``, linear within a bucket; nan when they are empty.
-
-    As Prometheus' histogram_quantile: the first bucket begins at 0, and what lies in the last, unbounded one is
-    answered with its lower bound.
-    """
-    if not buckets or not buckets[-1][1] > 0:
-        return nan
-    rank, below, low = q * buckets[-1][1], 0.0, 0.0
-    for bound, count in buckets:
-        if count >= rank and count > below:
-            return low if bound == inf else low + (bound - low) * (rank - below) / (count - below)
-        below, low = count, bound
-    return low
-
-
-def share_above(buckets: Buckets, limit: float) -> float:
-    """The share of observations above ``limit``, linear within a bucket; nan when empty."""
-    if not buckets or not buckets[-1][1] > 0:
-        return nan
-    below, low = 0.0, 0.0
-    for bound, count in buckets:
-        if bound >= limit:
-            inside = 0.0 if bound == inf else (limit - low) / (bound - low)
-            return 1.0 - (below + inside * (count - below)) / buckets[-1][1]
-        below, low = count, bound
-    return 0.0

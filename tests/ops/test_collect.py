@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from leptonai.errors import TelemetryError
 from leptonai.ops.collect import GATEWAY_PAGE, Collected, Collector
 from leptonai.ops.counters import Counters
-from leptonai.ops.exposition import parse, quantile, share_above
+from leptonai.ops.exposition import parse
 from leptonai.ops.http import Gone, Peer, Unanswered
 from leptonai.types import Dials, Replica, Service, Slo, Spec, Variant
 
@@ -156,25 +156,6 @@ def test_a_page_of_the_reference_implementation_is_read_as_it_is_meant() -> None
 def test_no_text_breaks_the_parser(text: str) -> None:
     for name, _, value in parse(text):
         assert isinstance(name, str) and isinstance(value, float)
-
-
-@pytest.mark.parametrize(("q", "expected"), [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 1.5), (1.0, 2.0)])
-def test_quantiles_are_linear_within_a_bucket(q: float, expected: float) -> None:
-    assert quantile([(1.0, 50.0), (2.0, 100.0), (math.inf, 100.0)], q) == pytest.approx(expected)
-
-
-def test_quantiles_of_nothing_and_of_the_unbounded() -> None:
-    assert math.isnan(quantile([], 0.5)) and math.isnan(quantile([(1.0, 0.0), (math.inf, 0.0)], 0.5))
-    assert quantile([(1.0, 0.0), (math.inf, 10.0)], 0.99) == 1.0
-
-
-@given(st.lists(st.floats(0.001, 9.0), min_size=1, max_size=200), st.floats(0.01, 10.0))
-def test_the_share_above_a_limit_is_within_one_bucket_of_the_truth(values: list[float], limit: float) -> None:
-    bounds = [0.1 * i for i in range(1, 100)] + [math.inf]
-    buckets = [(b, float(sum(v <= b for v in values))) for b in bounds]
-    low = sum(v > limit + 0.1 for v in values) / len(values)
-    high = sum(v > limit - 0.1 for v in values) / len(values)
-    assert low - 1e-9 <= share_above(buckets, limit) <= high + 1e-9
 
 
 @given(st.lists(st.lists(st.integers(0, 100), max_size=10), max_size=5))
