@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "proposals": ("proposals", "List proposed changes."),
     "approve": ("proposals", "Approve a proposal that waits for it."),
+    "simulate": ("simulate", "Replay recorded arrivals against an autoscaling policy."),
     "token": ("token", "Make, list and revoke tokens."),
     "console": ("platform", "Print a URL that opens the console once."),
     "down": ("platform", "Stop the platform on this machine and all it runs."),

@@ -1,0 +1,60 @@
+"""A policy by its name, against an arrival trace."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from leptonai.errors import SpecError
+from leptonai.plan.scale.hpa import Hpa
+from leptonai.plan.scale.kpa import Kpa
+from leptonai.plan.scale.learn import Learner
+from leptonai.plan.scale.oracle import Oracle
+from leptonai.plan.scale.ours import Ours
+from leptonai.plan.scale.policy import Fixed, Policy
+from leptonai.plan.scale.replay import Outcome, Setup, Watch, replay, service_times
+from leptonai.protocols import Floats
+
+UTILIZATION = 0.7  # of a replica's concurrency, where no target is given: Knative's default
+NAMES = "ours, hpa, kpa, fixed:N or oracle"
+
+
+def simulate(
+    arrivals: Floats, name: str, setup: Setup, target: float | None = None, watch: Watch | None = None
+) -> Outcome:
+    """Replay ascending ``arrivals`` against the policy ``name``. Raises SpecError for a name or number that is wrong.
+
+    ``target``: concurrency wanted per replica; None: 0.7 x the concurrency of a replica, for the oracle all of it.
+    """
+    setup.check()
+    if len(arrivals) == 0:
+        raise SpecError("no arrivals to replay", hint="the trace holds no time stamp")
+    if target is not None and not (0 < target < math.inf):
+        raise SpecError(f"target is {target}, wanted a concurrency above 0", hint="0.7 x --concurrency is a good start")
+    wanted = target if target is not None else UTILIZATION * setup.concurrency
+    kind, colon, number = name.partition(":")
+    policy: Policy
+    learner: Learner | None = None
+    initial = setup.initial
+    if kind == "fixed" and colon:
+        count = int(number) if number.isdecimal() else 0
+        if not 1 <= count <= setup.most:
+            raise SpecError(f"policy {name!r}: {number!r} replicas, wanted 1 to {setup.most}", hint="as in fixed:4")
+        policy = Fixed(count)
+        initial = count if initial is None else initial
+    elif name == "ours":
+        policy, learner = Ours(wanted), Learner(setup.startup)
+    elif name == "hpa":
+        policy = Hpa(wanted)
+    elif name == "kpa":
+        policy = Kpa(wanted, capacity=setup.concurrency)
+    elif name == "oracle":
+        full = float(setup.concurrency) if target is None else target
+        policy = oracle = Oracle(arrivals, service_times(setup, len(arrivals)), setup.startup, full)
+        initial = min(oracle.at(0.0), setup.most) if initial is None else initial
+    else:
+        raise SpecError(f"policy {name!r} is not known, wanted {NAMES}")
+    if name == "hpa" and setup.least < 1:
+        raise SpecError("the least replicas are 0, and hpa cannot scale to zero", hint="set --min-replicas 1")
+    return replay(arrivals, policy, msgspec.structs.replace(setup, initial=initial), learner, watch)
