@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("services", "Stop serving a service; its history is kept."),
     "why": ("records", "What was decided about a service, and from what."),
     "incidents": ("incidents", "List incidents, or show one."),
+    "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
     "report": ("incidents", "Tell an incident in plain language."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "proposals": ("proposals", "List proposed changes."),

@@ -1,0 +1,198 @@
+"""When did it begin, is it beyond what normal data do, and how much did every series change. Pure, columnar."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtr
+
+from leptonai.protocols import Floats
+from leptonai.series.robust import median_mad
+
+PLACEMENTS = 400  # stretches of normal data a window is compared with at most, spread evenly
+TAIL = 0.98  # the change that normal data stay below, in this share of stretches of the same shape
+BELONGS = 1 / 3  # a row beside the episode belongs to it when it shows this share of the shift
+NEGLIGIBLE = 1e-3  # a shift below this share of the level is none, however constant the series was
+UNKNOWN = 0.5  # share of its level that a series without normal data must change by
+FEW = 10  # stretches below which normal data say nothing of noise
+HEAVY = 3.0  # degrees of freedom of the law that continues beyond the most extreme stretch seen
+
+
+class Episode(NamedTuple):
+    """Rows ``start`` up to ``stop`` of the window stand out; the rows before ``start`` are as before.
+
+    ``p``: share of normal windows at least as extreme (0 = none could be). ``sign``: +1 where the series rose.
+    """
+
+    start: int
+    stop: int
+    p: float
+    sign: int
+
+
+class Change(NamedTuple):
+    """Per series: level before, mean in the episode, and the change in the bad direction normal data stay below."""
+
+    before: Floats
+    during: Floats
+    noise: Floats
+
+
+def episode(x: Floats, normal: Floats, sign: int) -> Episode:
+    """The stretch of ``x`` (T,) that departs most in direction ``sign`` (0: either), against ``normal`` (M,).
+
+    Two statistics: the jump of a stretch against the rows before it, and its height above the median of the normal
+    data. ``p`` is the share of normal windows of the same length in which the rarer of the two is as rare. A stretch
+    is then widened over adjacent rows that show BELONGS of its shift, so that a slow onset does not count as before.
+    """
+    if sign == 0:
+        return min((episode(x, normal, s) for s in (1, -1)), key=lambda e: e.p)
+    normal = normal[np.isfinite(normal)]
+    rows = len(x)
+    if not len(normal) or not np.isfinite(x).any():
+        return Episode(0, rows, 1.0, sign)
+    middle = float(np.median(normal))
+    (jump, level), where = _scan(sign * (x - middle)[None, :])
+    windows = _windows(normal, rows)
+    tails = []
+    known = np.empty((len(windows), 2))
+    (jumps, levels), _ = _scan(sign * (windows - middle))
+    for i, (mine, theirs) in enumerate(((jump[0], jumps), (level[0], levels))):
+        tails.append(_tail(mine, theirs, NEGLIGIBLE * abs(middle)))
+        known[:, i] = (theirs[:, None] <= theirs[None, :]).mean(axis=1)
+    rarest = min(tails)
+    together = float((known.min(axis=1) <= rarest).mean()) if rarest >= 1 / (len(windows) + 1) else 2 * rarest
+    start, stop = where["jump" if tails[0] <= tails[1] else "level"]
+    before = x[:start][np.isfinite(x[:start])]
+    base = float(before.mean()) if len(before) else middle
+    shift = sign * (x - base)
+    height = float(np.nanmean(shift[start:stop])) if np.isfinite(shift[start:stop]).any() else 0.0
+    if height <= NEGLIGIBLE * abs(base):
+        return Episode(0, rows, 1.0, sign)
+    while start > 0 and not shift[start - 1] < BELONGS * height:
+        start -= 1
+    while stop < rows and not shift[stop] < BELONGS * height:
+        stop += 1
+    return Episode(start, stop, min(1.0, together), sign)
+
+
+def change(x: Floats, normal: Floats, when: Episode, sign: int) -> Change:
+    """How every column of ``x`` (T, K) changed between the rows before ``when`` and those of it, and its noise.
+
+    Without rows before, or without a value in them, before is the median of ``normal`` (M, K). ``noise`` is the TAIL
+    quantile of the same difference over stretches of the same shape in the normal data, scaled with the level where a
+    series now runs above its normal one (the noise of a time grows with it); a series without normal data is given
+    UNKNOWN of its level.
+    """
+    before, during = _mean(x[: when.start]), _mean(x[when.start : when.stop])
+    middle, _ = median_mad(normal.T)
+    settled = np.isfinite(before)
+    before = np.where(settled, before, middle)
+    rows, length = len(normal), when.stop - when.start
+    lead = when.start
+    if lead + length > rows // 2:  # too little normal data for this shape: a smaller one
+        shrink = max(1, rows // 2) / (lead + length)
+        lead, length = int(lead * shrink), max(1, int(length * shrink))
+    starts = np.unique(np.linspace(0, max(0, rows - lead - length), PLACEMENTS).astype(int))
+    total = np.concatenate((np.zeros((1, normal.shape[1])), np.nancumsum(normal, axis=0)))
+    count = np.concatenate((np.zeros((1, normal.shape[1])), np.cumsum(np.isfinite(normal), axis=0)))
+
+    def stretch(offset: int, size: int) -> Floats:
+        first, last = starts + offset, np.minimum(starts + offset + size, rows)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out: Floats = (total[last] - total[first]) / (count[last] - count[first])
+        return out
+
+    inside = stretch(lead, length)
+    outside = np.where(settled, stretch(0, lead), middle) if lead else np.broadcast_to(middle, inside.shape)
+    moved = sign * (inside - outside)
+    moved = np.sort(np.where(np.isfinite(moved), moved, np.inf), axis=0)  # missing ones last
+    seen = np.isfinite(moved).sum(axis=0)
+    at = np.clip(np.ceil(TAIL * seen).astype(int) - 1, 0, None)
+    noise = np.take_along_axis(moved, at[None, :], axis=0)[0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        taller = np.where((middle > 0) & (sign > 0), np.maximum(1.0, before / middle), 1.0)
+    noise = np.maximum(noise, 0.0) * np.where(np.isfinite(taller), taller, 1.0)
+    floor = NEGLIGIBLE * np.abs(np.nan_to_num(before))
+    return Change(before, during, np.where(seen < FEW, UNKNOWN * np.abs(before), np.maximum(noise, floor)))
+
+
+def shrunk(shift: Floats, noise: Floats) -> Floats:
+    """``shift`` less what noise explains: shift (1 - (noise / shift)^2), 0 below the noise and where unknown.
+
+    The non-negative garrote (Breiman 1995): nearly unbiased for a large shift, and 0 for one that noise can make.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kept = shift * (1.0 - (noise / shift) ** 2)
+    out: Floats = np.where((shift > noise) & np.isfinite(kept), kept, 0.0)
+    return out
+
+
+def _mean(x: Floats) -> Floats:
+    count = np.isfinite(x).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out: Floats = np.nansum(x, axis=0) / count
+    return out
+
+
+def _windows(normal: Floats, rows: int) -> Floats:
+    rows = min(rows, len(normal))
+    starts = np.unique(np.linspace(0, len(normal) - rows, PLACEMENTS).astype(int))
+    out: Floats = np.lib.stride_tricks.sliding_window_view(normal, rows)[starts]
+    return out
+
+
+def _lengths(rows: int) -> list[int]:
+    """Stretches tried: 1, 2, 3, 4, 6, 8, 12, ... and all rows."""
+    out = {rows}
+    size = 1
+    while size < rows:
+        out |= {size, min(rows, size + size // 2)}
+        size *= 2
+    return sorted(out)
+
+
+def _scan(x: Floats) -> tuple[tuple[Floats, Floats], dict[str, tuple[int, int]]]:
+    """Per row of ``x`` (m, T), already signed and centred: the highest jump and level statistic over all stretches.
+
+    Also where the first row has them. Both are mean shifts in units that have the same variance for white noise.
+    """
+    m, rows = x.shape
+    total = np.concatenate((np.zeros((m, 1)), np.nancumsum(x, axis=1)), axis=1)
+    count = np.concatenate((np.zeros((m, 1)), np.cumsum(np.isfinite(x), axis=1)), axis=1)
+    jump, level = np.full(m, -np.inf), np.full(m, -np.inf)
+    where = {"jump": (0, rows), "level": (0, rows)}
+    for length in _lengths(rows):
+        for start in range(rows - length + 1):
+            stop = start + length
+            n, before = count[:, stop] - count[:, start], count[:, start]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = (total[:, stop] - total[:, start]) / n
+                high = np.nan_to_num(mean * np.sqrt(n), nan=-np.inf)
+                rise = np.nan_to_num(
+                    (mean - total[:, start] / before) * np.sqrt(n * before / (n + before)), nan=-np.inf
+                )
+            if high[0] > level[0]:
+                where["level"] = (start, stop)
+            if rise[0] > jump[0]:
+                where["jump"] = (start, stop)
+            np.maximum(level, high, out=level)
+            np.maximum(jump, rise, out=jump)
+    return (jump, level), where
+
+
+def _tail(value: float, seen: Floats, floor: float) -> float:
+    """P(S >= value) by the share of ``seen``; beyond the most extreme seen, a Student tail from their spread."""
+    if not np.isfinite(value):
+        return 1.0
+    share = float((seen >= value).mean())
+    if share > 0:
+        return share
+    seen = seen[np.isfinite(seen)]
+    if not len(seen):
+        return 1.0
+    middle = float(np.median(seen))
+    spread = max(1.4826 * float(np.median(np.abs(seen - middle))), floor)
+    beyond = float(stdtr(HEAVY, -(value - middle) / spread)) if spread > 0 else 0.0
+    return min(beyond, 1 / (len(seen) + 1))
