@@ -114,7 +114,7 @@ def flow(start: int, edges: Chain, weight: Floats) -> Blame:
     source, sink, passed, n = edges
     out = np.bincount(source, weights=passed, minlength=n)
     passed = np.asarray(passed * np.minimum(1.0, (1.0 - KEPT) / np.maximum(out, KEPT))[source], dtype=np.float64)
-    own: Floats = 1.0 - np.bincount(source, weights=passed, minlength=n)
+    own: Floats = np.subtract(1.0, np.bincount(source, weights=passed, minlength=n), dtype=np.float64)
     moving: Floats = np.zeros(n)
     moving[start] = 1.0
     visits: Floats = moving.copy()
