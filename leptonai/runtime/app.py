@@ -17,14 +17,14 @@ import orjson
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
 from leptonai.runtime import golden, loaders
 from leptonai.runtime.batching import Eager, Job
-from leptonai.runtime.compute import Compute, Loaded
+from leptonai.runtime.compute import Answer, Compute, Loaded
 from leptonai.runtime.faults import Faults, decode_fault
 from leptonai.runtime.health import Phase, Readiness, Running, body, readiness
 from leptonai.runtime.http import JSON, Connection, Request
 from leptonai.runtime.infer import decode_infer
 from leptonai.runtime.metrics import Metrics
 from leptonai.runtime.model import Model, TensorModel
-from leptonai.runtime.predictions import Prediction, PredictionLog
+from leptonai.runtime.predictions import PredictionLog
 from leptonai.types import Launch, parse_key
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,15 @@ class App:
         self._loop = loop
         self.name = parse_key(launch.service)[1]
         self.version = str(launch.revision)
-        self._digest = launch.variant.digest
         self.max_body = int(max_body)
         self.read_timeout = read_timeout
         self.closing = False
         self.connections: set[Connection] = set()
         self.clock = time.monotonic
         self.metrics = Metrics()
-        self.predictions = PredictionLog(Path(launch.run_dir) / "predictions", launch.prediction_log_bytes)
+        self.predictions = PredictionLog(
+            Path(launch.run_dir) / "predictions", launch.prediction_log_bytes, launch.variant.digest
+        )
         self.faults = Faults()
         self.compute = Compute(
             self._load,
@@ -75,6 +76,8 @@ class App:
             self.version,
         )
         self.done: asyncio.Future[LeptonError | None] = loop.create_future()
+        self._max_queue = launch.variant.batching.max_queue  # samples
+        self._timeout = launch.timeout
         self._model: Model | None = None
         self._phase: Phase = "starting"
         self._failure: LeptonError | None = None
@@ -231,8 +234,7 @@ class App:
     def _submit(self, request: Request, job: Job) -> None:
         if self.faults.failing and self.faults.fails():
             raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
-        limit = self._launch.variant.batching.max_queue
-        waiting = self._submitted - self.compute.taken
+        limit, waiting = self._max_queue, self._submitted - self.compute.taken
         if waiting and waiting + job.samples > limit:
             raise CapacityError(
                 f"{waiting} samples wait, the limit is {limit}",
@@ -243,7 +245,7 @@ class App:
             )
         job.request = request
         job.arrived = request.arrived
-        job.deadline = request.arrived + (job.allowed or self._launch.timeout)
+        job.deadline = request.arrived + (job.allowed or self._timeout)
         self._submitted += job.samples
         self._in_flight += 1
         if not self._outgoing:
@@ -257,48 +259,33 @@ class App:
 
     def _deliver(self) -> None:
         """Answer everything that was computed since the last turn."""
-        metrics, digest = self.metrics, self._digest
         now, at = self.clock(), time.time()
-        lines: list[Prediction] = []
-        whole, queued, waits, computes = [], [], [], []
-        good = 0
-        answers = self.compute.collect()
-        for answer in answers:
-            job = answer.job
-            request = job.request
-            arrived = job.arrived
-            seconds = now - arrived
-            id = request.id.decode("latin-1")
-            error = answer.error
-            if error is not None:
-                self._refuse(request, error)
-                lines.append(Prediction(id, at, digest, seconds, error.status, None))
-            elif answer.body:
-                good += 1
-                request.connection.answer(request, 200, answer.body, b"", JSON)
-                lines.append(Prediction(id, at, digest, seconds, 200, answer.output))
-                if answer.not_finite:
-                    metrics.errors.add("nan_output", answer.not_finite)
-            else:
-                metrics.errors.add("client_gone")
-                continue
-            whole.append(seconds)
-            queue = answer.started - answer.wait - arrived
-            queued.append(queue if queue > 0.0 else 0.0)
-            if answer.seconds >= 0.0:
-                waits.append(answer.wait)
-                computes.append(answer.seconds)
-                if answer.batch:
-                    metrics.size.observe(answer.batch)
-        self._in_flight -= len(answers)
+        for answer in self.compute.collect():
+            self._settle(answer, now, at)
+
+    def _settle(self, answer: Answer, now: float, at: float) -> None:
+        """Send an answer, count it, log it."""
+        self._in_flight -= 1
         self._active = now
-        if good:
-            metrics.requests.add("200", good)
-        metrics.request.observe_all(whole)
-        metrics.queue.observe_all(queued)
-        metrics.wait.observe_all(waits)
-        metrics.compute.observe_all(computes)
-        self.predictions.add_all(lines)
+        job = answer.job
+        request: Request = job.request
+        seconds = now - job.arrived
+        error = answer.error
+        if error is not None:
+            code = error.status
+            self._refuse(request, error)
+        elif answer.body:
+            code = 200
+            request.connection.answer(request, 200, answer.body, b"", JSON)
+            if answer.not_finite:
+                self.metrics.errors.add("nan_output", answer.not_finite)
+        else:
+            self.metrics.errors.add("client_gone")
+            return
+        self.predictions.add(request.id, at, seconds, code, answer.output)
+        wait = answer.wait if answer.seconds >= 0.0 else -1.0
+        queue = answer.started - answer.wait - job.arrived
+        self.metrics.saw((code, seconds, queue if queue > 0.0 else 0.0, wait, answer.seconds, answer.batch))
 
     # --- what probes ask --------------------------------------------------------------------------------------------
 
@@ -386,8 +373,9 @@ class App:
         look()
 
     def tick(self) -> None:
-        """Once a second: refuse requests that arrive too slowly."""
+        """Once a second: sum up the metrics, refuse requests that arrive too slowly."""
         now = self.clock()
+        self.metrics.fold()
         for connection in list(self.connections):
             connection.check(now)
         self._loop.call_later(1.0, self.tick)

@@ -78,6 +78,8 @@ class Compute:
         self._notified = False
         self.cost = Cost()
         self._traced = 0.0
+        self._model: Model
+        self._retry_alone = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self.running: tuple[float, int] | None = None
@@ -120,7 +122,7 @@ class Compute:
             log.exception("the model does not load")
             self._failed(ModelError(f"the model does not load: {one_line(e)}", hint="see the replica's log"))
             return
-        model = loaded.model
+        self._model, self._retry_alone = loaded.model, loaded.retry_alone
         self._loaded(loaded)
         queue = self._queue
         opened = 0.0  # since when the batch waits to be filled; 0: it does not
@@ -140,7 +142,7 @@ class Compute:
                 opened, patience = opened or now, batch
                 continue
             wait, opened, patience = (now - opened if opened else 0.0), 0.0, IDLE
-            self._outbox.append(self._batch(model, batch, now, wait, loaded.retry_alone))
+            self._outbox.append(self._batch(batch, now, wait))
             if not self._notified:
                 self._notified = True
                 self._notify()
@@ -178,50 +180,66 @@ class Compute:
             self._trace("the idle inference fails")
         self.running = None
 
-    def _batch(self, model: Model, batch: list[Job], now: float, wait: float, retry_alone: bool) -> list[Answer]:
-        answers: list[Answer] = []
-        samples = 0
-        stale = False
-        for job in batch:
-            samples += job.samples
-            stale = stale or job.request.gone or now > job.deadline
+    def _batch(self, batch: list[Job], now: float, wait: float) -> list[Answer]:
+        if len(batch) == 1:
+            return [self._one(batch[0], now, wait)]
+        samples = sum([job.samples for job in batch])
         self.taken += samples
-        if stale:
-            batch, answers = _worth_computing(batch, now, wait)
-            samples = sum([job.samples for job in batch])
-            if not batch:
-                return answers
+        batch, answers = _worth_computing(batch, now, wait)
+        if not batch:
+            return answers
+        samples = sum([job.samples for job in batch])
         self.running = (now, samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
         try:
-            results: list[Any] = model.run(batch)
+            results: list[Any] = self._model.run(batch)
         except BaseException as e:  # noqa: BLE001 - see _run
-            results = self._alone(model, batch) if len(batch) > 1 and retry_alone else [self._wrap(e)] * len(batch)
-        end = monotonic()
-        self.running = None
-        seconds = end - now
-        self.cost.saw(samples, seconds, end)
-        self._batcher.observe(samples, seconds)
-        encode, name, version = model.encode, self._name, self._version
+            results = self._alone(batch) if self._retry_alone else [self._wrap(e)] * len(batch)
+        seconds = self._ran(now, samples)
         for job, result in zip(batch, results, strict=True):
-            try:
-                if isinstance(result, LeptonError):
-                    raise result
-                body, not_finite = encode(job, result, name, version)
-                answers.append(Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples))
-            except BaseException as e:  # noqa: BLE001 - see _run
-                answers.append(Answer(job, now, wait, b"", self._wrap(e), 0, None, seconds, samples))
+            answers.append(self._answer(job, result, now, wait, seconds, samples))
             samples = 0
         return answers
 
-    def _alone(self, model: Model, jobs: list[Job]) -> list[Any]:
+    def _one(self, job: Job, now: float, wait: float) -> Answer:
+        """As ``_batch``, of one job."""
+        self.taken += job.samples
+        if job.request.gone or now > job.deadline:
+            return _worth_computing([job], now, wait)[1][0]
+        self.running = (now, job.samples)
+        if self._faults.slow:
+            time.sleep(self._faults.delay())
+        try:
+            result = self._model.run([job])[0]
+        except BaseException as e:  # noqa: BLE001 - see _run
+            result = self._wrap(e)
+        return self._answer(job, result, now, wait, self._ran(now, job.samples), job.samples)
+
+    def _ran(self, began: float, samples: int) -> float:
+        """A run has ended; the seconds it took."""
+        end = monotonic()
+        self.running = None
+        self.cost.saw(samples, end - began, end)
+        self._batcher.observe(samples, end - began)
+        return end - began
+
+    def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
+        try:
+            if isinstance(result, LeptonError):
+                raise result
+            body, not_finite = self._model.encode(job, result, self._name, self._version)
+            return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples)
+        except BaseException as e:  # noqa: BLE001 - see _run
+            return Answer(job, now, wait, b"", self._wrap(e), 0, None, seconds, samples)
+
+    def _alone(self, jobs: list[Job]) -> list[Any]:
         """Results or errors of jobs run one by one: the culprit of a failed batch fails alone."""
         results: list[Any] = []
         for job in jobs:
             self.running = (monotonic(), job.samples)
             try:
-                results += model.run([job])
+                results += self._model.run([job])
             except BaseException as e:  # noqa: BLE001 - see _run
                 results.append(self._wrap(e))
         return results

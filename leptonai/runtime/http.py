@@ -102,6 +102,8 @@ class Connection(asyncio.Protocol):
         self.on_url = self._target.append
         self.on_body = self._chunks.append
         self.on_header = self._headers.__setitem__
+        self._unread = [True]  # empty once the request being read has all its headers
+        self.on_headers_complete = self._unread.clear
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._current: Request | None = None
@@ -111,8 +113,7 @@ class Connection(asyncio.Protocol):
         self._last = False  # nothing more is read: the connection ends with the answers owed
         self._refusal: tuple[int, str, str] | None = None
         self._whole = False  # the data just fed ended a request
-        self._headed = False  # the request being read has all its headers
-        self._checked = False  # ... and they were looked at
+        self._checked = False  # the headers of the request being read were looked at
         self._read = 0  # bytes of the request being read, when it comes in pieces
         self._began: float | None = None  # when the request being read began, when it comes in pieces
 
@@ -174,14 +175,12 @@ class Connection(asyncio.Protocol):
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def on_headers_complete(self) -> None:
-        self._headed = True
-
     def on_message_complete(self) -> None:
-        if self._last or self._refusal is not None:
+        if self._last:
             return
         headers, chunks, target, parser = self._headers, self._chunks, self._target, self._parser
-        id = headers.get(b"x-request-id") or self._header(b"x-request-id") or self._handler.make_id()
+        handler = self._handler
+        id = headers.get(b"x-request-id") or self._header(b"x-request-id") or handler.make_id()
         body = (chunks[0] if len(chunks) == 1 else b"".join(chunks)) if chunks else b""
         request = Request(
             self,
@@ -195,15 +194,17 @@ class Connection(asyncio.Protocol):
         headers.clear()
         chunks.clear()
         target.clear()
+        self._unread.append(True)
         self._whole = True
-        self._headed = self._checked = False
+        self._checked = False
         self._began = None
-        if len(body) > self._handler.max_body:
+        if len(body) > handler.max_body:
             self._refusal = self._too_large()
+            self._last = True
             self._next()
         elif self._current is None and self._writable:
             self._current = request
-            self._handler.handle(request)
+            handler.handle(request)
         else:
             self._waiting.append(request)
             if len(self._waiting) >= MAX_PIPELINED and not self._paused:
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._began, self._read = monotonic(), 0
         self._read += size
         max_body = self._handler.max_body
-        if not self._headed:
+        if self._unread:
             if self._read > MAX_HEADER:
                 self._refuse(431, f"request headers are over {MAX_HEADER} bytes", "send fewer or shorter headers")
             return
@@ -248,15 +249,17 @@ class Connection(asyncio.Protocol):
         if request is not self._current:
             return
         self._current = None
-        ends = not request.keep_alive or (self._handler.closing and not self._waiting)
-        if ends:
-            extra += b"\r\nconnection: close"
-        head = _head(code, len(body), content_type) + request.id + extra + b"\r\n\r\n"
-        self._transport.write(head if request.method == b"HEAD" else head + body)
-        if ends:
+        if request.method == b"HEAD":
+            head, body = _head(code, len(body), content_type), b""
+        else:
+            head = _head(code, len(body), content_type)
+        if request.keep_alive and not (self._handler.closing and not self._waiting):
+            self._transport.write(b"%b%b%b\r\n\r\n%b" % (head, request.id, extra, body))
+            if self._waiting or self._last:
+                self._next()
+        else:
+            self._transport.write(b"%b%b%b\r\nconnection: close\r\n\r\n%b" % (head, request.id, extra, body))
             self.close()
-        elif self._waiting or self._last:
-            self._next()
 
     def _next(self) -> None:
         """Begin the next waiting request; when none waits, give the answer that ends a refused connection."""

@@ -1,4 +1,4 @@
-"""The replica's own metrics in Prometheus text. Observing is a list append; sums are made when somebody looks."""
+"""The replica's own metrics in Prometheus text. An answer leaves one row of numbers; sums are made once a second."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 SECONDS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75,
     1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-FOLD = 4096  # observations kept raw before they are summed: bounds memory when nobody scrapes
+ROW = 6  # numbers an answer leaves: status, and what ``Metrics.saw`` takes besides
 
 
 class Histogram:
@@ -26,27 +29,12 @@ class Histogram:
         self._labels = [f"{b:g}" for b in self._bounds] + ["+Inf"]
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
         self._sum = 0.0
-        self._raw: list[float] = []
 
-    def observe(self, value: float) -> None:
-        self._raw.append(value)
-        if len(self._raw) >= FOLD:
-            self._fold()
-
-    def observe_all(self, values: list[float]) -> None:
-        self._raw += values
-        if len(self._raw) >= FOLD:
-            self._fold()
-
-    def _fold(self) -> None:
-        raw, self._raw = self._raw, []
-        values = np.array(raw, float)
+    def add(self, values: Floats) -> None:
         self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
         self._sum += float(values.sum())
 
     def text(self) -> Iterable[str]:
-        if self._raw:
-            self._fold()
         yield f"# HELP {self.name} {self.help}"
         yield f"# TYPE {self.name} histogram"
         total = 0
@@ -77,9 +65,16 @@ class Counter:
 
 
 class Metrics:
-    """Every number a replica keeps. Written by the I/O loop only."""
+    """Every number a replica keeps. Written by the I/O loop only.
+
+    ``saw`` takes the row of one or more answers: (HTTP status, seconds from the request read to its answer, seconds in
+    the queue, seconds its batch waited to be filled, seconds in the model, samples of its batch). Negative: there was
+    none, as of a job that was not computed; samples count on the first answer of a batch only.
+    """
 
     def __init__(self) -> None:
+        self._rows: list[float] = []
+        self.saw = self._rows.extend
         self.requests = Counter("leptonai_requests_total", "Inference requests answered, by HTTP status.", "code")
         self.errors = Counter("leptonai_errors_total", "Errors by kind.", "kind")
         self.request = Histogram("leptonai_request_seconds", "From the request read to its answer.", SECONDS)
@@ -92,8 +87,26 @@ class Metrics:
         for kind in ("bad_request", "model_failed", "shed", "timeout", "client_gone", "nan_output"):
             self.errors.add(kind, 0)
 
+    def fold(self) -> None:
+        """Sum up the rows seen so far."""
+        size = len(self._rows) // ROW * ROW
+        if not size:
+            return
+        status, request, queue, wait, compute, samples = np.array(self._rows[:size], float).reshape(-1, ROW).T
+        del self._rows[:size]
+        self.requests.add("200", int(np.count_nonzero(status == 200)))  # others are counted as they are refused
+        for histogram, values in (
+            (self.request, request),
+            (self.queue, queue),
+            (self.wait, wait[wait >= 0.0]),
+            (self.compute, compute[compute >= 0.0]),
+            (self.size, samples[samples > 0]),
+        ):
+            histogram.add(values)
+
     def text(self, gauges: dict[str, float], log_dropped: int) -> bytes:
         """The whole exposition, version 0.0.4."""
+        self.fold()
         lines: list[str] = []
         for metric in (self.requests, self.errors, self.request, self.queue, self.wait, self.compute, self.size):
             lines += metric.text()

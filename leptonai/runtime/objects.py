@@ -62,7 +62,7 @@ class ObjectModel:
                 if p.required and p.name not in arguments:
                     raise SpecError(f"argument {p.name!r} is missing", hint=f"arguments: {', '.join(self._names)}")
         elif self._all_required:
-            arguments = {n: getattr(given, n) for n in self._names}
+            arguments = msgspec.structs.asdict(given)
         else:
             arguments = {n: v for n in self._names if (v := getattr(given, n)) is not UNSET}
         for p in self._arrays:
@@ -70,7 +70,7 @@ class ObjectModel:
                 value = arguments[p.name]
                 raw = bytes(value) if isinstance(value, Raw) else orjson.dumps(value)
                 arguments[p.name] = array_of(raw, p.datatype, p.name)
-        return Job(arguments, 1, self._batch_key(arguments))
+        return Job(arguments, 1, None if self._key is None else self._batch_key(arguments))
 
     def _batch_key(self, arguments: dict[str, Any]) -> Any:
         if self._key is None:
@@ -95,8 +95,8 @@ class ObjectModel:
         return self.job(orjson.dumps(dict(inputs)))
 
     def run(self, jobs: list[Job]) -> list[Any]:
-        if self._key is None:
-            return [self._call(**job.inputs) for job in jobs]
+        if self._key is None:  # such a job comes alone
+            return [self._call(**jobs[0].inputs)] if len(jobs) == 1 else [self._call(**job.inputs) for job in jobs]
         merged: dict[str, Any] = {}
         for name, value in jobs[0].inputs.items():
             values = [job.inputs[name] for job in jobs]

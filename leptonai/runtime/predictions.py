@@ -34,8 +34,10 @@ class PredictionLog:
     ``add`` is called from the I/O loop; a thread writes. ``dropped`` counts lines lost to a full disk or to pressure.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, digest: str) -> None:
         self._folder = folder
+        self._digest = digest
+        self._room = MAX_PENDING if limit > 0 else 0
         self._encoder = msgspec.json.Encoder(enc_hook=repr)
         self._half = max(limit // 2, 4096)
         self._pending: deque[Prediction] = deque()
@@ -45,20 +47,17 @@ class PredictionLog:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self.dropped = 0
-        self._limit = limit
 
     def start(self) -> None:
-        if self._limit > 0:
+        if self._room:
             self._thread.start()
 
-    def add_all(self, lines: list[Prediction]) -> None:
-        """Hand over lines; they are on disk about FLUSH seconds later."""
-        if self._limit <= 0:
-            return
-        if len(self._pending) > MAX_PENDING:
-            self.dropped += len(lines)
-        else:
-            self._pending.extend(lines)
+    def add(self, id: bytes, at: float, seconds: float, code: int, output: Any) -> None:
+        """Hand over a line; it is on disk about FLUSH seconds later."""
+        if len(self._pending) < self._room:
+            self._pending.append(Prediction(id.decode("latin-1"), at, self._digest, seconds, code, output))
+        elif self._room:
+            self.dropped += 1
 
     def close(self) -> None:
         """Write what waits. No line may be added any more."""
