@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -17,6 +16,7 @@ import msgspec
 import uvloop
 
 from leptonai.errors import LeptonError, ModelError, SpecError
+from leptonai.runtime import host
 from leptonai.runtime.app import MAX_BODY, READ_TIMEOUT, App
 from leptonai.runtime.http import Connection
 from leptonai.types import Launch
@@ -39,8 +39,14 @@ def main(argv: list[str]) -> int:
     failure = run_dir / "failure.json"
     failure.unlink(missing_ok=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        asyncio.set_event_loop(loop)
         try:
-            error, ended = runner.run(serve(launch))
+            app = App(launch, loop, limit("LEPTONAI_MAX_BODY", MAX_BODY), limit("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
+            listener = listen(launch.socket)
+            serving = loop.create_task(serve(app, listener))
+            host.run(loop, app, listener, serving)
+            error, ended = serving.result()
         except LeptonError as e:
             logging.error("%s (%s)", e.message, e.hint)
             error, ended = e, True
@@ -54,14 +60,10 @@ def main(argv: list[str]) -> int:
     return code
 
 
-async def serve(launch: Launch) -> tuple[LeptonError | None, bool]:
+async def serve(app: App, listener: socket.socket) -> tuple[LeptonError | None, bool]:
     """Serve until stopped. ``(why it failed or None, whether the compute thread has ended)``."""
     loop = asyncio.get_running_loop()
-    app = App(launch, loop, limit("LEPTONAI_MAX_BODY", MAX_BODY), limit("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
-    listener = listen(launch.socket)
     server = await loop.create_server(lambda: Connection(app), sock=listener, backlog=BACKLOG)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.stop)
     app.predictions.start()
     app.compute.start()
     app.tick()
@@ -72,8 +74,8 @@ async def serve(launch: Launch) -> tuple[LeptonError | None, bool]:
     await asyncio.sleep(0)
     app.predictions.close()
     ended = await loop.run_in_executor(None, app.compute.stop, 1.0)
-    if "/" in launch.socket:
-        Path(launch.socket).unlink(missing_ok=True)
+    if "/" in app.socket:
+        Path(app.socket).unlink(missing_ok=True)
     return error, ended
 
 

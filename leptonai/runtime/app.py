@@ -17,9 +17,9 @@ import orjson
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
 from leptonai.runtime import golden, loaders
 from leptonai.runtime.batching import Eager, Job
-from leptonai.runtime.compute import Answer, Compute, Loaded
+from leptonai.runtime.compute import IDLE, Answer, Compute, Loaded
 from leptonai.runtime.faults import Faults, decode_fault
-from leptonai.runtime.health import Phase, Readiness, Running, body, readiness
+from leptonai.runtime.health import LONG, STALE_GRACE, Phase, Readiness, Running, body, readiness
 from leptonai.runtime.http import JSON, Connection, Request
 from leptonai.runtime.infer import decode_infer
 from leptonai.runtime.metrics import Metrics
@@ -78,12 +78,14 @@ class App:
         self.done: asyncio.Future[LeptonError | None] = loop.create_future()
         self._max_queue = launch.variant.batching.max_queue  # samples
         self._timeout = launch.timeout
+        self.drain = launch.drain
+        self.socket = launch.socket
         self._model: Model | None = None
         self._phase: Phase = "starting"
         self._failure: LeptonError | None = None
         self._seen: Readiness | None = None
         self._since = time.time()
-        self._in_flight = 0
+        self.in_flight = 0
         self._submitted = 0  # samples handed to the compute thread since the start
         self._outgoing: list[Job] = []
         self._active = 0.0  # when an inference was last received or answered
@@ -166,12 +168,12 @@ class App:
                 return
             route.handle(request)
         except LeptonError as e:
-            self._refuse(request, e)
+            self.refuse(request, e)
         except Exception as e:
             log.exception("a request fails inside the replica")
-            self._refuse(request, LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log"))
+            self.refuse(request, LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log"))
 
-    def _refuse(self, request: Request, error: LeptonError) -> None:
+    def refuse(self, request: Request, error: LeptonError) -> None:
         self.metrics.requests.add(str(error.status))
         self.metrics.errors.add(KINDS.get(error.status, "bad_request"))
         request.fail(error)
@@ -247,7 +249,10 @@ class App:
         job.arrived = request.arrived
         job.deadline = request.arrived + (job.allowed or self._timeout)
         self._submitted += job.samples
-        self._in_flight += 1
+        self.in_flight += 1
+        if self.compute.here:
+            self._compute_here(job)
+            return
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(job)
@@ -255,7 +260,17 @@ class App:
     def _flush(self) -> None:
         """Hand everything that arrived in this turn of the loop to the compute thread at once."""
         jobs, self._outgoing = self._outgoing, []
-        self.compute.submit(jobs)
+        if self.compute.here:  # the loop has moved since they arrived
+            for job in jobs:
+                self._compute_here(job)
+        else:
+            self.compute.submit(jobs)
+
+    def _compute_here(self, job: Job) -> None:
+        answer = self.compute.now(job)
+        self._settle(answer, self.clock(), time.time())
+        if answer.seconds >= LONG:
+            self._part()
 
     def _deliver(self) -> None:
         """Answer everything that was computed since the last turn."""
@@ -265,7 +280,7 @@ class App:
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._active = now
         job = answer.job
         request: Request = job.request
@@ -273,7 +288,7 @@ class App:
         error = answer.error
         if error is not None:
             code = error.status
-            self._refuse(request, error)
+            self.refuse(request, error)
         elif answer.body:
             code = 200
             request.connection.answer(request, 200, answer.body, b"", JSON)
@@ -286,6 +301,12 @@ class App:
         wait = answer.wait if answer.seconds >= 0.0 else -1.0
         queue = answer.started - answer.wait - job.arrived
         self.metrics.saw((code, seconds, queue if queue > 0.0 else 0.0, wait, answer.seconds, answer.batch))
+
+    def _part(self) -> None:
+        """Move the loop back to the main thread: what comes from now on is computed beside it."""
+        if self.compute.here:
+            self.compute.here = False
+            self._loop.stop()
 
     # --- what probes ask --------------------------------------------------------------------------------------------
 
@@ -300,11 +321,16 @@ class App:
             self._seen, self._since = verdict, time.time()
         return verdict
 
+    def hung(self) -> bool:
+        """Whether the run that goes on has passed its limit. Callable in any thread."""
+        running = self.compute.running
+        return running is not None and self.clock() - running[0] > STALE_GRACE and self.verdict().reason == "hung"
+
     def _ready(self, request: Request) -> None:
         verdict = self.verdict()
         running = self.compute.running
         age = self.clock() - running[0] if running else 0.0
-        answer = body(verdict, self._since, self._in_flight, round(age, 6))
+        answer = body(verdict, self._since, self.in_flight, round(age, 6))
         request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
 
     def _server_ready(self, request: Request) -> None:
@@ -334,7 +360,7 @@ class App:
     def _metrics(self, request: Request) -> None:
         now = self.clock()
         gauges = {
-            "leptonai_in_flight": float(self._in_flight),
+            "leptonai_in_flight": float(self.in_flight),
             "leptonai_queued": float(self._submitted - self.compute.taken),
             "leptonai_heartbeat_age_seconds": max(0.0, now - self.compute.beat),
         }
@@ -343,6 +369,7 @@ class App:
     def _fault(self, request: Request) -> None:
         fault = decode_fault(request.body)
         self.faults.inject(fault)
+        self._part()
         log.warning("fault %s %g for %g s", fault.kind, fault.amount, fault.heal_after)
         request.answer(200, orjson.dumps({"kind": fault.kind, "heal_after": fault.heal_after}))
 
@@ -352,30 +379,44 @@ class App:
         """Begin to drain: everything that arrives is still answered; ``done`` is set once idle or after ``drain``."""
         if self._phase == "stopping":
             return
-        log.info("stopping: %d requests in flight", self._in_flight)
+        log.info("stopping: %d requests in flight", self.in_flight)
         self._phase = "stopping"
+        self._part()
         self.closing = True
         began = self.clock()
         self._active = max(self._active, began)
 
         def look() -> None:
             now = self.clock()
-            idle = not self._in_flight and now - self._active >= IDLE_BEFORE_EXIT
+            idle = not self.in_flight and now - self._active >= IDLE_BEFORE_EXIT
             if self.done.done():
                 return
-            if idle or now - began >= self._launch.drain:
+            if idle or now - began >= self.drain:
                 if not idle:
-                    log.warning("drain of %g s is over, %d requests cut", self._launch.drain, self._in_flight)
+                    log.warning("drain of %g s is over, %d requests cut", self.drain, self.in_flight)
                 self.done.set_result(None)
             else:
                 self._loop.call_later(0.05, look)
 
         look()
 
+    def _quick(self) -> bool:
+        model = self._model
+        able = self._phase == "serving" and model is not None and model.alone and not self.faults.slow
+        return able and self.compute.cost.quick()
+
     def tick(self) -> None:
-        """Once a second: sum up the metrics, refuse requests that arrive too slowly."""
+        """Once a second: sum up the metrics, refuse requests that arrive too slowly, place the loop."""
         now = self.clock()
         self.metrics.fold()
+        if self.compute.here:
+            self.compute.beat = now
+            if now - self._active >= IDLE:
+                self.compute.idle()
+                if self.clock() - now >= LONG:
+                    self._part()
+        elif self._quick():
+            self._loop.stop()  # the host lends it to the compute thread
         for connection in list(self.connections):
             connection.check(now)
         self._loop.call_later(1.0, self.tick)

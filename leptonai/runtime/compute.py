@@ -5,6 +5,7 @@ Jobs come in by lists through one queue and go out by lists in one call: the hop
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -72,7 +73,9 @@ class Compute:
         self._load, self._loaded, self._failed, self._notify = load, loaded, failed, notify
         self._batcher, self._faults = batcher, faults
         self._name, self._version = name, version
-        self._inbox: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[list[Job] | Callable[[], None] | None] = SimpleQueue()
+        self._guest: Callable[[], None] | None = None
+        self._canned: Callable[[], None] | None = None
         self._queue: deque[Job] = deque()
         self._outbox: deque[list[Answer]] = deque()
         self._notified = False
@@ -82,6 +85,7 @@ class Compute:
         self._retry_alone = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
+        self.here = False  # the I/O loop runs in the compute thread
         self.running: tuple[float, int] | None = None
         self.taken = 0
         self.beat = monotonic()
@@ -93,6 +97,19 @@ class Compute:
     def submit(self, jobs: list[Job]) -> None:
         """Hand over jobs in order of arrival; each comes back in exactly one Answer."""
         self._inbox.put(jobs)
+
+    def host(self, guest: Callable[[], None]) -> None:
+        """Call ``guest`` in the compute thread once what was submitted is computed; ``here`` is true meanwhile."""
+        self._inbox.put(guest)
+
+    def now(self, job: Job) -> Answer:
+        """Run a job at once. Only while ``here``, in the compute thread. A model may run event loops of its own."""
+        loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            return self._one(job, monotonic(), 0.0)
+        finally:
+            asyncio._set_running_loop(loop)
 
     def collect(self) -> list[Answer]:
         """The answers made since the last call; ``notify`` is called once for as many as there are by then."""
@@ -122,7 +139,7 @@ class Compute:
             log.exception("the model does not load")
             self._failed(ModelError(f"the model does not load: {one_line(e)}", hint="see the replica's log"))
             return
-        self._model, self._retry_alone = loaded.model, loaded.retry_alone
+        self._model, self._canned, self._retry_alone = loaded
         self._loaded(loaded)
         queue = self._queue
         opened = 0.0  # since when the batch waits to be filled; 0: it does not
@@ -132,7 +149,10 @@ class Compute:
             if opened or not queue:
                 if not self._take(patience) and not queue:
                     if not self._stopping:
-                        self._idle(loaded.canned)
+                        self.idle()
+                    continue
+                if not queue:
+                    self._serve_guest()
                     continue
             elif not self._inbox.empty():
                 self._take(0.0)
@@ -146,6 +166,17 @@ class Compute:
             if not self._notified:
                 self._notified = True
                 self._notify()
+            if self._guest is not None and not queue:
+                self._serve_guest()
+
+    def _serve_guest(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            self.here = True
+            try:
+                guest()
+            finally:
+                self.here = False
 
     def _take(self, patience: float) -> bool:
         """Move what was submitted into the queue, waiting up to ``patience`` seconds; False when nothing came."""
@@ -156,14 +187,19 @@ class Compute:
                 if jobs is None:
                     self._stopping = True
                     return False
-                self._queue.extend(jobs)
+                if isinstance(jobs, list):
+                    self._queue.extend(jobs)
+                else:
+                    self._guest = jobs
                 if inbox.empty():
                     return True
                 jobs = inbox.get_nowait()
         except Empty:
             return False
 
-    def _idle(self, canned: Callable[[], None] | None) -> None:
+    def idle(self) -> None:
+        """Run the idle inference, in the compute thread."""
+        canned = self._canned
         if canned is None:
             return
         began = monotonic()

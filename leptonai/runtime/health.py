@@ -12,6 +12,9 @@ STALE_FACTOR = 3.0  # a run is stale after 3 x what was expected ...
 STALE_GRACE = 1.0  # ... plus this many seconds
 FORGET = 300.0  # seconds in which the slowest run seen loses 1 - 1/e of its weight
 UNKNOWN = 10.0  # seconds expected of a run before any was seen
+LONG = 0.02  # seconds of a run that nobody else should wait for: several time slices of a busy core
+QUICK = 200e-6  # seconds of a mean run up to which a hop to another thread (10 to 20 us of CPU) is worth saving
+PROVEN = 1000  # runs without a long one until a model counts as quick
 
 
 class Cost:
@@ -25,11 +28,13 @@ class Cost:
         self._w = self._n = self._t = self._nn = self._nt = 0.0
         self._slowest = 0.0
         self._at = 0.0
-        self._seen: deque[tuple[int, float, float]] = deque(maxlen=4096)
+        self._seen: deque[tuple[int, float, float]] = deque(maxlen=1024)  # older ones weigh 0.99 ** 1024, nothing
+        self._short = 0  # runs since the last long one
 
     def saw(self, samples: int, seconds: float, now: float) -> None:
         """A run took ``seconds``. Costs an append: what it means is worked out when somebody asks."""
         self._seen.append((samples, seconds, now))
+        self._short = self._short + 1 if seconds < LONG else 0
 
     def _learn(self, samples: int, seconds: float, now: float) -> None:
         keep = 0.99
@@ -41,10 +46,18 @@ class Cost:
         if seconds >= self._slowest * exp((self._at - now) / FORGET):
             self._slowest, self._at = seconds, now
 
-    def expect(self, samples: int, now: float) -> float:
-        """Seconds a batch of ``samples`` should take at most; UNKNOWN before any run."""
+    def _catch_up(self) -> None:
         while self._seen:
             self._learn(*self._seen.popleft())
+
+    def quick(self) -> bool:
+        """Runs are so short that the I/O loop can do them itself: QUICK on average, the last PROVEN all below LONG."""
+        self._catch_up()
+        return self._short >= PROVEN and self._t <= QUICK * self._w
+
+    def expect(self, samples: int, now: float) -> float:
+        """Seconds a batch of ``samples`` should take at most; UNKNOWN before any run."""
+        self._catch_up()
         if self._w == 0.0:
             return UNKNOWN
         variance = self._w * self._nn - self._n * self._n

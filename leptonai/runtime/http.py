@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._writable = True
         self._paused = False
+        self._advancing = False
         self._last = False  # nothing more is read: the connection ends with the answers owed
         self._refusal: tuple[int, str, str] | None = None
         self._whole = False  # the data just fed ended a request
@@ -262,19 +263,27 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _next(self) -> None:
-        """Begin the next waiting request; when none waits, give the answer that ends a refused connection."""
-        if self._current is not None or not self._writable:
+        """Begin waiting requests until one is not answered at once; when none waits, end a connection that ends."""
+        if self._advancing:  # an answer given at once comes back here: a loop, since recursion has a limit
             return
-        if self._waiting:
-            self._current = self._waiting.popleft()
-            if self._paused and len(self._waiting) < MAX_PIPELINED // 2:
-                self._paused = False
-                self._transport.resume_reading()
-            self._handler.handle(self._current)
-        elif self._refusal is not None:
-            self._refuse(*self._refusal)
-        elif self._last:
-            self.close()
+        self._advancing = True
+        try:
+            while self._current is None and self._writable:
+                if self._waiting:
+                    self._current = self._waiting.popleft()
+                    if self._paused and len(self._waiting) < MAX_PIPELINED // 2:
+                        self._paused = False
+                        self._transport.resume_reading()
+                    self._handler.handle(self._current)
+                elif self._refusal is not None:
+                    self._refuse(*self._refusal)
+                    return
+                else:
+                    if self._last:
+                        self.close()
+                    return
+        finally:
+            self._advancing = False
 
     def _refuse(self, code: int, message: str, hint: str) -> None:
         """Answer ``code`` after the answers still owed, then close: what follows on the wire cannot be trusted."""

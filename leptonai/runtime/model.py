@@ -23,6 +23,7 @@ class Model(Protocol):
     platform: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+    alone: bool  # no two jobs share a batch
 
     def job(self, body: bytes) -> Job:
         """The job of a ``/predict`` body."""
@@ -52,6 +53,7 @@ class TensorModel:
         self._single = self.inputs[0]["name"] if len(self.inputs) == 1 else None
         self._tensors = msgspec.json.Decoder(dict[str, Raw])
         self._names = [t["name"] for t in self.outputs]
+        self.alone = not predictor.batchable
 
     def job(self, body: bytes) -> Job:
         start = body.lstrip()[:1]

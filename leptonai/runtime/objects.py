@@ -33,6 +33,7 @@ class ObjectModel:
         self._names = tuple(self._parameters)
         self._all_required = all(p.required for p in predictor.parameters)
         self._key = () if predictor.batchable else None
+        self.alone = not predictor.batchable
         fields = [
             (p.name, Raw if p.array else p.hint) if p.required else (p.name, _optional(p), UNSET)
             for p in sorted(predictor.parameters, key=lambda p: not p.required)
