@@ -92,6 +92,7 @@ class App:
         self._id_prefix = os.urandom(6).hex().encode()
         self._id_number = 0
         self._routes = self._make_routes()
+        self._decoders: dict[bytes, Callable[[bytes], Job]] = {}  # of inference paths, once there is a model
 
     def _on_answers(self) -> None:
         self._soon(self._deliver)
@@ -133,7 +134,10 @@ class App:
         return Loaded(model, canned, idempotent)
 
     def _on_loaded(self, loaded: Loaded) -> None:
-        self._model = loaded.model
+        model = self._model = loaded.model
+        self._decoders[b"/predict"] = model.job
+        for path in self._model_paths():
+            self._decoders[f"{path}/infer".encode()] = lambda body: model.infer_job(decode_infer(body))
         if self._phase == "starting":
             self._phase = "serving"
         log.info("ready: %s as %s", loaded.model.platform, self.name)
@@ -155,8 +159,12 @@ class App:
         self.metrics.errors.add("bad_request")
 
     def handle(self, request: Request) -> None:
-        route = self._routes.get(request.target)
+        decode = self._decoders.get(request.target)
         try:
+            if decode is not None and request.method == b"POST":
+                self._submit(request, decode(request.body))
+                return
+            route = self._routes.get(request.target)
             if route is None:
                 route = self._find(request.target)
             if request.method not in route.methods:
@@ -185,17 +193,21 @@ class App:
             "/-/ready": Route(get, self._ready),
             "/-/fault": Route(post, self._fault),
             "/metrics": Route(get, self._metrics),
-            "/predict": Route(post, self._predict),
+            "/predict": Route(post, self._infer),
             "/v2": Route(get, self._server),
             "/v2/": Route(get, self._server),
             "/v2/health/live": Route(get, lambda r: r.answer(200, b'{"live":true}')),
             "/v2/health/ready": Route(get, self._server_ready),
         }
-        for path in (f"/v2/models/{self.name}", f"/v2/models/{self.name}/versions/{self.version}"):
+        for path in self._model_paths():
             routes[path] = Route(get, self._metadata)
             routes[f"{path}/ready"] = Route(get, self._model_ready)
             routes[f"{path}/infer"] = Route(post, self._infer)
         return {path.encode(): route for path, route in routes.items()}
+
+    def _model_paths(self) -> tuple[str, str]:
+        path = f"/v2/models/{self.name}"
+        return path, f"{path}/versions/{self.version}"
 
     def _find(self, target: bytes) -> Route:
         """The route of a target that has a query or percent-encoding. NotFound says what is there."""
@@ -214,12 +226,11 @@ class App:
                 )
         raise NotFound(f"there is nothing at {path.decode('utf-8', 'replace')[:200]!r}", hint="try /predict or /v2")
 
-    def _predict(self, request: Request) -> None:
-        self._submit(request, self._ready_model().job(request.body))
-
     def _infer(self, request: Request) -> None:
+        """An inference that comes before there is a model, or under a path that is spelled in an unusual way."""
         model = self._ready_model()
-        self._submit(request, model.infer_job(decode_infer(request.body)))
+        path = unquote_to_bytes(request.target.partition(b"?")[0])
+        self._submit(request, self._decoders.get(path, model.job)(request.body))
 
     def _ready_model(self) -> Model:
         if self._model is None:
@@ -267,7 +278,7 @@ class App:
             self.compute.submit(jobs)
 
     def _compute_here(self, job: Job) -> None:
-        answer = self.compute.now(job)
+        answer = self.compute.one(job, self.clock())
         self._settle(answer, self.clock(), time.time())
         if answer.seconds >= LONG:
             self._part()

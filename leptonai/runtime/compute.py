@@ -5,7 +5,6 @@ Jobs come in by lists through one queue and go out by lists in one call: the hop
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -101,15 +100,6 @@ class Compute:
     def host(self, guest: Callable[[], None]) -> None:
         """Call ``guest`` in the compute thread once what was submitted is computed; ``here`` is true meanwhile."""
         self._inbox.put(guest)
-
-    def now(self, job: Job) -> Answer:
-        """Run a job at once. Only while ``here``, in the compute thread. A model may run event loops of its own."""
-        loop = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
-        try:
-            return self._one(job, monotonic(), 0.0)
-        finally:
-            asyncio._set_running_loop(loop)
 
     def collect(self) -> list[Answer]:
         """The answers made since the last call; ``notify`` is called once for as many as there are by then."""
@@ -218,7 +208,7 @@ class Compute:
 
     def _batch(self, batch: list[Job], now: float, wait: float) -> list[Answer]:
         if len(batch) == 1:
-            return [self._one(batch[0], now, wait)]
+            return [self.one(batch[0], now, wait)]
         samples = sum([job.samples for job in batch])
         self.taken += samples
         batch, answers = _worth_computing(batch, now, wait)
@@ -232,33 +222,38 @@ class Compute:
             results: list[Any] = self._model.run(batch)
         except BaseException as e:  # noqa: BLE001 - see _run
             results = self._alone(batch) if self._retry_alone else [self._wrap(e)] * len(batch)
-        seconds = self._ran(now, samples)
+        end = monotonic()
+        self.running = None
+        seconds = end - now
+        self.cost.saw(samples, seconds, end)
+        self._batcher.observe(samples, seconds)
         for job, result in zip(batch, results, strict=True):
             answers.append(self._answer(job, result, now, wait, seconds, samples))
             samples = 0
         return answers
 
-    def _one(self, job: Job, now: float, wait: float) -> Answer:
-        """As ``_batch``, of one job."""
+    def one(self, job: Job, now: float, wait: float = 0.0) -> Answer:
+        """Run one job, in the compute thread. Written flat: it is most of what a short request costs."""
         self.taken += job.samples
         if job.request.gone or now > job.deadline:
             return _worth_computing([job], now, wait)[1][0]
         self.running = (now, job.samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
+        model, end, body, not_finite, output, error = self._model, 0.0, b"", 0, None, None
         try:
-            result = self._model.run([job])[0]
+            result = model.run([job])[0]
+            end = monotonic()
+            body, not_finite = model.encode(job, result, self._name, self._version)
+            output = summary(result)
         except BaseException as e:  # noqa: BLE001 - see _run
-            result = self._wrap(e)
-        return self._answer(job, result, now, wait, self._ran(now, job.samples), job.samples)
-
-    def _ran(self, began: float, samples: int) -> float:
-        """A run has ended; the seconds it took."""
-        end = monotonic()
+            body, error = b"", self._wrap(e)
+        seconds = (end or monotonic()) - now
         self.running = None
-        self.cost.saw(samples, end - began, end)
-        self._batcher.observe(samples, end - began)
-        return end - began
+        self.cost.saw(job.samples, seconds, now)
+        if job.key is not None:
+            self._batcher.observe(job.samples, seconds)
+        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples)
 
     def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
         try:

@@ -68,6 +68,8 @@ def _lend(loop: asyncio.AbstractEventLoop, app: App, listener: socket.socket, as
 
 def _visit(loop: asyncio.AbstractEventLoop, back: threading.Event) -> None:
     """In the compute thread: run the loop until it is stopped."""
+    # A model may run an event loop of its own in predict, which asyncio forbids where another one is known to run.
+    loop.call_soon(asyncio._set_running_loop, None)
     try:
         loop.run_forever()
     finally:
