@@ -24,7 +24,7 @@ class Job(Struct, eq=False):
 
 
 class Batcher(Protocol):
-    """The seam of batching policies."""
+    """The seam of batching policies. Jobs of no key run alone and are not observed."""
 
     def next_batch(self, queue: deque[Job], now: float) -> list[Job] | float:
         """Take the next batch out of the non-empty ``queue``, or say for how many seconds to wait for more."""

@@ -49,6 +49,7 @@ def run(loop: asyncio.AbstractEventLoop, app: App, listener: socket.socket, task
 def _lend(loop: asyncio.AbstractEventLoop, app: App, listener: socket.socket, asked: list[float]) -> None:
     """Have the compute thread run the loop, until it is stopped there."""
     back = threading.Event()
+    log.info("runs are short: the loop moves to the compute thread")
     app.compute.host(lambda: _visit(loop, back))
 
     def done() -> bool:
@@ -64,6 +65,7 @@ def _lend(loop: asyncio.AbstractEventLoop, app: App, listener: socket.socket, as
             app.predictions.close()
             Path(app.socket).unlink(missing_ok=True)
             os._exit(0)
+    log.info("the loop moves back to the main thread")
 
 
 def _visit(loop: asyncio.AbstractEventLoop, back: threading.Event) -> None:
