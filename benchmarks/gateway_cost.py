@@ -6,7 +6,8 @@ One Envoy, configured by the platform's own ``plan.routes``, serves both as two 
 difference is what answers: a replica (``leptonai.runtime``) with a class whose ``predict`` returns its argument, or
 ``bare_server.py``, once with what any server of this API must do (bare) and once answering a constant (fixed: stricter
 than the claim, shown beside it). wrk measures them in turn, round by round, and medians are compared: the machine's
-mood of the day cancels out in the ratio. CPU a request is read from /proc. Wanted: throughput ratio >= 0.75, CPU ratio <= 1.5.
+mood of the day cancels out in the ratio. CPU a request is read from /proc. Wanted: throughput ratio >= 0.75, CPU
+ratio <= 1.5.
 """
 
 from __future__ import annotations
