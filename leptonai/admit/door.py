@@ -12,12 +12,14 @@ import msgspec
 
 from leptonai import settings as setting
 from leptonai.admit.judge import automatic, judge, kinds, refused
-from leptonai.admit.world import World, diff
-from leptonai.errors import Denied, LeptonError, NotFound, SpecError
+from leptonai.admit.undo import taking_back
+from leptonai.admit.world import World, dialled, diff
+from leptonai.errors import Denied, LeptonError, SpecError
 from leptonai.store import Artifacts, Store
 from leptonai.types import Change, Dial, DialChange, Key, Proposal, SpecChange, Token, canonical
 
 MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
+REACH = 10_000  # admitted proposals of one service, as far back as undo looks for a person's
 
 
 class Door:
@@ -55,9 +57,9 @@ class Door:
 
         Returns it "admitted", "pending" or "denied"; ``reasons`` says why, then what changes (see ``diff``). A change
         that changes nothing is admitted without a new revision. ``dry_run`` records nothing and changes nothing.
-        ``by`` defaults to ``human:<token's name>``; any other must be automatic (``incident:42``) and is bound as such.
+        ``by`` defaults to ``human:<token's name>``; a machine's token may name what it acts for (``incident:42``).
         ``expires_in``: seconds a pending one waits, ``admit.proposal_ttl`` by default. Raises as ``judge``, and Denied
-        for a ``by`` that is another person.
+        for any other ``by``: nobody signs as another, and no person as automation.
         """
         change = _plain(change)
         now = self._clock()
@@ -141,22 +143,15 @@ class Door:
                 self._store.record("proposal.expired", p.service, {"proposal": p.id}, actor=p.by, at=now)
         return out
 
-    def undo(self, key: Key, actor: Token, by: str | None = None) -> Proposal:
-        """Propose what was before the head: the previous spec, or after a deletion the one deleted. Dials stay.
+    def undo(self, key: Key, actor: Token, why: str = "") -> Proposal:
+        """Propose what takes back the newest change of a person: see ``taking_back``, also for what is raised.
 
-        Raises NotFound when there is nothing before.
+        The proposal's ``why`` says what it takes back, then ``why``.
         """
-        history = self._store.revisions(key)
-        if not history:
-            raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
-        before = history[-2].spec if len(history) > 1 else None
-        if before is None:
-            raise NotFound(
-                f"{key} has nothing before revision {history[-1].number}", hint=f"leptonai delete {key} removes it"
-            )
-        base = history[-1].number if history[-1].spec is not None else 0
-        why = f"undo of revision {history[-1].number}: back to {history[-2].number}"
-        return self.propose(SpecChange(spec=before, base=base), actor, why, by=by)
+        now = self._clock()
+        events = self._store.events(subject=key, kind="proposal.admitted", newest=True, limit=REACH)
+        change, said = taking_back(key, reversed(events), self.world(key, now))
+        return self.propose(change, actor, f"{said}. {why}" if why else said)
 
     def world(self, key: Key, now: float) -> World:
         """What the judge sees of ``key`` at ``now``."""
@@ -203,7 +198,9 @@ class Door:
             "revision": number,
         }
         if isinstance(change, DialChange):
-            detail |= {"set": change.set, "ttl": change.ttl}
+            before = dialled(world)
+            was = {p: before[p] for p in change.set if p in before and not p.endswith(".epoch")}
+            detail |= {"set": change.set, "ttl": change.ttl, "was": was}
         if automatic(proposal.by):
             detail |= {
                 "recent": len(world.recent),
@@ -243,6 +240,6 @@ def _speaker(actor: Token, by: str | None) -> str:
     own = actor.name if actor.name in MACHINES else f"human:{actor.name}"
     if by is None or by == own:
         return own
-    if not by or not automatic(by):
+    if actor.name not in MACHINES or not by or not automatic(by):
         raise Denied(f"token {actor.name!r} may not propose as {by!r}", hint=f"leave `by` out: it is {own!r}")
     return by

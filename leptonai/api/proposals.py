@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Query, Route
-from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest
+from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, UndoRequest
 from leptonai.errors import Denied, NotFound, SpecError
 from leptonai.types import Proposal, SpecChange, parse_key
 
@@ -27,8 +27,7 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
     body, world = asked.body, asked.world
     key = body.change.spec.key if isinstance(body.change, SpecChange) else body.change.service
     asked.caller.require_workspace(parse_key(key)[0])
-    if len(body.why) > MOST_WHY:
-        raise SpecError(f"why has {len(body.why)} characters, the limit is {MOST_WHY}", hint="say it shorter")
+    check_why(body.why)
     if body.by is not None and asked.caller.name not in MACHINES:
         raise Denied(
             f"token {asked.caller.name!r} may not sign as {body.by!r}", hint="leave `by` out: the token says who asks"
@@ -41,6 +40,17 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
         expires_in=body.expires_in,
         by=body.by,
     )
+
+
+def undo(asked: Asked[Query, UndoRequest]) -> Proposal:
+    """The proposal that takes back the newest change of a person, spec or dials, and what became of it."""
+    check_why(asked.body.why)
+    return asked.world.door.undo(asked.key(), asked.caller.token, asked.body.why)
+
+
+def check_why(why: str) -> None:
+    if len(why) > MOST_WHY:
+        raise SpecError(f"why has {len(why)} characters, the limit is {MOST_WHY}", hint="say it shorter")
 
 
 def proposals(asked: Asked[Status, None]) -> list[Proposal]:
@@ -76,6 +86,7 @@ async def upload(asked: Asked[Query, None]) -> ArtifactView:
 
 ROUTES = [
     Route("POST", "/proposals", "operator", propose, Proposal, body=ProposalRequest),
+    Route("POST", "/services/{name}/undo", "operator", undo, Proposal, body=UndoRequest),
     Route("GET", "/proposals", "viewer", proposals, list[Proposal], query=Status),
     Route("GET", "/proposals/{id}", "viewer", proposal, Proposal),
     Route("POST", "/proposals/{id}/approve", "admin", approve, Proposal, body=ApproveRequest),

@@ -97,6 +97,8 @@ def record_event(asked: Asked[Query, EventRequest]) -> Event:
     asked.caller.require_workspace(workspace or "*")
     if not asked.body.kind or len(asked.body.kind) > 100:
         raise SpecError("the kind of an event has 1 to 100 characters", hint="like `drill.started`")
+    if asked.body.kind.startswith("proposal."):
+        raise SpecError(f"events of kind {asked.body.kind!r} are written by the door alone", hint="name it otherwise")
     return asked.world.record(asked.body.kind, asked.body.subject, asked.body.detail, asked.caller.by)
 
 

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("records", "Print what the replicas of a service wrote."),
     "scale": ("services", "Set how many replicas a service has."),
     "restart": ("services", "Replace every replica of a service by a fresh one."),
-    "undo": ("services", "Go back to the revision before."),
+    "undo": ("services", "Take back the newest change that a person made."),
     "delete": ("services", "Stop serving a service; its history is kept."),
     "why": ("records", "What was decided about a service, and from what."),
     "incidents": ("incidents", "List incidents, or show one."),

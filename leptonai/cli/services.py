@@ -152,7 +152,7 @@ def restart(session: Session, name: str, workspace: str | None, why: str, wait: 
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=click.IntRange(1), metavar="REVISION", help="Go back to this one; default: the one before.")
+@click.option("--to", type=click.IntRange(1), metavar="REVISION", help="Go back to the spec of this one.")
 @workspace_option
 @why_option
 @wait_option
@@ -161,7 +161,10 @@ def restart(session: Session, name: str, workspace: str | None, why: str, wait: 
 def undo(
     session: Session, name: str, to: int | None, workspace: str | None, why: str, wait: bool, as_json: bool
 ) -> None:
-    """Go back to the revision before the newest; after `delete`, bring the service back. Dials stay as they are.
+    """Take back the newest change that a person made: a deploy, a scale or a delete. The next undo takes back this one.
+
+    A restart has nothing to take back and is passed over. With --to, the spec of that revision is served again and
+    the dials (how many replicas) stay as they are. What somebody else has changed since is not touched, but told.
 
     \b
     Example:
@@ -177,9 +180,7 @@ def undo(
     if as_json:
         print_json(view)
     else:
-        click.echo(
-            f"{key} is as in revision {taken.number} again (now revision {view.service.revision}): {view.status}."
-        )
+        click.echo(f"{taken.why}. {key} revision {view.service.revision}: {view.status}.")
 
 
 @click.command()

@@ -24,6 +24,7 @@ from leptonai.client.wire import (
     TokenCreated,
     TokenRequest,
     TokenView,
+    UndoRequest,
     VerifyRequest,
 )
 from leptonai.errors import LeptonError, PlatformError, from_body
@@ -127,6 +128,11 @@ def verify(key: Key, revision: int, detail: str) -> Call[Revision]:
 def propose(change: Change, why: str, dry_run: bool, expires_in: float | None, by: str | None) -> Call[Proposal]:
     body = ProposalRequest(change=change, why=why, dry_run=dry_run, expires_in=expires_in, by=by)
     return Call("POST", f"{PREFIX}/proposals", Proposal, body=body)
+
+
+def undo(key: Key, why: str) -> Call[Proposal]:
+    path, params = _service(key, "/undo")
+    return Call("POST", path, Proposal, params, UndoRequest(why=why))
 
 
 def proposals(status: str | None = None) -> Call[list[Proposal]]:

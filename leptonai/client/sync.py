@@ -145,7 +145,9 @@ class Client:
 
     def wish(self, change: Change, why: str, dry_run: bool = False) -> Proposal:
         """The proposal, admitted or waiting for approval. Raises Denied with the door's reasons otherwise."""
-        proposal = self.propose(change, why, dry_run)
+        return self._admitted(self.propose(change, why, dry_run))
+
+    def _admitted(self, proposal: Proposal) -> Proposal:
         if proposal.status in ("denied", "expired"):
             reasons = "; ".join(proposal.reasons) or "no reason was given"
             raise Denied(
@@ -261,24 +263,26 @@ class Client:
         change = {f"{name}.epoch": float(dials.variants[name].epoch + 1) for name in dials.variants}
         return self.wish(DialChange(service=key, set=change), why)
 
-    def undo(self, key: Key, to: int | None = None, *, why: str = "") -> Revision:
-        """The spec of revision ``to`` is wished again, as a new revision; dials are kept.
+    def undo(self, key: Key, to: int | None = None, *, why: str = "") -> Proposal:
+        """The newest change of a person is taken back, whichever half of the wish it was; the proposal's why says it.
 
-        Default: the revision before the newest; after a deletion, what was deleted. Returns the revision that was
-        taken up. Raises NotFound when there is none.
+        With ``to``, the spec of that revision is wished again and dials are kept. Raises NotFound when there is
+        nothing to go back to, Conflict when the change is not in force any more, Denied as ``wish``.
         """
-        history = self.revisions(key)
-        newest = history[-1]
-        chosen = next((r for r in reversed(history) if r.number == (to if to is not None else newest.number - 1)), None)
-        if chosen is None or chosen.spec is None:
-            raise NotFound(
-                f"{key} has no revision {to} with a spec" if to else f"{key} has nothing before {newest.number}",
-                hint=f"see `leptonai status {key}` for its history",
-            )
-        text = why or f"undo of revision {newest.number}: back to {chosen.number}"
-        base = newest.number if newest.spec is not None else 0
-        self._raise_if_pending(self.wish(SpecChange(spec=chosen.spec, base=base), text))
-        return chosen
+        if to is None:
+            proposal = self._admitted(self.send(calls.undo(key, why)))
+        else:
+            history = self.revisions(key)
+            newest, chosen = history[-1], next((r for r in history if r.number == to), None)
+            if chosen is None or chosen.spec is None:
+                raise NotFound(
+                    f"{key} has no revision {to} with a spec", hint=f"see `leptonai status {key}` for its history"
+                )
+            said = f"undo of revision {newest.number}: back to {to}"
+            base = newest.number if newest.spec is not None else 0
+            proposal = self.wish(SpecChange(spec=chosen.spec, base=base), f"{said}. {why}" if why else said)
+        self._raise_if_pending(proposal)
+        return proposal
 
     def delete(self, key: Key, *, why: str = "delete", wait: bool = True, timeout: float = 120.0) -> None:
         """The service is gone from the wish; with ``wait``, nothing of it runs any more. Its history is kept."""

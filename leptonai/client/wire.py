@@ -48,6 +48,12 @@ class VerifyRequest(Noun, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class UndoRequest(Noun, frozen=True, kw_only=True):
+    """``why`` is added to what the undo says of itself."""
+
+    why: str = ""
+
+
 class ArtifactView(Noun, frozen=True, kw_only=True):
     digest: str
 

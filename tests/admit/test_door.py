@@ -134,9 +134,11 @@ def test_a_change_that_changes_nothing_makes_no_revision(house: House) -> None:
     [
         (ANA, None, "human:ana"),
         (ANA, "human:ana", "human:ana"),
-        (ANA, "incident:1", "incident:1"),
         (OPS, None, "ops"),
+        (OPS, "incident:1", "incident:1"),
         (OPS, "scaler", "scaler"),
+        (ANA, "incident:1", None),
+        (ROOT, "scaler", None),
         (ANA, "human:root", None),
         (OPS, "human:ops", None),
         (OPS, "human:ana", None),
@@ -239,17 +241,61 @@ def test_undo_proposes_what_was_before(house: House) -> None:
     with pytest.raises(NotFound, match="nothing before revision 1"):
         door.undo("digits", ANA)
     door.propose(SpecChange(spec=spec(2.0), base=1), ANA, "")
-    door.propose(SCALE, ANA, "")
     assert door.undo("digits", token(role="viewer")).status == "denied"
-    made = door.undo("digits", ANA)
-    assert (made.status, made.why) == ("admitted", "undo of revision 2: back to 1")
+    made = door.undo("digits", ANA, "it was slow")
+    assert (made.status, made.why) == ("admitted", "undo of revision 2: back to 1. it was slow")
     wish = house.store.service("digits", house.now)
     assert wish is not None and (wish.revision, wish.spec.timeout) == (3, 1.0)
-    assert wish.dials.variants["main"].replicas == 3, "dials stay"
-    door.propose(DeleteChange(service="digits", base=3), ANA, "")
+    assert door.undo("digits", ANA).why == "undo of revision 3: back to 2", "an undo is a change too"
+    door.propose(DeleteChange(service="digits", base=4), ANA, "")
     assert door.undo("digits", ANA).reasons == ("digits: created",)
     head = house.store.head("digits")
-    assert head is not None and (head.number, head.spec) == (5, spec(1.0))
+    assert head is not None and (head.number, head.spec) == (6, spec(2.0))
+
+
+def test_undo_takes_back_the_newest_change_of_a_person_whichever_half_it_was(house: House) -> None:
+    door = house.door(cooldown=0.0)
+
+    def replicas() -> int:
+        wish = house.store.service("digits", house.now)
+        assert wish is not None
+        return wish.dials.variants["main"].replicas
+
+    door.propose(SpecChange(spec=spec(1.0), base=0), ANA, "")
+    door.propose(SpecChange(spec=spec(2.0), base=1), ANA, "")
+    door.propose(SCALE, ANA, "")
+    door.propose(SCALE, ANA, "again: changes nothing")
+    door.propose(DialChange(service="digits", set={"main.epoch": 1, "evict.r1": 1}), ANA, "nothing to take back")
+    door.propose(DialChange(service="digits", set={"main.weight": 2.0}), OPS, "", by="incident:1")
+    assert replicas() == 3
+    made = door.undo("digits", ANA)
+    assert (made.status, made.why) == ("admitted", "undo of main.replicas 3: back to 1")
+    assert made.reasons == ("main.replicas: 3 → 1",)
+    assert replicas() == 1
+    assert door.undo("digits", ANA).why == "undo of main.replicas 1: back to 3"
+    assert replicas() == 3
+    wish = house.store.service("digits", house.now)
+    assert wish is not None and (wish.revision, wish.dials.variants["main"].weight) == (2, 2.0), "the rest stays"
+
+
+def test_undo_never_takes_back_what_somebody_else_did_since(house: House) -> None:
+    door = house.door(cooldown=0.0)
+    door.propose(SpecChange(spec=spec(1.0), base=0), ANA, "")
+    door.propose(SpecChange(spec=spec(2.0), base=1), ANA, "")
+    door.propose(SpecChange(spec=spec(1.0), base=2), OPS, "slow", by="incident:1")
+    with pytest.raises(Conflict, match="revision 2 is not in force any more; incident:1 made revision 3: slow"):
+        door.undo("digits", ANA)
+    door.propose(SCALE, ANA, "")
+    door.propose(DialChange(service="digits", set={"main.replicas": 5}), OPS, "load", by="scaler")
+    with pytest.raises(Conflict, match="set to 3 and is 5 by now: scaler"):
+        door.undo("digits", ANA)
+    door.propose(DialChange(service="digits", set={"main.weight": 4}, ttl=9.0), ANA, "")
+    house.now += 10.0
+    with pytest.raises(Conflict, match="set to 4 and is 1 by now: it ran out"):
+        door.undo("digits", ANA)
+    door.propose(SpecChange(spec=msgspec.structs.replace(SPEC, name="auto"), base=0), OPS, "", by="scaler")
+    with pytest.raises(NotFound, match="no person changed it"):
+        door.undo("auto", ANA)
 
 
 def test_tokens_are_random_hashed_and_named(house: House) -> None:
@@ -291,7 +337,7 @@ def test_automation_never_outruns_pace_and_cool_down(tmp_path_factory: pytest.Te
         for wait, name, by, value in acts:
             house.now += wait
             change = DialChange(service=name, set={"main.weight": float(value)})
-            made = door.propose(change, ANA, "", by=by)
+            made = door.propose(change, ANA if by == "human:ana" else OPS, "", by=by)
             said.append(made)
             if by != "human:ana" and made.status == "admitted":
                 assert all(house.now - t >= 5.0 for t, n in times if n == name), "cool-down of one service"

@@ -47,16 +47,18 @@ def test_a_service_is_deployed_scaled_restarted_undone_deleted_and_brought_back(
         assert not before & {r.id for r in client.wait_ready("digits").replicas if r.epoch == 1}
         slow = msgspec.structs.replace(view.service.spec, timeout=5.0)
         assert client.deploy(slow).service.revision == 2
-        assert client.undo("digits").number == 1
+        assert client.undo("digits").why == "undo of revision 2: back to 1"
         assert client.service("digits").service.spec.timeout == 30.0
         assert client.service("digits").wanted == 3  # dials stay
+        client.scale("digits", 2)
+        assert client.undo("digits").why == "undo of main.replicas 2: back to 3"
         client.delete("digits")
         assert client.services() == []
-        assert client.undo("digits").number == 3
+        assert client.undo("digits").why == "undo of revision 4: back to 3"
         assert client.wait_ready("digits").ready == 2
         assert [r.number for r in client.revisions("digits")] == [1, 2, 3, 4, 5]
         kinds = [e.kind for e in client.why("digits", limit=1000)]
-        assert kinds.count("proposal.admitted") == 8, kinds
+        assert kinds.count("proposal.admitted") == 10, kinds
 
 
 def test_a_deploy_that_cannot_start_fails_early_with_its_reason(stage: Stage) -> None:

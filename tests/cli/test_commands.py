@@ -58,13 +58,15 @@ def test_a_service_is_led_through_its_life_in_sentences(shell: Any) -> None:
     assert "first" in status
     (Path("digits.py")).write_text(MODEL.replace("return x", "return 2 * x"))
     assert "revision 2" in ok(shell("deploy", "digits.py"))
-    assert "as in revision 1 again (now revision 3)" in ok(shell("undo", "digits"))
+    assert "undo of revision 2: back to 1. digits revision 3: 3 of 3 ready" in ok(shell("undo", "digits"))
     why = ok(shell("why", "digits"))
     assert why.count("proposal.admitted") == 5
     assert "plan.start" in why
     assert "started main" in ok(shell("logs", "digits"))
+    ok(shell("scale", "digits", "1"))
+    assert "undo of main.replicas 1: back to 3. digits revision 3: 3 of 3" in ok(shell("undo", "digits"))
     assert "brings it back" in ok(shell("delete", "digits"))
-    assert "digits is as in revision 3 again" in ok(shell("undo", "digits"))
+    assert "undo of revision 4: back to 3. digits revision 5" in ok(shell("undo", "digits"))
     assert "services  1, all as wished" in ok(shell("status"))
 
 
@@ -160,6 +162,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["scale", "served", "1000"], 2, "1000"),
     (["undo", "served"], 4, "served"),
     (["undo", "served", "--to", "9"], 4, "9"),
+    (["undo", "nobody"], 4, "nobody"),
     (["delete", "nobody"], 4, "nobody"),
     (["restart", "nobody"], 4, "nobody"),
     (["incidents", "9"], 4, "9"),
