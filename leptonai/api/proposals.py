@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio.to_thread
 from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Query, Route
 from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, UndoRequest
-from leptonai.errors import Denied, NotFound, SpecError
+from leptonai.errors import Denied, NotFound, PlatformError, SpecError
 from leptonai.types import Proposal, SpecChange, parse_key
 
 MOST_WHY = 2000  # characters
@@ -76,11 +77,20 @@ def approve(asked: Asked[Query, ApproveRequest]) -> Proposal:
 async def upload(asked: Asked[Query, None]) -> ArtifactView:
     """The digest of the uploaded tree. The body is a tar; the same files give the same digest."""
     world = asked.world
-    with tempfile.TemporaryFile(dir=world.artifacts.folder) as spool:
-        async for piece in asked.stream(world.settings.api.max_body):
-            spool.write(piece)
-        spool.seek(0)
-        digest = await anyio.to_thread.run_sync(world.artifacts.put_tar, spool)
+    try:
+        with tempfile.TemporaryFile(dir=world.artifacts.folder) as spool:
+            async for piece in asked.stream(world.settings.api.max_body):
+                spool.write(piece)
+            spool.seek(0)
+            digest = await anyio.to_thread.run_sync(world.artifacts.put_tar, spool)
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PlatformError(
+            f"the model cannot be stored in {world.artifacts.folder}: {e.strerror}",
+            hint="free space on its disk, then try again" if full else "see control.log",
+            code="disk_full" if full else "artifact_store",
+            retry=full,
+        ) from e
     return ArtifactView(digest=digest)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from leptonai.client.wire import ServiceView
@@ -14,7 +14,7 @@ PATIENCE = 2  # crashes in a row before the one looked at, for a passing reason,
 
 
 class Progress(NamedTuple):
-    """``ready`` of ``wanted`` replicas of the newest digests are up; ``text`` says it as one line."""
+    """``ready`` of ``wanted`` replicas of the newest digests and epochs are up; ``text`` says it as one line."""
 
     ready: int
     wanted: int
@@ -28,28 +28,31 @@ class Progress(NamedTuple):
 Report = Callable[[Progress], None]
 
 
-def rollout(view: ServiceView) -> Progress:
+def rollout(view: ServiceView, past: Collection[str] = ()) -> Progress:
     """Where the replacement by the revision of ``view`` stands.
 
     Done when every replica the dials ask for is ready in its new form; older ones may still be draining.
-    Raises ModelError when a replica of the new form cannot load its model, StartError when it keeps dying.
+    Raises ModelError when a replica of the new form cannot load its model, StartError when it keeps dying; not for
+    the replicas in ``past``, whose failure was there before what is being waited for.
     """
     ready = wanted = 0
     trouble = ""
     for variant in view.service.spec.variants:
         dials = view.service.dials.variants.get(variant.name)
         digest = variant.digest
-        count = dials.replicas if dials else 0
+        count, epoch = (dials.replicas, dials.epoch) if dials else (0, 0)
         up = 0
         failed: LeptonError | None = None
         for replica in view.replicas:
-            if replica.variant != variant.name or replica.digest != digest:
-                continue
+            if replica.variant != variant.name or replica.digest != digest or replica.epoch < epoch:
+                continue  # of an earlier revision, or from before a restart
             if replica.state == "ready":
                 up += 1
             elif replica.state == "failed" or replica.reason == "start_timeout":
                 said = f"{replica.id} {replica.reason}" + (f": {replica.detail}" if replica.detail else "")
                 trouble = trouble or said
+                if replica.id in past:
+                    continue
                 if replica.reason not in PASSING or replica.attempt >= PATIENCE:
                     failed = failed or cannot_start(view, replica.reason, said)
         if failed is not None and up == 0:

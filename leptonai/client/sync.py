@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -205,12 +205,21 @@ class Client:
             self._raise_if_pending(proposal)
         if replicas is not None and now is not None:
             self.scale(spec.key, replicas, why=why)
-        return self.wait_ready(spec.key, timeout, report) if wait else self.service(spec.key)
+        # What failed before may succeed now: the upload has repaired an artifact that was changed on disk.
+        past = [r.id for r in now.replicas if r.state == "failed"] if now else []
+        return self.wait_ready(spec.key, timeout, report, past) if wait else self.service(spec.key)
 
-    def wait_ready(self, key: Key, timeout: float | None = None, report: Report = lambda progress: None) -> ServiceView:
+    def wait_ready(
+        self,
+        key: Key,
+        timeout: float | None = None,
+        report: Report = lambda progress: None,
+        past: Collection[str] = (),
+    ) -> ServiceView:
         """The service once all its wanted replicas are ready in their newest form, and the gateway asks them.
 
-        Errors as in ``deploy``. Polls every POLL seconds and rides out a control process that is being restarted.
+        Errors as in ``deploy``, but none for the failed replicas whose ids are in ``past``.
+        Polls every POLL seconds and rides out a control process that is being restarted.
         """
         deadline: float | None = None
         last: Progress | None = None
@@ -226,7 +235,7 @@ class Client:
                 per_replica = view.service.spec.rollout.start_timeout + view.service.spec.drain
                 patience = timeout if timeout is not None else per_replica * max(1, view.wanted) + 10.0
                 deadline = time.monotonic() + patience
-            progress = rollout(view)
+            progress = rollout(view, past)
             if progress != last:
                 report(progress)
                 last = progress

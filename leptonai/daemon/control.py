@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
@@ -67,13 +68,25 @@ def run(home: Home) -> int:
         log.info("%s", e)
     except LeptonError as e:
         return refuse(home, e)
+    except OSError as e:
+        return refuse(home, unusable(home, e))
     return 0
 
 
 def refuse(home: Home, error: LeptonError) -> int:
     log.error("cannot start: %s", error.body())
-    write(home, "failure.json", msgspec.json.encode(error.body() | {"status": error.status}))
+    with contextlib.suppress(PlatformError):  # there may be no room even for saying so; the log was tried too
+        write(home, "failure.json", msgspec.json.encode(error.body() | {"status": error.status}))
     return error.exit_code
+
+
+def unusable(home: Home, error: OSError) -> PlatformError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return PlatformError(
+        f"{error.filename or home.path} cannot be written: {error.strerror or error}",
+        hint=f"free space under {home.path}, then try again" if full else f"see {home.logs / 'control.log'}",
+        code="disk_full" if full else "home",
+    )
 
 
 async def main(home: Home) -> None:
@@ -255,12 +268,20 @@ async def keep_parent(home: Home, seats: Seats) -> None:
 
 
 def write(home: Home, name: str, content: bytes) -> None:
-    """The file of the home is whole and readable by its owner alone, also after a crash in the middle."""
+    """The file of the home is whole and readable by its owner alone, also after a crash in the middle.
+
+    Raises PlatformError, ``disk_full`` when there is no room; what was there before stays.
+    """
     target = home.path / name
     fresh = target.with_name(f".{name}.{os.getpid()}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(target)
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except OSError as e:
+        fresh.unlink(missing_ok=True)
+        e.filename = str(target)
+        raise unusable(home, e) from e

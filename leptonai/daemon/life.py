@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -27,6 +28,7 @@ from leptonai.settings import Settings
 START_PATIENCE = 60.0  # seconds: a cold disk may take long to import numpy and to unpack Envoy
 STOP_PATIENCE = 15.0  # seconds for control and ops to let go, before they are killed
 POLL = 0.05
+ROOM = 4 << 20  # bytes: store, gateway files and logs of a fresh home take under 1 MiB
 Say = Callable[[str], None]
 
 
@@ -49,13 +51,20 @@ def prepare(
 ) -> Settings:
     """The home exists, for its owner alone, and its settings say what was given; returns them.
 
-    Raises Conflict when a platform runs there, SpecError for bad settings, PlatformError ``port_taken``. ``orphans``:
-    control without a parent is no conflict, because the caller will be its parent.
+    Raises Conflict when a platform runs there, SpecError for bad settings, PlatformError ``port_taken``, ``disk_full``.
+    ``orphans``: control without a parent is no conflict, because the caller will be its parent.
     """
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as e:
         raise PlatformError(f"{home.path} cannot be made: {e.strerror}", hint="name another folder with --home") from e
+    if (free := shutil.disk_usage(home.path).free) < ROOM:
+        raise PlatformError(
+            f"the disk of {home.path} has {free >> 10} KiB free; a platform needs {ROOM >> 10} KiB to start",
+            hint=f"free space under {home.path}, or name another folder with --home",
+            code="disk_full",
+            retry=True,
+        )
     seats = Seats(home)
     for name in ("parent",) if orphans else ("parent", "control"):
         if (pid := seats.holder(name)) is not None:

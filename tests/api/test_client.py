@@ -44,7 +44,9 @@ def test_a_service_is_deployed_scaled_restarted_undone_deleted_and_brought_back(
         client.scale("digits", 3)
         assert client.wait_ready("digits").ready == 3
         client.restart("digits")
-        assert not before & {r.id for r in client.wait_ready("digits").replicas if r.epoch == 1}
+        view = client.wait_ready("digits")
+        assert sum(r.state == "ready" and r.epoch == 1 for r in view.replicas) == 3, "it waits for the fresh ones"
+        assert not before & {r.id for r in view.replicas if r.epoch == 1}
         slow = msgspec.structs.replace(view.service.spec, timeout=5.0)
         assert client.deploy(slow).service.revision == 2
         assert client.undo("digits").why == "undo of revision 2: back to 1"
