@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from leptonai.plan.scale.policy import Outlook
+from leptonai.series.forecast import Forecaster
+
+PARTS = 3  # samples a start-up: fine enough to place a rise within it, coarse enough to hold some requests each
+SHORTEST = 1.0  # seconds a sample: below, there is nothing to count
+PRIOR = 60.0  # seconds of evidence that Poisson's variance is worth before anything was seen: the stable window
+MEMORY = 3600.0  # seconds over which the spread of demand around its forecast is averaged
 
 
 class Learner:
-    """Online. ``step`` is told how much demand each interval brought and answers with the outlook of this moment."""
+    """Online: told the demand of each interval, answers with the outlook of this moment.
+
+    Demand is forecast for the sample in which a replica started now becomes ready and for the next one; the higher
+    counts. Its variance is taken as proportional to its mean, as that of counts is, whatever the factor (1 for
+    Poisson arrivals, more for bursts): the factor is learnt from how each interval differed from what had been
+    forecast for it one start-up before.
+    """
 
     def __init__(self, startup: float) -> None:
-        self.startup = startup
-        self.weight = self.mean = self.square = 0.0
+        self.sample = max(startup / PARTS, SHORTEST)
+        self.ahead = round(startup / self.sample) + 1
+        self.forecaster = Forecaster((max(1, self.ahead - 1), self.ahead))
+        self.filled = self.work = 0.0  # of the sample that is being filled
+        self.means: deque[float] = deque(maxlen=self.ahead)  # forecast for the samples to come, the oldest for now
+        self.spread = Spread()
+        self.outlook: Outlook | None = None
 
     def step(self, now: float, seconds: float, demand: float) -> Outlook | None:
-        """``demand``: mean over the ``seconds`` until ``now``. None until one start-up has been seen."""
-        self.weight += seconds
-        self.mean += (demand - self.mean) * seconds / self.weight
-        if self.weight < self.startup:
+        """``demand``: mean over the ``seconds`` until ``now``. None until the first sample is full."""
+        if len(self.means) == self.ahead:
+            self.spread.learn(self.means[0], demand, seconds)
+        while seconds > 0:
+            part = min(seconds, self.sample - self.filled)
+            self.filled += part
+            self.work += part * demand
+            seconds -= part
+            if self.filled >= self.sample - 1e-9:
+                self._learn(self.work / self.sample)
+                self.filled = self.work = 0.0
+        if self.outlook is None:
             return None
-        expected = self.mean
-        share = seconds / self.weight
-        self.square += ((demand - expected) ** 2 - self.square) * share
-        return Outlook(self.mean, self.square, "mean of all that was seen")
+        return self.outlook._replace(variance=self.spread.variance(self.outlook.mean))
+
+    def _learn(self, mean: float) -> None:
+        self.forecaster.step(mean)
+        ahead = float(self.forecaster.mean().max())
+        self.means.append(ahead)
+        self.outlook = Outlook(ahead, 0.0, self.forecaster.rules[-1])
+
+
+class Spread:
+    """The variance of demand around its forecast m, as a + b m: b 1 and a 0 for Poisson arrivals around a good
+    forecast, a > 0 for bursts that the forecast knows nothing of.
+
+    Least squares of squared surprise on m with forgetting, held within 0 <= b m <= all of it, from a prior of
+    Poisson's spread with the weight of PRIOR seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.m = self.mm = self.e = self.me = 0.0  # sums: 1, m, m m, surprise, m surprise
+
+    def learn(self, forecast: float, demand: float, seconds: float) -> None:
+        fade = max(0.0, 1 - seconds / MEMORY)
+        surprise = (demand - forecast) ** 2
+        self.seconds = self.seconds * fade + seconds
+        self.m = self.m * fade + forecast * seconds
+        self.mm = self.mm * fade + forecast * forecast * seconds
+        self.e = self.e * fade + surprise * seconds
+        self.me = self.me * fade + forecast * surprise * seconds
+
+    def variance(self, forecast: float) -> float:
+        if self.m == 0:
+            return forecast
+        total = self.seconds + PRIOR
+        mean = self.m / self.seconds
+        level = (self.e + PRIOR * mean) / total  # of surprise
+        across = self.mm / self.seconds - mean * mean
+        slope = (self.me / self.seconds - mean * self.e / self.seconds) / across if across > 1e-9 else level / mean
+        slope = min(max(slope, 0.0), level / mean)
+        return level + slope * (forecast - mean)

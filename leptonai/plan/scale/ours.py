@@ -17,8 +17,8 @@ HEADROOM = 1.2816 / (1 / 0.7 - 1)
 
 
 class Memory(NamedTuple):
-    held: tuple[tuple[float, int], ...] = ()  # (time, wanted), within the hold; counts descending
-    busy: float = 0.0  # when there was demand last
+    present: tuple[tuple[float, int], ...] = ()  # (time, replicas for the present) within the hold, descending
+    ahead: tuple[tuple[float, int], ...] = ()  # the same for the forecast
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Ours:
     target: float  # concurrency wanted per replica
     period: float = 2.0  # seconds; Knative's tick
     stable: float = 60.0  # seconds; Knative's stable window
+    hold: float = 300.0  # seconds that what the present asked for is kept: the HPA's scale-down stabilisation
     name: str = "ours"
 
     def begin(self, ready: int, now: float) -> Memory:
-        return Memory(held=((now, ready),), busy=now)
+        return Memory(present=((now, ready),))
 
     def decide(self, sight: Sight, memory: Memory) -> tuple[Decision, Memory]:
         now, capacity = sight.now, sight.capacity
@@ -51,24 +52,22 @@ class Ours:
             ahead = outlook.mean + z * math.sqrt(outlook.variance) if z > 0 else outlook.mean / filled
         terms = {"stable": stable / share, "panic": panic / share, "forecast": ahead}
         reason = max(terms, key=lambda name: terms[name])
-        wanted = math.ceil(max(terms.values()) / capacity - 1e-9)
-        busy = now if stable > 0 or sight.waiting > 0 else memory.busy
-        if wanted == 0 and now - busy < self.hold(sight):
-            wanted, reason = 1, "grace before zero"
-        held = _hold(memory.held, now - self.hold(sight), now, wanted)
-        if held[0][1] > wanted:
+        now_wanted = math.ceil(max(terms["stable"], terms["panic"]) / capacity - 1e-9)
+        then_wanted = math.ceil(terms["forecast"] / capacity - 1e-9)
+        present = _hold(memory.present, now - self.hold, now, now_wanted)
+        # An addition for the future is kept as long as starting it again would cost (ski rental).
+        later = _hold(memory.ahead, now - max(self.stable, sight.startup), now, then_wanted)
+        wanted = max(now_wanted, then_wanted)
+        held = max(present[0][1], later[0][1])
+        if held > wanted:
             reason = "held"
-        final = bounded(held[0][1], sight)
-        if final != held[0][1]:
+        final = bounded(held, sight)
+        if final != held:
             reason = "bounds"
         terms.update(z=z, left=left, wanted=wanted, desired=final, target=self.target)
         if outlook:
             terms.update(mean=outlook.mean, deviation=math.sqrt(outlook.variance))
-        return Decision(final, reason, terms), Memory(held, busy)
-
-    def hold(self, sight: Sight) -> float:
-        """Seconds a replica is kept after it was needed last: as long as a new start would cost (ski rental)."""
-        return max(self.stable, sight.startup)
+        return Decision(final, reason, terms), Memory(present, later)
 
 
 def _hold(held: tuple[tuple[float, int], ...], since: float, now: float, wanted: int) -> tuple[tuple[float, int], ...]:

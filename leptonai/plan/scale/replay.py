@@ -38,6 +38,7 @@ class Setup(Noun, frozen=True, kw_only=True):
     initial: int | None = None  # replicas ready at the first arrival; None: what the policy begins with
     spread: float = 0.0  # of service times: 0 constant; else gamma distributed with this coefficient of variation
     seed: int = 0
+    counted_from: float = 0.0  # share of the trace's time that only teaches: outcomes are of what arrives after it
 
     def check(self) -> None:
         """SpecError unless every number makes sense."""
@@ -53,6 +54,8 @@ class Setup(Noun, frozen=True, kw_only=True):
         ):
             if not low <= value <= high:
                 raise SpecError(f"{name}: {value}, wanted {low} to {high}")
+        if not 0 <= self.counted_from < 1:
+            raise SpecError(f"counted_from is {self.counted_from}, wanted a share from 0 up to, not including, 1")
 
 
 class Outcome(Noun, frozen=True, kw_only=True):
@@ -103,6 +106,7 @@ class _Run:
         self.slots: list[tuple[float, int]] = []  # heap of (free from, replica): one entry per request it can hold
         self.ends: list[float] = []  # heap: when the requests in service are done
         self.live: dict[int, tuple[float, float]] = {}  # replica -> (paid from, ready at), oldest first
+        self.since: float = setup.counted_from * self.arrivals[-1]
         self.born = self.left = self.peak = 0
         self.left_sum = self.paid = 0.0
 
@@ -110,6 +114,7 @@ class _Run:
         policy, setup, arrivals = self.policy, self.setup, self.arrivals
         initial = max(1, setup.least) if setup.initial is None else setup.initial
         self._start(initial, 0.0, 0.0)
+        self.peak = initial if self.since == 0 else 0
         memory = policy.begin(initial, 0.0)
         concurrency, demand = Window(0.0), Window(0.0)
         before, done, seen, quiet, decisions, outlook = 0.0, 0.0, 0, 0.0, 0, None
@@ -151,6 +156,8 @@ class _Run:
                 self._start(change, now, now + setup.startup)
             elif change < 0:
                 self._stop(-change, now)
+            if now >= self.since:
+                self.peak = max(self.peak, len(self.live))
             idle = not self.ends and arrived == seen == len(self.starts) and change == 0 and ready == len(self.live)
             quiet = quiet + now - before if idle else 0.0
             before, done, seen = now, integral, arrived
@@ -187,7 +194,6 @@ class _Run:
             for _ in range(self.setup.concurrency):
                 heappush(self.slots, (ready, self.born))
             self.born += 1
-        self.peak = max(self.peak, len(self.live))
 
     def _stop(self, count: int, now: float) -> None:
         busy = dict.fromkeys(self.live, 0)
@@ -201,31 +207,35 @@ class _Run:
         gone = set([*reversed(starting), *idlest][:count])
         for replica in gone:
             began, ready = self.live.pop(replica)
-            self.paid += (now if ready > now else last[replica]) - began
+            self.paid += self._bill(began, now if ready > now else last[replica])
         self.slots = [s for s in self.slots if s[1] not in gone]
         heapify(self.slots)
 
+    def _bill(self, began: float, end: float) -> float:
+        return max(0.0, end - max(began, float(self.since)))
+
     def _outcome(self, initial: int, decisions: int) -> Outcome:
-        starts, times = np.array(self.starts), np.array(self.times)
+        starts, times, arrivals = np.array(self.starts), np.array(self.times), np.array(self.arrivals)
         end = float((starts + times).max())
-        paid = self.paid + sum(end - began for began, _ in self.live.values())
-        waits = starts - np.array(self.arrivals)
+        paid = self.paid + sum(self._bill(began, end) for began, _ in self.live.values())
+        counted = arrivals >= self.since
+        waits = (starts - arrivals)[counted]
         late = int((waits > self.setup.slo_wait + 1e-9).sum())  # rounding is no violation
         return Outcome(
             policy=self.policy.name,
             target=getattr(self.policy, "target", None),
-            requests=len(starts),
+            requests=len(waits),
             slo_violations=late,
-            violation_share=late / len(starts),
+            violation_share=late / len(waits),
             replica_seconds=paid,
             peak_replicas=self.peak,
-            mean_replicas=paid / end,
-            utilization=float(times.sum()) / (paid * self.setup.concurrency),
+            mean_replicas=paid / (end - self.since),
+            utilization=float(times[counted].sum()) / (paid * self.setup.concurrency),
             wait_p50=float(np.quantile(waits, 0.5)),
             wait_p99=float(np.quantile(waits, 0.99)),
             wait_max=float(waits.max()),
             starts=self.born - initial,
-            duration=end,
+            duration=end - self.since,
             decisions=decisions,
         )
 
