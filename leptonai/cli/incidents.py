@@ -71,7 +71,7 @@ def remedy(incident: Incident) -> str:
 @click.command()
 @click.argument("number", type=int, required=False)
 @click.option("--format", type=click.Choice(["text", "markdown"]), default="text", show_default=True, help="Spelling.")
-@click.option("--language", default="en", show_default=True, metavar="CODE", help="en or zh.")
+@click.option("--language", default="en", show_default=True, metavar="CODE", help="en is the only one so far.")
 @json_option
 @click.pass_obj
 def report(session: Session, number: int | None, format: str, language: str, as_json: bool) -> None:

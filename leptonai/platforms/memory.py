@@ -146,7 +146,8 @@ class MemoryPlatform:
     def describe(self) -> dict[str, Any]:
         return {
             "gateway": {"url": "memory://", "admin": "", "pid": None, "healthy": True},
-            "isolation": "none: replicas are simulated",
+            "isolation": {"active": False, "reason": "replicas are simulated", "limits": False},
+            "services": sorted({r.service for r in self.observe()}),
         }
 
     async def inject(self, fault: Fault) -> str:

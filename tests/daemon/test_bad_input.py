@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from daemon_machine import Machine, eventually
 
+from leptonai.cli.main import run
 from leptonai.client import Client
 
 pytestmark = [pytest.mark.world, pytest.mark.timeout(300)]
@@ -109,15 +110,31 @@ COMMANDS: dict[str, tuple[list[str], int, str]] = {
 }
 
 
+@pytest.fixture
+def failing(machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command that must fail, in this process; returns its exit code and the JSON it says on stderr."""
+    for name in ("LEPTONAI_HOST", "LEPTONAI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(machine.work)
+
+    def call(*arguments: str) -> tuple[int, dict[str, Any]]:
+        code = run(["--home", str(machine.home), *arguments, "--json"])
+        said = capsys.readouterr()
+        assert said.out == "" and "Traceback" not in said.err
+        told = json.loads(said.err.splitlines()[-1])
+        assert {"error", "code", "hint", "retry"} <= set(told) <= {"error", "code", "hint", "retry", "detail"}
+        assert told["hint"] and "\n" not in told["error"], told
+        return code, told
+
+    return call
+
+
 @pytest.mark.parametrize("what", list(COMMANDS))
-def test_a_command_says_what_is_wrong_and_what_to_do(machine: Machine, still_good: httpx.Client, what: str) -> None:
-    arguments, code, names = COMMANDS[what]
-    done = machine.run(*arguments, "--json", check=False)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert {"error", "code", "hint", "retry"} <= set(told) <= {"error", "code", "hint", "retry", "detail"}
-    assert names in told["error"] + told["hint"] and told["hint"], told
-    assert "\n" not in told["error"], told
+def test_a_command_says_what_is_wrong_and_what_to_do(failing: Any, still_good: httpx.Client, what: str) -> None:
+    arguments, expected, names = COMMANDS[what]
+    code, told = failing(*arguments)
+    assert code == expected, told
+    assert names in told["error"] + told["hint"], told
 
 
 def tensor(data: Any, **changes: Any) -> bytes:
@@ -153,17 +170,15 @@ def test_a_request_through_the_gateway_is_refused_with_a_hint(still_good: httpx.
     assert "Traceback" not in answer.text
 
 
-def test_a_read_only_token_reads_and_changes_nothing(machine: Machine, still_good: httpx.Client) -> None:
+def test_a_read_only_token_reads_and_changes_nothing(machine: Machine, failing: Any, still_good: httpx.Client) -> None:
     secret = machine.json("token", "create", "eve", "--role", "viewer")["secret"]
     assert "good" in machine.run("--token", secret, "ls").stdout
     for arguments in (["scale", "good", "2"], ["deploy", "good.py"], ["undo", "good"], ["delete", "good"]):
-        done = machine.run("--token", secret, *arguments, "--json", check=False)
-        assert done.returncode == 3
-        assert json.loads(done.stderr.splitlines()[-1])["code"] == "role"
-    machine.run("token", "revoke", "eve")
+        code, told = failing("--token", secret, *arguments)
+        assert (code, told["code"]) == (3, "role")
 
 
-def test_an_artifact_changed_on_disk_is_never_served(machine: Machine, still_good: httpx.Client) -> None:
+def test_an_artifact_changed_on_disk_is_never_served(machine: Machine, failing: Any, still_good: httpx.Client) -> None:
     """Where the replacement cannot be trusted the old replica keeps serving; put again, the model is whole again."""
     (machine.work / "mine.py").write_text(GOOD.replace("2 * x", "3 * x"))
     view = machine.json("deploy", "mine.py")
@@ -171,9 +186,8 @@ def test_an_artifact_changed_on_disk_is_never_served(machine: Machine, still_goo
     file = next(p for p in (machine.home / "artifacts").rglob("mine.py") if digest in str(p))
     file.chmod(0o644)
     file.write_text(GOOD.replace("2 * x", "666"))
-    done = machine.run("restart", "mine", "--json", check=False)
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert done.returncode == 8 and told["code"] == "artifact_changed" and "mine.py" in told["error"], told
+    code, told = failing("restart", "mine")
+    assert code == 8 and told["code"] == "artifact_changed" and "mine.py" in told["error"], told
     assert still_good.post("/services/mine/predict", json={"x": 2}).json() == 6
     machine.json("deploy", "mine.py")  # the same bytes, uploaded again
     assert still_good.post("/services/mine/predict", json={"x": 2}).json() == 6
