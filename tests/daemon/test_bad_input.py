@@ -205,13 +205,19 @@ def test_scikit_learn_models_deploy_from_skops_and_from_a_trusted_pickle(
     assert answers == [[1, 0]] * 3
 
 
-def test_a_torchscript_file_deploys(machine: Machine, still_good: httpx.Client) -> None:
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated; people have such files all the same
+def test_a_torchscript_file_deploys_with_its_inputs_declared(
+    machine: Machine, failing: Any, still_good: httpx.Client
+) -> None:
     torch = pytest.importorskip("torch", reason="NOT TESTED: PyTorch is not installed")
-    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False)))
-    torch.jit.save(scripted, machine.work / "line.pt")
-    machine.json("deploy", "line.pt")
-    model = still_good.get("/v2/models/line").json()
-    assert model["inputs"], model
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.rand(2, 3)), machine.work / "relu.pt")
+    code, told = failing("deploy", "relu.pt")
+    assert code == 8 and "inputs" in told["error"], told
+    inputs = "[{name: x, datatype: FP32, shape: [-1, 3]}]"
+    (machine.work / "relu.yaml").write_text(f"{{name: relu, model: relu.pt, options: {{inputs: {inputs}}}}}")
+    machine.json("deploy", "relu.yaml")
+    answer = still_good.post("/services/relu/predict", json={"x": [[-1.0, 0.0, 2.0]]}).json()
+    assert answer == {"output": [[0.0, 0.0, 2.0]]}
 
 
 def test_scaled_to_zero_it_says_so_and_scaled_up_again_it_answers(machine: Machine, still_good: httpx.Client) -> None:

@@ -124,6 +124,7 @@ def answers(client: Client) -> bool:
 def nothing_is_left(machine: Machine) -> None:
     eventually(lambda: not machine.processes(), "no process is left", patience=10.0)
     assert not runtime_folder(machine.home).exists()
+    assert str(machine.home) not in Path("/proc/self/mounts").read_text()
     assert not (machine.home / "control.json").exists()
     assert not (machine.home / "ops.json").exists()
     assert not list(Path("/sys/fs/cgroup").glob(f"**/*{runtime_folder(machine.home).name}*"))

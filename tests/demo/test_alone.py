@@ -1,5 +1,6 @@
 """The platform cannot play along: no code of it knows the demo."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -18,3 +19,22 @@ def mentions(root: Path) -> list[str]:
 
 def test_no_file_outside_the_demo_mentions_it() -> None:
     assert mentions(PACKAGE) == []
+
+
+def imported(root: Path) -> set[str]:
+    """The modules of ours, outside the demo, that its files import anywhere."""
+    found = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""] if node.module != "leptonai" else [f"leptonai.{a.name}" for a in node.names]
+            found |= {n for n in names if n.split(".")[0] == "leptonai" and not n.startswith("leptonai.demo")}
+    return found
+
+
+def test_the_demo_talks_to_the_platform_as_any_user_does() -> None:
+    """By the client and the nouns of a public spec; it reaches into no room, so nothing can be arranged for it."""
+    found = imported(PACKAGE / "demo")
+    assert {"leptonai.client", "leptonai.types"} <= found
+    assert found <= {"leptonai.client", "leptonai.client.wire", "leptonai.types", "leptonai.errors"}
