@@ -31,7 +31,7 @@ def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change
         back = {path: value for path, value in was.items() if value != made[path]}
         if back:
             return _dials(key, back, made, world)
-    raise NotFound(f"{key}: no person changed it so far", hint=f"see `leptonai why {key}`")
+    raise NotFound(f"{key}: there is no change of a person to take back", hint=f"see `leptonai why {key}`")
 
 
 def _spec(key: Key, made: int, base: int, world: World) -> tuple[Change, str]:

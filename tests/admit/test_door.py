@@ -294,7 +294,7 @@ def test_undo_never_takes_back_what_somebody_else_did_since(house: House) -> Non
     with pytest.raises(Conflict, match="set to 4 and is 1 by now: it ran out"):
         door.undo("digits", ANA)
     door.propose(SpecChange(spec=msgspec.structs.replace(SPEC, name="auto"), base=0), OPS, "", by="scaler")
-    with pytest.raises(NotFound, match="no person changed it"):
+    with pytest.raises(NotFound, match="no change of a person to take back"):
         door.undo("auto", ANA)
 
 

@@ -88,7 +88,7 @@ class LocalPlatform:
         self._drains: dict[str, asyncio.Task[None]] = {}
         self._faults: dict[str, inject.Injected] = {}
         self._refusal = self._limits = ""
-        self._ground = start.Ground(self.home, Path(), "", False)
+        self._ground = start.Ground(self.home, Path(), "", False, settings.gateway.max_body)
         self._gateway: Gateway | None = None
         self._closed = False
 
@@ -103,7 +103,7 @@ class LocalPlatform:
         self._run.mkdir(parents=True, exist_ok=True)
         runtime = make_runtime_folder(self.home)
         self._refusal = await asyncio.to_thread(self._try_walls)
-        self._ground = start.Ground(self.home, runtime, runtime.name, isolated=not self._refusal)
+        self._ground = self._ground._replace(runtime=runtime, label=runtime.name, isolated=not self._refusal)
         self._limits = "memory watched, processors not limited" if self._refusal else cgroup.how(runtime.name)
         if self._refusal and self.settings.local.isolate:
             self._record("platform.not_isolated", "platform", {"reason": self._refusal})

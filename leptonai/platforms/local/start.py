@@ -33,6 +33,7 @@ class Ground(NamedTuple):
     runtime: Path  # the short folder for sockets
     label: str  # tells this home's control groups from others'
     isolated: bool
+    max_body: int  # bytes of one request: what the gateway lets through, a replica reads
 
 
 def new_record(ground: Ground, service: Service, variant: Variant, step: Start, uid: int | None, now: float) -> Record:
@@ -86,7 +87,7 @@ def spawn(ground: Ground, folder: RunDir, record: Record, variant: Variant, arti
     threads = max(1, round(variant.resources.cpu or len(os.sched_getaffinity(0)) / 2))
     order = isolate.Order(
         argv=(python, "-P", "-m", "leptonai.runtime", str(folder.path)),
-        env=isolate.environment(str(folder.path), variant.env, threads),
+        env=isolate.environment(str(folder.path), variant.env, threads) | {"LEPTONAI_MAX_BODY": str(ground.max_body)},
         cwd=str(folder.path),
         isolation=walls,
     )
