@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when there is no such file or it is not whole."""
     try:
         value = msgspec.json.decode(path.read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -115,7 +115,7 @@ def read_token(path: Path) -> str | None:
     """The secret in a token file; None without one. Raises Denied when the file belongs to somebody else."""
     try:
         return path.read_text().strip() or None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as e:
         raise Denied(f"{path} cannot be read by this user", hint="ask its owner for a token of your own") from e

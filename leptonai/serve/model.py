@@ -24,7 +24,7 @@ def find(path: Path) -> Path:
         if not path.exists():
             raise SpecError(f"{path}: no such file", hint="give the path of a model, a Python file or a service.yaml")
         if not path.is_file():
-            raise SpecError(f"{path}: is neither a file nor a folder")
+            raise SpecError(f"{path}: is neither a file nor a folder", hint="give the path of a model or its folder")
         if path.suffix not in (*SUFFIXES, ".py"):
             known = ", ".join((*SUFFIXES, ".py", ".yaml"))
             raise SpecError(f"{path}: {path.suffix or 'no'} suffix is not known", hint=f"known: {known}")

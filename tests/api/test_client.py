@@ -81,6 +81,18 @@ def test_a_deploy_nobody_waits_for_in_time_says_how_far_it_came(stage: Stage) ->
     assert caught.value.code == "timeout"
 
 
+def test_a_home_that_is_no_folder_is_a_platform_that_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LEPTONAI_HOST", "LEPTONAI_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", tmp_path / "file" / "home", tmp_path / "none"):
+        with pytest.raises(PlatformError, match="no platform runs on") as caught:
+            Client(home=home)
+        assert "leptonai up" in caught.value.hint
+
+
 def test_errors_arrive_as_the_class_they_were_raised_as(stage: Stage) -> None:
     spec = stage.service()
     with stage.client() as client:

@@ -176,6 +176,8 @@ BAD: list[tuple[list[str], int, str]] = [
     (["scale", "served"], 2, "REPLICAS"),
     (["--token", "wrong", "ls"], 3, "not known"),
     (["--host", "http://127.0.0.1:1", "ls"], 6, "127.0.0.1:1"),
+    (["--home", "digits.py/home", "up"], 6, "digits.py/home"),
+    (["deploy", "/dev/null"], 2, "/dev/null"),
 ]
 
 
