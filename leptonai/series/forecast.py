@@ -4,7 +4,8 @@ The model is a regression on the recent past at several scales (Corsi 2009, "A s
 realized volatility": a heterogeneous autoregression) and on the same phase of earlier seasons, learnt by recursive
 least squares with forgetting (Haykin, *Adaptive Filter Theory*, table 10.1), one column per horizon. It works on
 square roots, in which counts have the same variance at every level (Anscombe 1948), and its quantiles are those of
-its own errors. Two simpler rules run beside it; the best of the three by recent pinball loss speaks.
+its own errors. Two simpler rules run beside it. What is said is the mean of the three, each weighted by how little it lost
+of late (Bates and Granger 1969): a rule that is bad falls silent, rules that are as good as each other are averaged, and ``rules`` says whose share is the largest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ERRORS = 400  # errors kept for quantiles: a 99th percentile rests on four of th
 RIDGE = 0.1  # start variance of a coefficient: the rule of thumb it starts from is about right
 LOOK_FIRST, LOOK_AGAIN = 64, 1.25  # samples until a season is first looked for; then each time there are 1.25 x more
 RULES = ("long mean", "recent mean", "regression")  # the simpler first
-SIMPLER = 0.98  # a rule speaks instead of a simpler one when its loss is below this share of it: ties go to the simple
+SHARPNESS = 8.0  # weights are loss ** -SHARPNESS: a tenth more loss halves a weight, twice the loss silences it
 
 
 class Forecaster:
@@ -51,16 +52,16 @@ class Forecaster:
         self.a = np.tile(np.concatenate(([0.0, 0.0], np.full(len(SPANS), 1 / len(SPANS)), np.zeros(4))), (count, 1))
         self.p = np.tile(RIDGE * np.eye(size), (count, 1, 1))
         self.pending: deque[tuple[Floats, Floats]] = deque(maxlen=max(horizons))  # features [H, F], forecasts [3, H]
-        self.said: Floats = np.zeros((3, count))  # roots, by each rule
-        self.errors = np.zeros((3, count, ERRORS))
+        self.said: Floats = np.zeros((4, count))  # roots, by each rule and by their mean
+        self.errors = np.zeros((count, ERRORS))
         self.judged = np.zeros(count)  # errors seen
-        self.loss, self.square = np.zeros((3, count)), np.zeros((3, count))
+        self.loss, self.square = np.zeros((3, count)), np.zeros((4, count))
         self._fit(self.season)
 
     def step(self, value: float) -> None:
         """``value`` of the sample just over, >= 0 (less counts as 0). Forecasts depend on it and earlier ones only."""
         n = self.history.count
-        z = math.sqrt(max(value, 0.0)) if math.isfinite(value) else float(self.said[0, 0])
+        z = math.sqrt(max(value, 0.0)) if math.isfinite(value) else float(self.said[3, 0])
         for h, ahead in enumerate(self.horizons):
             if ahead <= len(self.pending):
                 features, said = self.pending[-ahead]
@@ -73,45 +74,47 @@ class Forecaster:
             self.look = int(self.look * LOOK_AGAIN) + 1
             self._fit(periods(self.history))
         features = self._features(z)
-        said = np.empty((3, len(self.horizons)))
+        said = np.empty((4, len(self.horizons)))
         said[0], said[1] = self.scales[-1], self.scales[0]
         said[2] = (self.a * features).sum(axis=1)
         np.maximum(said, 0.0, out=said)
+        said[3] = (self.weights * said[:3]).sum(axis=0)
         self.pending.append((features, said))
         self.said = said
 
     @property
+    def weights(self) -> Floats:
+        """``[rule, horizon]``: the share of each of RULES in what is said; they sum to 1 a horizon."""
+        least = self.loss.min(axis=0)
+        share = ((least + 1e-12) / (self.loss + 1e-12)) ** SHARPNESS
+        out: Floats = share / share.sum(axis=0)
+        return out
+
+    @property
     def rules(self) -> tuple[str, ...]:
-        """Per horizon, which of RULES speaks, by pinball loss of late at the median and the 90th percentile."""
-        return tuple(RULES[i] for i in self._best)
+        """Per horizon, the rule with the largest share, by pinball loss of late at median and 90th percentile."""
+        return tuple(RULES[i] for i in self.loss.argmin(axis=0))
 
     def mean(self) -> Floats:
         """Per horizon, the mean expected: the square of what was said for the root, and the variance of its errors."""
-        best, each = self._best, np.arange(len(self.horizons))
-        out: Floats = self.said[best, each] ** 2 + self.square[best, each]
+        out: Floats = self.said[3] ** 2 + self.square[3]
         return out
 
     def quantiles(self, levels: tuple[float, ...]) -> Floats:
-        """``[level, horizon]``, from the newest errors of the rule that speaks; without errors yet, what it says."""
+        """``[level, horizon]``, from the newest errors of what was said; before there are any, just what is said."""
         out = np.empty((len(levels), len(self.horizons)))
-        for h, rule in enumerate(self._best):
-            errors = self.errors[rule, h, : min(int(self.judged[h]), ERRORS)]
-            out[:, h] = self.said[rule, h] + (np.quantile(errors, levels) if len(errors) else 0.0)
+        for h in range(len(self.horizons)):
+            errors = self.errors[h, : min(int(self.judged[h]), ERRORS)]
+            out[:, h] = self.said[3, h] + (np.quantile(errors, levels) if len(errors) else 0.0)
         return np.maximum(out, 0.0) ** 2
-
-    @property
-    def _best(self) -> list[int]:
-        least = np.minimum.accumulate(self.loss)
-        better = self.loss[1:] < SIMPLER * least[:-1]
-        return np.where(better[1], 2, np.where(better[0], 1, 0)).tolist()  # type: ignore[no-any-return]
 
     def _learn(self, h: int, z: float, features: Floats, said: Floats) -> None:
         wrong = z - said
-        self.errors[:, h, int(self.judged[h]) % ERRORS] = wrong
+        self.errors[h, int(self.judged[h]) % ERRORS] = wrong[3]
         self.judged[h] += 1
         share = 1 / min(self.judged[h], JUDGED)
-        high = wrong - 1.2816 * np.sqrt(self.square[:, h])  # past the 90th percentile of normal errors
-        lost = 0.5 * np.abs(wrong) + np.where(high > 0, 0.9 * high, -0.1 * high)
+        high = (wrong - 1.2816 * np.sqrt(self.square[:, h]))[:3]  # past the 90th percentile of normal errors
+        lost = 0.5 * np.abs(wrong[:3]) + np.where(high > 0, 0.9 * high, -0.1 * high)
         self.loss[:, h] += (lost - self.loss[:, h]) * share
         self.square[:, h] += (wrong**2 - self.square[:, h]) * share
         a, p = self.a[h], self.p[h]
