@@ -4,8 +4,8 @@ The model is a regression on the recent past at several scales (Corsi 2009, "A s
 realized volatility": a heterogeneous autoregression) and on the same phase of earlier seasons, learnt by recursive
 least squares with forgetting (Haykin, *Adaptive Filter Theory*, table 10.1), one column per horizon. It works on
 square roots, in which counts have the same variance at every level (Anscombe 1948), and its quantiles are those of
-its own errors. Two simpler rules run beside it. What is said is the mean of the three, each weighted by how little it lost
-of late (Bates and Granger 1969): a rule that is bad falls silent, rules as good as each other are averaged, and
+its own errors. Two simpler rules run beside it. What is said is the mean of the three, each weighted by how little it
+lost of late (Bates and Granger 1969): a rule that is bad falls silent, rules as good as each other are averaged, and
 ``rules`` tells whose share is the largest.
 """
 
