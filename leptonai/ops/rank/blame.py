@@ -85,7 +85,11 @@ def chain(layers: list[Layer], volume: Volume, caller: NDArray[np.intp], callee:
         sink.append(i * n + callee)
         passed.append(within)
         ways = [  # (from, to, how sure) of what takes over where no callee explains
-            (caller, j * n + callee, other.sure[callee] * np.where(other.amount[caller] > 0, inside[j], 1.0))
+            (
+                caller,
+                j * n + callee,
+                (other.sure * other.severe)[callee] * np.where(other.amount[caller] > 0, inside[j], 1.0),
+            )
             for j, other in enumerate(layers)
             if j != i
         ]

@@ -42,7 +42,8 @@ def is_volume(metric: str) -> bool:
 class Layer:
     """One metric over all nodes: ``amount`` >= 0, what each adds in trouble, 0 where noise explains it.
 
-    ``sure`` in [0, 1]: how far the change is beyond BEYOND times its noise.
+    ``sure`` in [0, 1]: how far the change is beyond BEYOND times its noise. ``severe`` in [0, 1]: its size as a share
+    of the larger of before and during; a service that fails one call more in a hundred does not stall its callers.
     """
 
     metric: str
@@ -51,6 +52,7 @@ class Layer:
     moved: Change
     amount: Floats
     sure: Floats
+    severe: Floats
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def measure(
     with np.errstate(invalid="ignore", divide="ignore"):
         kept = np.nan_to_num(shrunk(shift, moved.noise) / shift)
     amount = np.maximum(np.nan_to_num(added), 0.0) * kept
-    return Layer(metric, statistic, sign, moved, amount, certainty(shift, moved.noise))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        severe = np.nan_to_num(np.abs(shift) / np.maximum(np.abs(moved.before), np.abs(moved.during)))
+    return Layer(metric, statistic, sign, moved, amount, certainty(shift, moved.noise), np.minimum(severe, 1.0))
 
 
 def certainty(shift: Floats, noise: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def _certain(layer: Layer, at: int, calls: Floats) -> Layer:
     amount = layer.amount.copy()
     whole = layer.sign * (layer.moved.during[at] - layer.moved.before[at]) * max(1.0, float(calls[:, at].mean()))
     amount[at] = max(amount[at], float(np.nan_to_num(whole)), 1e-300)
-    return Layer(layer.metric, layer.statistic, layer.sign, layer.moved, amount, layer.sure)
+    return replace(layer, amount=amount)
 
 
 def _unmoved(window: Frame, normal: Frame, key: Key, when: Episode) -> bool:

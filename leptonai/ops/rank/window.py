@@ -8,10 +8,10 @@ import numpy as np
 from scipy.special import stdtr
 
 from leptonai.protocols import Floats
-from leptonai.series.robust import median_mad
 
 PLACEMENTS = 400  # stretches of normal data a window is compared with at most, spread evenly
 TAIL = 0.98  # the change that normal data stay below, in this share of stretches of the same shape
+LASTING = 3.0  # robust sigmas
 BELONGS = 1 / 3  # a row beside the episode belongs to it when it shows this share of the shift
 NEGLIGIBLE = 1e-3  # a shift below this share of the level is none, however constant the series was
 UNKNOWN = 0.5  # share of its level that a series without normal data must change by
@@ -42,8 +42,10 @@ class Change(NamedTuple):
 def episode(x: Floats, normal: Floats, sign: int) -> Episode:
     """The stretch of ``x`` (T,) that departs most in direction ``sign`` (0: either), against ``normal`` (M,).
 
-    Two statistics: the jump of a stretch against the rows before it, and its height above the median of the normal
-    data. ``p`` is the share of normal windows of the same length in which the rarer of the two is as rare. A stretch
+    Two statistics, the jump of a stretch against the rows before it and its height above the median of the normal
+    data, each of the values as they are and of values clipped at LASTING robust sigmas: to the clipped ones a single
+    huge row is little and a lasting shift is much. ``p`` is the share of normal windows of the same length in which
+    the rarest of the four is as rare (times four, where none is). A stretch
     is then widened over adjacent rows that show BELONGS of its shift, so that a slow onset does not count as before.
     """
     if sign == 0:
@@ -53,17 +55,21 @@ def episode(x: Floats, normal: Floats, sign: int) -> Episode:
     if not len(normal) or not np.isfinite(x).any():
         return Episode(0, rows, 1.0, sign)
     middle = float(np.median(normal))
-    (jump, level), where = _scan(sign * (x - middle)[None, :])
     windows = _windows(normal, rows)
-    tails = []
-    known = np.empty((len(windows), 2))
-    (jumps, levels), _ = _scan(sign * (windows - middle))
-    for i, (mine, theirs) in enumerate(((jump[0], jumps), (level[0], levels))):
-        tails.append(_tail(mine, theirs, NEGLIGIBLE * abs(middle)))
-        known[:, i] = (theirs[:, None] <= theirs[None, :]).mean(axis=1)
+    spread = max(1.4826 * float(np.median(np.abs(normal - middle))), NEGLIGIBLE * abs(middle))
+    tails, wheres, known = [], [], []
+    for limit in (np.inf, LASTING * spread):
+        mine, where = _scan(np.clip(sign * (x - middle)[None, :], -limit, limit))
+        theirs, _ = _scan(np.clip(sign * (windows - middle), -limit, limit))
+        for i, name in enumerate(("jump", "level")):
+            tails.append(_tail(mine[i][0], theirs[i], NEGLIGIBLE * abs(middle)))
+            wheres.append(where[name])
+            known.append((theirs[i][:, None] <= theirs[i][None, :]).mean(axis=1))
     rarest = min(tails)
-    together = float((known.min(axis=1) <= rarest).mean()) if rarest >= 1 / (len(windows) + 1) else 2 * rarest
-    start, stop = where["jump" if tails[0] <= tails[1] else "level"]
+    together = (
+        float((np.min(known, axis=0) <= rarest).mean()) if rarest >= 1 / (len(windows) + 1) else len(tails) * rarest
+    )
+    start, stop = wheres[int(np.argmin(tails))]
     before = x[:start][np.isfinite(x[:start])]
     base = float(before.mean()) if len(before) else middle
     shift = sign * (x - base)
@@ -86,7 +92,7 @@ def change(x: Floats, normal: Floats, when: Episode, sign: int) -> Change:
     UNKNOWN of its level.
     """
     before, during = _mean(x[: when.start]), _mean(x[when.start : when.stop])
-    middle, _ = median_mad(normal.T)
+    middle = _median(normal)
     settled = np.isfinite(before)
     before = np.where(settled, before, middle)
     rows, length = len(normal), when.stop - when.start
@@ -136,6 +142,18 @@ def _mean(x: Floats) -> Floats:
     return out
 
 
+def _median(x: Floats) -> Floats:
+    """Per column, of what is there; nan where nothing is. Columns without gaps, the most, go the fast way."""
+    out = np.full(x.shape[1], np.nan)
+    whole = np.isfinite(x).all(axis=0) if len(x) else np.zeros(x.shape[1], dtype=np.bool_)
+    some = np.isfinite(x).any(axis=0) & ~whole
+    if whole.any():
+        out[whole] = np.median(x[:, whole], axis=0)
+    if some.any():
+        out[some] = np.nanmedian(x[:, some], axis=0)
+    return out
+
+
 def _windows(normal: Floats, rows: int) -> Floats:
     rows = min(rows, len(normal))
     starts = np.unique(np.linspace(0, len(normal) - rows, PLACEMENTS).astype(int))
@@ -164,21 +182,19 @@ def _scan(x: Floats) -> tuple[tuple[Floats, Floats], dict[str, tuple[int, int]]]
     jump, level = np.full(m, -np.inf), np.full(m, -np.inf)
     where = {"jump": (0, rows), "level": (0, rows)}
     for length in _lengths(rows):
-        for start in range(rows - length + 1):
-            stop = start + length
-            n, before = count[:, stop] - count[:, start], count[:, start]
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mean = (total[:, stop] - total[:, start]) / n
-                high = np.nan_to_num(mean * np.sqrt(n), nan=-np.inf)
-                rise = np.nan_to_num(
-                    (mean - total[:, start] / before) * np.sqrt(n * before / (n + before)), nan=-np.inf
-                )
-            if high[0] > level[0]:
-                where["level"] = (start, stop)
-            if rise[0] > jump[0]:
-                where["jump"] = (start, stop)
-            np.maximum(level, high, out=level)
-            np.maximum(jump, rise, out=jump)
+        starts = np.arange(0, rows - length + 1, max(1, length // 4))
+        stops = starts + length
+        n, before = count[:, stops] - count[:, starts], count[:, starts]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = (total[:, stops] - total[:, starts]) / n
+            high = mean * np.sqrt(n)
+            rise = (mean - total[:, starts] / before) * np.sqrt(n * before / (n + before))
+        for name, found, best in (("level", high, level), ("jump", rise, jump)):
+            found = np.where(np.isnan(found), -np.inf, found)
+            first = int(np.argmax(found[0]))
+            if found[0, first] > best[0]:
+                where[name] = (int(starts[first]), int(stops[first]))
+            np.maximum(best, found.max(axis=1), out=best)
     return (jump, level), where
 
 
