@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from leptonai.errors import SpecError
 from leptonai.ops.detect.measure import PROFILES, Counts, Judged, count, nab, period, vus_pr, windows_of
-from leptonai.ops.detect.stream import ALARM, Hints, Stream
+from leptonai.ops.detect.stream import ALARM, QUIET, Hints, Stream
 from leptonai.ops.detect.table import Chunk, Table, open_table
 from leptonai.protocols import Floats
 
@@ -148,7 +148,7 @@ class _Spans:
 
     def __init__(self, hints: Hints) -> None:
         self.found: list[Span] = []
-        self._near = hints.quiet * hints.stride
+        self._near = QUIET * hints.coarse
 
     def add(self, first: int, chunk: Chunk, score: Floats) -> None:
         for i in np.flatnonzero(score >= ALARM).tolist():

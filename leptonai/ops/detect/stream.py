@@ -12,14 +12,17 @@ from leptonai.ops.detect.novelty import Novelty
 from leptonai.protocols import Floats
 
 PROBATION, PROBATION_ROWS = 0.15, 750  # NAB's rule: the first 15 %, at most 750 rows, are for learning only
-SAMPLES = 36  # of the probation: what a sample is follows from it
-ROWS = 5000  # length assumed when none is given
-QUIET = 0.3  # of SAMPLES: for so long after an alarm only what is worse by LOUDER is another
+ROWS = 2000  # length assumed when none is given
+SAMPLES = 36  # coarse samples of the probation: what a sample is follows from it
+FINER = 3  # fine samples of a coarse one
+QUIET = 11  # coarse samples: for so long after an alarm only what is worse by LOUDER is another
 LOUDER = 1.2
-DECADES = 4.0  # novelty to -log10 of a tail probability
-BETWEEN = 1.0  # the most a row can score that is no news of its own
+WINDOW = 8  # coarse samples before and behind a novelty that share its range score
+EDGE = 0.5  # what is left of it at the window's edge
+DECADES = 4.75  # novelty to decades: ALARM is where NAB's weights put the best single threshold
+BETWEEN = 1.0  # the most that a row which is no alarm can score
 HUGE = 1e300  # values beyond it are taken for it: sums stay finite
-ALARM = 3.0  # one row in a thousand
+ALARM = 3.0
 
 
 @dataclass(frozen=True)
@@ -42,93 +45,116 @@ class Hints:
         return min(int(PROBATION * (self.rows or ROWS)), PROBATION_ROWS)
 
     @property
-    def stride(self) -> int:
-        """Rows of one sample."""
-        return max(1, round(self.probation / SAMPLES))
+    def fine(self) -> int:
+        """Rows of a fine sample."""
+        return max(1, round(self.probation / (SAMPLES * FINER)))
 
     @property
-    def quiet(self) -> int:
-        """Samples for which an alarm quietens lesser ones."""
-        return round(QUIET * SAMPLES)
+    def coarse(self) -> int:
+        """Rows of a coarse sample."""
+        return FINER * self.fine
+
+
+class Sampler:
+    """Thins a series to the value of each stretch that departs most from the mean of the stretch before."""
+
+    def __init__(self) -> None:
+        self._mean = np.nan
+
+    def step(self, block: Floats) -> float:
+        """The sample of the next stretch; nan when all of it is missing."""
+        seen = block[np.isfinite(block)]
+        if not len(seen):
+            return np.nan
+        mean = float(seen.mean())
+        before = mean if np.isnan(self._mean) else self._mean
+        self._mean = mean
+        return float(seen[np.argmax(np.abs(seen - before))])
 
 
 class Stream:
     """Scores of one series, fed in pieces of any size; how it is cut changes nothing.
 
-    ``push`` returns a pair for each row: ``score`` depends on that row and those before it; ``range_score`` of a row
-    is known one window (``delay`` rows) later, so ``push`` returns those of older rows and ``finish`` the rest.
-    nan and infinite values count as missing: they score 0 and are not learnt from.
+    Novelty is found on two time scales, the coarse one FINER times the fine one, and the geometric mean of both counts:
+    one that sees nothing vetoes. ``score`` of a row depends on that row and those before it: ALARM and more where
+    something is new and worse than all within the last QUIET samples by LOUDER, between alarms at most BETWEEN.
+    ``range_score`` is the greatest novelty near the row, fading to EDGE at WINDOW samples. It is known ``delay`` rows
+    later: ``push`` returns those that became known, oldest first, and ``finish`` the rest.
+    nan and infinite values count as missing: they are not learnt from.
     """
+
+    louder = LOUDER
 
     def __init__(self, hints: Hints = Hints()) -> None:
         self.hints = hints
-        self.stride = hints.stride
-        self.delay = 2 * self.stride
+        self.delay = (WINDOW + 1) * hints.coarse - 1
         self._low = np.inf if hints.low is None else hints.low
         self._high = -np.inf if hints.high is None else hints.high
-        self._novelty = Novelty()
-        self._quiet = hints.quiet
-        self._recent: deque[tuple[int, float]] = deque()  # (sample, score), scores descending
+        self._fine, self._coarse = (Sampler(), Novelty()), (Sampler(), Novelty())
+        self._fade = 1.0 - (1.0 - EDGE) * np.abs(np.arange(-WINDOW, WINDOW + 1)) / WINDOW
+        self._recent: deque[tuple[int, float]] = deque()  # (sample, novelty), novelty descending
         self._block = np.empty(0)
-        self._mean = np.nan
-        self._sample = 0
-        self._level = 0.0
-        self._late = np.empty(0)
+        self._samples = 0
+        self._near = np.zeros(2 * WINDOW + 1)  # novelty of the newest samples, oldest first
 
     def push(self, values: Floats) -> tuple[Floats, Floats]:
-        """``(score, range_score)`` of the next rows, and of the rows that are ``delay`` older."""
+        """``(score, range_score)``: of the rows given, and of the oldest rows whose range score is now known."""
         x = np.clip(np.where(np.isfinite(values), values, np.nan), -HUGE, HUGE)
         joined = np.concatenate((self._block, x))
-        scores = np.empty(len(x))
-        at, whole = 0, len(joined) // self.stride
-        blocks = joined[: whole * self.stride].reshape(whole, self.stride)
-        skip = len(self._block)
-        level = np.empty(len(joined))
-        for block in blocks:
-            level[at : at + self.stride - 1] = self._between()
-            news = self._judge(block)
-            at += self.stride
-            level[at - 1] = news
-        self._block = joined[at:].copy()
-        level[at:] = self._between()
-        scores = level[skip:]
-        return scores, self._spread(scores)
+        size, scores, ranges = self.hints.coarse, np.empty(len(joined)), []
+        whole = len(joined) // size * size
+        for start in range(0, whole, size):
+            scores[start : start + size - 1] = self._between(ended=False)
+            scores[start + size - 1] = self._judge(joined[start : start + size])
+            if self._samples > WINDOW:
+                ranges.append(DECADES * float((self._near * self._fade).max()))
+        scores[whole:] = self._between(ended=False)
+        skip, self._block = len(self._block), joined[whole:].copy()
+        return scores[skip:], np.repeat(ranges, size).astype(np.float64)
 
     def finish(self) -> Floats:
-        """``range_score`` of the last ``delay`` rows."""
-        late, self._late = self._late, np.empty(0)
-        return late
+        """``range_score`` of the rows not given by ``push`` yet."""
+        ranges = []
+        for _ in range(WINDOW + 1):
+            self._near = np.append(self._near[1:], 0.0)
+            ranges.append(DECADES * float((self._near * self._fade).max()))
+        *whole, begun = ranges[-1 - min(self._samples, WINDOW) :]
+        return np.concatenate((np.repeat(whole, self.hints.coarse), np.full(len(self._block), begun)))
 
-    def _between(self) -> float:
-        return BETWEEN * self._level / (1.0 + self._level)
+    def _between(self, ended: bool) -> float:
+        """What a row scores that is no alarm: what is left of the newest novelties; ``ended``: with its own sample's."""
+        fade = self._fade[: WINDOW + 1] if ended else self._fade[:WINDOW]
+        left = float((self._near[-len(fade) :] * fade).max())
+        return BETWEEN * left / (1.0 + left)
 
     def _judge(self, block: Floats) -> float:
-        """The score of a block's last row."""
+        """The score of a coarse sample's last row."""
         seen = block[np.isfinite(block)]
-        if not len(seen):
-            return 0.0
-        self._low, self._high = min(self._low, float(seen.min())), max(self._high, float(seen.max()))
-        mean = float(seen.mean())
-        before = mean if np.isnan(self._mean) else self._mean
-        extreme = float(seen[np.argmax(np.abs(seen - before))])
-        self._mean = mean
-        self._level = float(self._novelty.step(extreme, self._high - self._low).min())
-        self._sample += 1
-        if self._sample * self.stride <= self.hints.probation:
-            return self._between()
-        while self._recent and self._recent[0][0] < self._sample - self._quiet:
+        fine = 0.0
+        for start in range(0, len(block), self.hints.fine):
+            part = block[start : start + self.hints.fine]
+            self._low, self._high = np.fmin(self._low, np.fmin.reduce(part)), np.fmax(self._high, np.fmax.reduce(part))
+            fine = max(fine, self._news(part, *self._fine))
+        novelty = self._agree(fine, self._news(block, *self._coarse)) if len(seen) else 0.0
+        self._near = np.append(self._near[1:], novelty)
+        self._samples += 1
+        if self._samples * self.hints.coarse <= self.hints.probation:
+            return self._between(ended=True)
+        while self._recent and self._recent[0][0] < self._samples - QUIET:
             self._recent.popleft()
-        news = not self._recent or self._level > LOUDER * self._recent[0][1]
-        while self._recent and self._recent[-1][1] <= self._level:
+        news = not self._recent or novelty > self.louder * self._recent[0][1]
+        while self._recent and self._recent[-1][1] <= novelty:
             self._recent.pop()
-        self._recent.append((self._sample, self._level))
-        return max(DECADES * self._level, self._between()) if news else self._between()
+        self._recent.append((self._samples, novelty))
+        between = self._between(ended=True)
+        return max(DECADES * novelty, between) if news else between
 
-    def _spread(self, scores: Floats) -> Floats:
-        known = np.concatenate((self._late, scores))
-        ready = max(0, len(known) - self.delay)
-        out, self._late = known[:ready], known[ready:]
-        return out
+    def _agree(self, fine: float, coarse: float) -> float:
+        return float(np.sqrt(fine * coarse))
+
+    def _news(self, block: Floats, sampler: Sampler, novelty: Novelty) -> float:
+        sample = sampler.step(block)
+        return 0.0 if np.isnan(sample) else float(novelty.step(sample, float(self._high - self._low)).min())
 
 
 def detect(values: Floats, hints: Hints = Hints()) -> tuple[Floats, Floats]:
