@@ -2,8 +2,8 @@
 
     python benchmarks/nab.py --data FOLDER [--hints | --no-hints] [--ablation] [--splits 20]
 
-``--data``: the folder that holds ``nab/`` (data/, labels/combined_windows.json, config/profiles.json). Scores are by the
-rules of NAB 1.1, one threshold for all series per profile; ``climb`` is the score by the older hill climb.
+``--data``: the folder that holds ``nab/`` (data/, labels/combined_windows.json, config/profiles.json). Scores are by
+the rules of NAB 1.1, one threshold for all series per profile; ``climb`` is the score by the older hill climb.
 ``--splits``: one parameter (samples in the probation) and the threshold are chosen on a random half of the files and
 judged on the other.
 """
@@ -189,11 +189,8 @@ def main() -> None:
         for category in sorted({f.category for f in files}):
             part = [c for c, f in zip(corpus, files, strict=True) if f.category == category]
             at = [nab(part, p, best) for p in profiles.values()]
-            print(
-                f"  {category:26} "
-                + "  ".join(f"{a.score:6.1f}" for a in at)
-                + f"   {at[0].found:3} found {at[0].false_alarms:4} false"
-            )
+            cells = "  ".join(f"{a.score:6.1f}" for a in at)
+            print(f"  {category:26} {cells}   {at[0].found:3} found {at[0].false_alarms:4} false")
     if given.hints is None:
         row("range known, length not", [score(f, Hints(f.hints.low, f.hints.high)) for f in files], profiles)
         row("length known, range not", [score(f, Hints(rows=len(f.values))) for f in files], profiles)

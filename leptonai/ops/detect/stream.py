@@ -122,7 +122,7 @@ class Stream:
         return np.concatenate((np.repeat(whole, self.hints.coarse), np.full(len(self._block), begun)))
 
     def _between(self, ended: bool) -> float:
-        """What a row scores that is no alarm: what is left of the newest novelties; ``ended``: with its own sample's."""
+        """The score of a row that is no alarm: what is left of the newest novelties, its own sample's if ``ended``."""
         fade = self._fade[: WINDOW + 1] if ended else self._fade[:WINDOW]
         left = float((self._near[-len(fade) :] * fade).max())
         return BETWEEN * left / (1.0 + left)
