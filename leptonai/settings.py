@@ -67,6 +67,16 @@ class Ops(Noun, frozen=True, kw_only=True):
     anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together
 
 
+class Telemetry(Noun, frozen=True, kw_only=True):
+    segment_seconds: float = 300.0  # until the log becomes a Parquet segment: some 300 rows a series, as one row group
+    log_bytes: int = 64_000_000  # of the log until it becomes a segment sooner: some 3 million samples to sort at once
+    sync: float = 5.0  # seconds of telemetry a power cut may cost; a killed process loses none that was written
+    hot_samples: int = 8_000_000  # in memory at most, 16 bytes each; the rest is read from segments
+    series: int = 100_000  # in memory at most; the longest silent ones are read from segments
+    retain: float = 30 * 86400.0  # seconds a segment is kept after it was written, the period of the textbook SLO
+    retain_bytes: int = 2_000_000_000  # on disk at most; the oldest goes first
+
+
 class Store(Noun, frozen=True, kw_only=True):
     audit_keep: int = 1_000_000  # events
 
@@ -78,6 +88,7 @@ class Settings(Noun, frozen=True, kw_only=True):
     admit: Admit = Admit()
     ops: Ops = Ops()
     store: Store = Store()
+    telemetry: Telemetry = Telemetry()
 
 
 def load(path: Path | None) -> Settings:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,12 +35,12 @@ def app(store: TelemetryStore) -> Starlette:
             start, end, step = (
                 _number(params, key, default) for key, default in (("start", 0.0), ("end", 0.0), ("step", 0.0))
             )
-            return _json(store.read(name, start, end, params, step))
+            return _json(await run_in_threadpool(store.read, name, start, end, params, step))
         except LeptonError as e:
             return _json(e.body(), e.status)
 
     async def names(request: Request) -> Response:
-        return _json(store.names())
+        return _json(await run_in_threadpool(store.names))
 
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})

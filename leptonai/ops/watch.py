@@ -24,8 +24,8 @@ from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
+from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.local.rundir import make_runtime_folder
-from leptonai.platforms.telemetry import Memory
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Event, Key, Signal
@@ -215,11 +215,12 @@ async def run(
 ) -> None:
     """Watch until cancelled: one round every ``settings.ops.period`` seconds, signals served on ``socket``.
 
-    ``<home>/ops.json`` names the socket as long as this runs; unless given it lies in the home's runtime folder.
-    PlatformError when nothing can listen there.
+    ``<home>/ops.json`` names the socket as long as this runs; unless given it lies in the home's runtime folder, and
+    telemetry is kept in ``<home>/telemetry``. PlatformError when nothing can listen there, TelemetryError when nothing
+    can be kept.
     """
     socket = socket or make_runtime_folder(home) / "ops.sock"
-    kept = store or Memory(keep=settings.ops.keep)
+    kept = store or Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
     watch = Watch(home, settings, control, kept, clock)
     server = Server(kept)
     serving = asyncio.create_task(server.serve([listen(socket)]))
@@ -239,5 +240,7 @@ async def run(
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         watch.close()
+        if isinstance(kept, Embedded) and store is None:
+            kept.close()
         note.unlink(missing_ok=True)
         socket.unlink(missing_ok=True)
