@@ -159,7 +159,7 @@ def cost(services: int = 1000, series: int = 20, rows: int = 240, normal_rows: i
         took.append(time.process_time() - begin)
     median = np.median(took)
     print(
-        f"cost: {services} services x {series} series x {rows} rows: median {median:.2f} s of CPU, {len(found)} suspects"
+        f"cost: {services} services x {series} series x {rows} rows: median {median:.2f} s CPU, {len(found)} suspects"
     )
 
 
