@@ -1,6 +1,6 @@
 """VUS-PR of the streaming detector on labelled series, beside each of its parts and the base tier's detectors.
 
-    python benchmarks/vus.py --data FOLDER [--hints]
+    python benchmarks/vus.py --data FOLDER [--hints] [--peers peers.npz]
 
 ``--data``: the folder that holds ``nab/``; labels are NAB's windows, buffers twice the period TSB-AD's estimate gives.
 ``range_score`` is known one window late, ``score`` at once. Series without a window have no VUS-PR and are left out.
@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--hints", action=argparse.BooleanOptionalAction, help="only with, or only without, hints")
+    parser.add_argument("--peers", type=Path, help="scores made by vus_peers.py")
     given = parser.parse_args()
     files = [f for f in read(given.data)[0] if f.windows]
     truth = [labels(f) for f in files]
@@ -77,6 +78,10 @@ def main() -> None:
         scores = columnar(detector, files)
         say(f"base tier {detector.name}", scores)
         say(f"base tier {detector.name}, mean of 150 rows", [trailing(s) for s in scores])
+    if given.peers:
+        peers = np.load(given.peers)
+        for peer in sorted({key.split("|")[0] for key in peers}):
+            say(f"TSB-AD {peer}, not streaming", [peers[f"{peer}|{f.name}"] for f in files])
     rng = np.random.default_rng(0)
     say("noise", [rng.random(len(f.values)) for f in files])
     say("noise, mean of 150 rows", [trailing(rng.random(len(f.values))) for f in files])
