@@ -20,7 +20,7 @@ LOUDER = 1.2
 WINDOW = 8  # coarse samples before and behind a novelty that share its range score
 EDGE = 0.5  # what is left of it at the window's edge
 DECADES = 4.75  # novelty to decades: ALARM is where NAB's weights put the best single threshold
-BETWEEN = 1.0  # the most that a row which is no alarm can score
+BETWEEN = 1.0  # the most that a row without news can score
 HUGE = 1e300  # values beyond it are taken for it: sums stay finite
 ALARM = 3.0
 
@@ -77,7 +77,7 @@ class Stream:
 
     Novelty is found on two time scales, the coarse one FINER times the fine one, and the geometric mean of both counts:
     one that sees nothing vetoes. ``score`` of a row depends on that row and those before it: ALARM and more where
-    something is new and worse than all within the last QUIET samples by LOUDER, between alarms at most BETWEEN.
+    something very new is worse than all within the last QUIET samples by LOUDER, at most BETWEEN where nothing is.
     ``range_score`` is the greatest novelty near the row, fading to EDGE at WINDOW samples. It is known ``delay`` rows
     later: ``push`` returns those that became known, oldest first, and ``finish`` the rest.
     nan and infinite values count as missing: they are not learnt from.
