@@ -1,0 +1,338 @@
+"""The guard: wraps an ordinary loop, watches each step, and does what ``decide`` says.
+
+guard = Guard(model, optimizer)
+for batch in loader:
+    with guard.step(batch) as step:
+        step.backward(loss_function(model(batch[0]), batch[1]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from leptonai.errors import ModelError, SpecError
+from leptonai.improve.train import checkpoint, initialise
+from leptonai.improve.train.decide import bad, decide, remember
+from leptonai.improve.train.observed import Act, Batch, Event, Gradient, History, Rules, Validation, dump, load
+from leptonai.improve.train.state import Snapshot, Snapshots, random_states, set_random_states
+from leptonai.improve.train.watch import Look, moments
+
+_ADAPTIVE = ("Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "SparseAdam", "Rprop")
+
+
+class Guard:
+    """Steps the optimizer (and ``scheduler``, once per optimizer step) for a loop, and keeps the run healthy.
+
+    ``folder``: where checkpoints go, every ``every`` steps (0: only on ``save``). ``keep``: more objects with
+    ``state_dict`` / ``load_state_dict`` to keep in them, such as ``Batches``. ``accumulate``: batches per optimizer
+    step. ``precision``: autocast; fp16 scales the loss. ``listen`` is called with each Event as it happens.
+    After ``stopped`` is set (to a reason) the weights are the last good ones and further steps change nothing.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        *,
+        scheduler: Any = None,
+        folder: str | Path | None = None,
+        every: int = 0,
+        keep: Mapping[str, Any] | None = None,
+        accumulate: int = 1,
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        loss_scale: float = 65536.0,
+        rules: Rules | None = None,
+        listen: Callable[[Event], None] | None = None,
+    ) -> None:
+        if accumulate < 1:
+            raise SpecError(f"accumulate is {accumulate}; it must be at least 1")
+        if every and folder is None:
+            raise SpecError(f"every is {every} but no folder for checkpoints was given", hint="folder='run'")
+        if precision not in ("fp32", "bf16", "fp16"):
+            raise SpecError(f"precision is {precision!r}; it must be fp32, bf16 or fp16")
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.folder = None if folder is None else Path(folder)
+        self.rules = rules or Rules()
+        self.steps = 0  # steps begun
+        self.rate = 1.0  # factor on the optimizer's learning rates, lowered after explosions
+        self.loss_scale = loss_scale if precision == "fp16" else 1.0
+        self.events: list[Event] = []
+        self.stopped = ""
+        self.history = History()
+        self._every, self._keep, self._accumulate = every, dict(keep or {}), accumulate
+        self._precision = precision
+        self._listen = listen
+        self._adaptive = any(k.__name__ in _ADAPTIVE for k in type(optimizer).__mro__)
+        self._snapshots = Snapshots(self.rules.settle)
+        self._best: Snapshot | None = None
+        self._applied = 0  # optimizer steps
+        self._held = 0  # batches in the gradient so far
+        self._weight = 0.0
+        self._update = nan
+        self._look_next = False
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._before = [b.detach().clone() for b in self._buffers]
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def step(self, batch: Any) -> Iterator[Step]:
+        """One step on ``batch``: its body computes the loss and calls ``backward`` on what this yields, once."""
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
+        look = Look(self.model) if self._looking() else None
+        step = Step(self, moments(batch), look)
+        try:
+            with self._autocast():
+                yield step
+        except BaseException:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._held = 0
+            raise
+        finally:
+            if look is not None:
+                look.close()
+        if not step.told:
+            raise SpecError(
+                "a guarded step ended without step.backward(loss)", hint="call it instead of loss.backward()"
+            )
+        self.steps += 1
+        if not self.stopped:
+            step.finish()
+        if self._every and self.steps % self._every == 0 and not self.stopped:
+            self.save()
+
+    def validated(self, loss: float, training: float = nan) -> bool:
+        """Tells a validation result, lower is better; False once training should stop.
+
+        The best weights are kept; when over-fitting is decided they are put back.
+        """
+        seen = Validation(step=self.steps, loss=float(loss), training=float(training))
+        acts = decide(self.history, seen, self.rules)
+        if seen.loss < self.history.best:
+            self._best = Snapshot(self.model, self.optimizer, self._applied)
+        self.history = remember(self.history, seen, acts, self.rules)
+        self._do(acts, None, best=True)
+        return not self.stopped
+
+    def best(self) -> None:
+        """Puts back the weights of the best validation; nothing happens when there was none."""
+        if self._best is not None:
+            self._best.put_back(self.model, self.optimizer)
+
+    def _looking(self) -> bool:
+        due, self._look_next = self._look_next, False
+        return due or self.history.seen < self.rules.young or self.history.seen % self.rules.look == 0
+
+    def _autocast(self) -> Any:
+        if self._precision == "fp32":
+            return nullcontext()
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16 if self._precision == "bf16" else torch.float16)
+
+    # -- doing -----------------------------------------------------------------------------------------------------
+
+    def _do(self, acts: list[Act], look: Look | None, best: bool = False) -> None:
+        for act in acts:
+            event = Event(step=self.steps, act=act)
+            self.events.append(event)
+            if self._listen is not None:
+                self._listen(event)
+            match act.kind:
+                case "restore":
+                    self._restore(best)
+                case "reinitialise":
+                    initialise.initialise(self.model, look.call if look else None)
+                    self.optimizer.state.clear()
+                    self._snapshots.clear()
+                case "lower_rate":
+                    self.rate *= float(act.terms["factor"])
+                case "lower_scale":
+                    self.loss_scale = max(self.loss_scale / 2, 1.0)
+                case "stop":
+                    self.stopped = act.cause
+        if any(a.kind in ("skip", "restore") for a in acts):
+            self._look_next = True
+
+    def _restore(self, best: bool) -> None:
+        if best and self._best is not None:
+            self._best.put_back(self.model, self.optimizer)
+        elif len(self._snapshots):
+            again = self.history.restores > 1
+            self._snapshots.good(self._applied, older=again).put_back(self.model, self.optimizer)
+
+    def _apply(self) -> None:
+        lowered = [(g, g["lr"]) for g in self.optimizer.param_groups] if self.rate != 1.0 else []
+        for group, rate in lowered:
+            group["lr"] = rate * self.rate
+        try:
+            self.optimizer.step()
+        finally:
+            for group, rate in lowered:
+                group["lr"] = rate
+        if self.scheduler is not None:
+            self.scheduler.step()
+        self._applied += 1
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """A checkpoint of this moment is on disk: model, optimizer, scheduler, kept objects, generators, the guard."""
+        if self.folder is None:
+            raise SpecError("no folder for checkpoints was given", hint="Guard(..., folder='run')")
+        if self._held:
+            raise SpecError(
+                f"{self._held} of {self._accumulate} batches are accumulated", hint="save after a full step"
+            )
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "keep": {k: v.state_dict() for k, v in self._keep.items()},
+            "random": random_states(),
+            "guard": {
+                "steps": self.steps, "rate": self.rate, "loss_scale": self.loss_scale, "stopped": self.stopped,
+                "applied": self._applied, "weight": self._weight, "update": self._update, "look": self._look_next,
+                "history": dump(self.history),
+            },
+        }  # fmt: skip
+        return checkpoint.write(self.folder, self.steps, state)
+
+    def resume(self) -> int:
+        """Goes on from the newest whole checkpoint in ``folder``; the number of steps done, 0 when there is none.
+
+        On a CPU the run then is bit for bit the run that was not interrupted, as long as it stays healthy: the
+        snapshots in memory begin anew. Raises ModelError when the checkpoint is of another model.
+        """
+        if self.folder is None:
+            raise SpecError("no folder for checkpoints was given", hint="Guard(..., folder='run')")
+        state, wrong = checkpoint.newest(self.folder)
+        for error in wrong:
+            self._do([Act(kind="note", cause="checkpoint skipped", terms={"error": error.message})], None)
+        if state is None:
+            return 0
+        if missing := sorted(set(self._keep) ^ set(state["keep"])):
+            raise ModelError(f"the checkpoint in {self.folder} and keep= differ in {', '.join(missing)}")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            for name, thing in self._keep.items():
+                thing.load_state_dict(state["keep"][name])
+        except (RuntimeError, ValueError, KeyError, TypeError) as e:
+            hint = "use another folder, or the model the run began with"
+            raise ModelError(f"the checkpoint in {self.folder} does not fit: {e}", hint=hint) from e
+        own = state["guard"]
+        self.steps, self.rate, self.loss_scale = own["steps"], own["rate"], own["loss_scale"]
+        self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
+        self._update, self._look_next = own["update"], own["look"]
+        self.history = load(own["history"])
+        self._snapshots.clear()
+        set_random_states(state["random"])
+        return self.steps
+
+
+class Step:
+    """One step in progress; made by ``Guard.step``."""
+
+    def __init__(self, guard: Guard, seen: tuple[float, float], look: Look | None) -> None:
+        self._guard, self._look = guard, look
+        self._location, self._scale = seen
+        self.told = False
+        self.skipped = False
+        self._batch: Batch | None = None
+
+    def backward(self, loss: Any) -> None:
+        """Judges the loss; unless the batch is skipped, its gradient is added."""
+        g = self._guard
+        if self.told:
+            raise SpecError("step.backward was called twice in one step", hint="add the losses first")
+        if not torch.is_tensor(loss) or loss.numel() != 1:
+            raise SpecError(
+                f"the loss is {type(loss).__name__} of {getattr(loss, 'shape', '?')}; it must be one number"
+            )
+        self.told = True
+        if g.stopped:
+            return
+        if not len(g._snapshots):
+            g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
+        value = loss.item()
+        finite = isfinite(value) or all(bool(torch.isfinite(p).all()) for p in g.model.parameters())
+        self._batch = Batch(
+            step=g.steps,
+            loss=value,
+            location=self._location,
+            scale=self._scale,
+            update=g._update,
+            weights_finite=finite,
+        )
+        acts = decide(g.history, self._batch, g.rules)
+        if bad(acts):
+            self._refuse(self._batch, acts)
+            return
+        scaled = loss if g._accumulate == 1 else loss / g._accumulate
+        (scaled * g.loss_scale if g.loss_scale != 1 else scaled).backward()
+        g._held += 1
+
+    def _refuse(self, observation: Batch | Gradient, acts: list[Act]) -> None:
+        g = self._guard
+        self.skipped = True
+        g.optimizer.zero_grad(set_to_none=True)
+        g._held = 0
+        if g._buffers:
+            torch._foreach_copy_(g._buffers, g._before)
+        g.history = remember(g.history, observation, acts, g.rules)
+        g._do(acts, self._look)
+
+    def finish(self) -> None:
+        """Steps the optimizer when enough batches are held and the gradient is judged sound."""
+        g = self._guard
+        if self.skipped or g._held < g._accumulate or self._batch is None:
+            return
+        parameters = [p for p in g.model.parameters() if p.grad is not None]
+        if g.loss_scale != 1:
+            torch._foreach_mul_([p.grad for p in parameters], 1 / g.loss_scale)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]).item()
+        layers = self._look.layers() if self._look else ()
+        if self._look or not g._weight:
+            g._weight = torch.nn.utils.get_total_norm([p.detach() for p in parameters]).item()
+        group = g.optimizer.param_groups[0]
+        seen = Gradient(
+            step=g.steps,
+            loss=self._batch.loss,
+            norm=norm,
+            weight=g._weight,
+            rate=float(group["lr"]) * g.rate,
+            adaptive=g._adaptive,
+            loss_scale=g.loss_scale,
+            input_magnitude=self._look.input_magnitude if self._look else nan,
+            layers=layers,
+            update=g._update,
+        )
+        acts = decide(g.history, seen, g.rules)
+        if bad(acts):
+            self._refuse(seen, acts)
+            return
+        g._do(acts, self._look)
+        for act in acts:
+            if act.kind == "clip":
+                torch._foreach_mul_([p.grad for p in parameters], float(act.terms["to"]) / norm)
+        before = [p.detach().clone() for p in parameters] if self._look else []
+        g._apply()
+        if before:
+            moved = torch._foreach_sub([p.detach() for p in parameters], before)
+            g._update = torch.nn.utils.get_total_norm(moved).item() / max(g._weight, 1e-12)
+        g.optimizer.zero_grad(set_to_none=True)
+        g._held = 0
+        g.history = remember(g.history, seen, acts, g.rules, self._batch)
+        if g.loss_scale != 1 and g.history.streak and g.history.streak % g.rules.scale_grow == 0:
+            g.loss_scale *= 2
+        if g._applied % g.rules.snapshot == 0:
+            g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))

@@ -1,0 +1,1 @@
+"""Models by kind; each module needs the extra ``torch``."""

@@ -1,0 +1,3 @@
+"""Re-exports ``leptonai.lab.ar``."""
+
+from leptonai.lab.ar import AR as AR
