@@ -145,10 +145,11 @@ def test_down_works_when_everything_of_ours_is_dead(machine: Machine) -> None:
     seats = Seats(Home(machine.home))
 
     def kill_all() -> None:
-        for name in ("parent", "control", "ops"):  # the parent first: nothing is started again
+        # Control stands still first: it would start a new parent, perhaps only after all three were seen dead.
+        os.kill(eventually(lambda: seats.holder("control"), "control at work"), signal.SIGSTOP)
+        for name in ("parent", "control", "ops"):  # then the parent, so that it starts nothing again
             pid = eventually(lambda name=name: seats.holder(name), f"{name} at work")
             os.kill(pid, signal.SIGKILL)
-        # control may have started a new parent in between
         eventually(lambda: all(kill(seats.holder(n)) for n in NAMES), "all three are dead")
 
     def kill(pid: int | None) -> bool:
