@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from leptonai.ops.outcomes import Outcomes, Prediction, matches
 from leptonai.ops.predictions import Follower
-from leptonai.runtime.predictions import Prediction as Logged
 from leptonai.runtime.predictions import PredictionLog
 from leptonai.types import Feedback, Replica
 
@@ -36,12 +35,12 @@ def line(id: str, output: Any = (1,), **more: Any) -> str:
 
 def test_every_line_of_the_real_log_is_read_once_through_rotation(tmp_path: Path) -> None:
     """The runtime's own writer, rotating every few lines, against the follower looking at any moment."""
-    log = PredictionLog(folder(tmp_path), limit=8192)
+    log = PredictionLog(folder(tmp_path), limit=8192, digest="d")
     follower, outcomes = Follower(tmp_path), Outcomes()
     read = 0
     for part in range(40):
-        lines = [Logged(id=f"{part}-{i}", at=1.0, digest="d", seconds=0.1, code=200, output=[i]) for i in range(10)]
-        log.add_all(lines)
+        for i in range(10):
+            log.add(f"{part}-{i}".encode(), at=1.0, seconds=0.1, code=200, output=[i])
         log._flush()
         read += follower.read([R1], outcomes)
     assert log.dropped == 0 and len(list(folder(tmp_path).iterdir())) <= 2
