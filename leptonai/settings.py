@@ -75,6 +75,11 @@ class Telemetry(Noun, frozen=True, kw_only=True):
     series: int = 100_000  # in memory at most; the longest silent ones are read from segments
     retain: float = 30 * 86400.0  # seconds a segment is kept after it was written, the period of the textbook SLO
     retain_bytes: int = 2_000_000_000  # on disk at most; the oldest goes first
+    request_bytes: int = 32 << 20  # of one received request, unpacked: 2,000 samples with 8 labels have some 0.6 MB
+    tenant_series: int = 50_000  # that one workspace may send; past it new ones are refused, loudly
+    labels: int = 64  # of one received series
+    label_bytes: int = 1024  # characters of one received label or its value
+    ahead: float = 600.0  # seconds a received sample may lie ahead of our clock: a wrong clock must not age all others
 
 
 class Store(Noun, frozen=True, kw_only=True):

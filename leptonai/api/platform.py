@@ -58,6 +58,22 @@ async def signal_names(asked: Asked[Query, None]) -> Response:
     return await _ops(asked, "/signals/names", {})
 
 
+async def write(asked: Asked[Query, None]) -> Response:
+    """Takes Prometheus remote-write 1.0 into the workspace; 400 names what was refused, all else is kept then."""
+    workspace = asked.query.workspace or DEFAULT_WORKSPACE
+    asked.caller.require_workspace(workspace)
+    if "io.prometheus.write.v2" in asked.request.headers.get("content-type", ""):
+        raise SpecError("remote-write 2.0 is not spoken here", hint="send 1.0, the default of Prometheus", status=415)
+    body = b"".join([piece async for piece in asked.stream(asked.world.settings.telemetry.request_bytes)])
+    status, answer = await asked.world.signals.post("/write", {"workspace": workspace}, body)
+    return Response(answer, status, media_type="application/json" if answer else None)
+
+
+async def telemetry(asked: Asked[Query, None]) -> Response:
+    """What became of telemetry that was sent, by workspace, and what the store had to give up."""
+    return await _ops(asked, "/telemetry", {})
+
+
 async def _ops(asked: Asked[Any, None], path: str, params: dict[str, str]) -> Response:
     status, body = await asked.world.signals.get(path, params)
     return Response(body, status, media_type="application/json")
@@ -129,6 +145,8 @@ ROUTES = [
     Route("GET", "/platform", "viewer", platform, dict[str, Any]),
     Route("GET", "/signals", "viewer", signals, list[SeriesView], query=Labels),
     Route("GET", "/signals/names", "viewer", signal_names, list[str]),
+    Route("GET", "/telemetry", "viewer", telemetry, dict[str, Any]),
+    Route("POST", "/write", "operator", write, None, stream=True),
     Route("GET", "/tokens", "admin", tokens, list[TokenView]),
     Route("POST", "/tokens", "admin", create_token, TokenCreated, body=TokenRequest),
     Route("DELETE", "/tokens/{name}", "admin", revoke_token, TokenView),

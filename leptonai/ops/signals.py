@@ -17,11 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from leptonai.errors import LeptonError, PlatformError, SpecError
+from leptonai.ops.receive import Receiver
 from leptonai.protocols import TelemetryStore
+from leptonai.types import DEFAULT_WORKSPACE
 
 
-def app(store: TelemetryStore) -> Starlette:
-    """``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
+def app(store: TelemetryStore, receiver: Receiver | None = None) -> Starlette:
+    """``POST /write?workspace=`` takes Prometheus remote-write, ``GET /telemetry`` counts what became of it.
+
+    ``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
 
     Every other parameter is a label that must agree. Times are unix seconds; what was not seen is null.
     """
@@ -42,10 +46,33 @@ def app(store: TelemetryStore) -> Starlette:
     async def names(request: Request) -> Response:
         return _json(await run_in_threadpool(store.names))
 
+    async def write(request: Request) -> Response:
+        try:
+            if receiver is None:
+                raise SpecError("this store takes no remote-write", hint="the embedded one does", status=501)
+            receiver.remote_write(await request.body(), request.query_params.get("workspace") or DEFAULT_WORKSPACE)
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+        return Response(status_code=204)
+
+    async def telemetry(request: Request) -> Response:
+        received: dict[str, dict[str, int]] = {}
+        for (workspace, what), n in receiver.counts.items() if receiver else ():
+            received.setdefault(workspace, {})[what] = n
+        return _json({"received": received, "store": getattr(store, "counts", {})})
+
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
 
-    return Starlette(routes=[Route("/signals", signals), Route("/signals/names", names), Route("/healthz", health)])
+    return Starlette(
+        routes=[
+            Route("/signals", signals),
+            Route("/signals/names", names),
+            Route("/telemetry", telemetry),
+            Route("/write", write, methods=["POST"]),
+            Route("/healthz", health),
+        ]
+    )
 
 
 def _number(params: dict[str, str], name: str, default: float) -> float:
@@ -78,8 +105,8 @@ def listen(path: Path) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves the signals inside the loop of ops; ends when ``should_exit`` is set."""
 
-    def __init__(self, store: TelemetryStore) -> None:
-        config = uvicorn.Config(app(store), log_level="warning", access_log=False, lifespan="off", ws="none")
+    def __init__(self, store: TelemetryStore, receiver: Receiver | None = None) -> None:
+        config = uvicorn.Config(app(store, receiver), log_level="warning", access_log=False, lifespan="off", ws="none")
         super().__init__(config)
 
     @contextlib.contextmanager

@@ -22,6 +22,7 @@ from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower
+from leptonai.ops.receive import Receiver
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
 from leptonai.platforms.embedded import Embedded
@@ -222,7 +223,8 @@ async def run(
     socket = socket or make_runtime_folder(home) / "ops.sock"
     kept = store or Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
     watch = Watch(home, settings, control, kept, clock)
-    server = Server(kept)
+    receiver = Receiver(kept, settings.telemetry, clock) if isinstance(kept, Embedded) else None
+    server = Server(kept, receiver)
     serving = asyncio.create_task(server.serve([listen(socket)]))
     note = home / "ops.json"
     try:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from leptonai.api.world import status_line
 from leptonai.errors import TelemetryError
+from leptonai.ops.receive import Receiver
 from leptonai.ops.signals import Server, listen
+from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.telemetry import Memory
+from leptonai.settings import Telemetry
 from leptonai.types import Replica, Signal
 
 if TYPE_CHECKING:
@@ -24,9 +29,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def ops(socket: Path, kept: Memory) -> Iterator[None]:
+def ops(socket: Path, kept: Memory | Embedded, receiver: Receiver | None = None) -> Iterator[None]:
     """The part of ops that answers questions, as ops runs it."""
-    server = Server(kept)
+    server = Server(kept, receiver)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listen(socket)])), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -55,6 +60,33 @@ def test_signals_come_from_ops_and_its_silence_is_told(stage: Stage) -> None:
             assert client.signals("ready_count", 100.0, 104.0, {"service": "other"}) == []
         with pytest.raises(TelemetryError, match="ops does not answer"):
             client.signal_names()
+
+
+def test_remote_write_is_passed_on_to_ops_by_operators_of_the_workspace(stage: Stage, tmp_path: Path) -> None:
+    kept = Embedded(tmp_path / "telemetry")
+    label = b"\x0a\x0d\x0a\x08__name__\x12\x01x"
+    sample = b"\x12\x10\x09" + struct.pack("<d", 2.5) + b"\x10" + bytes.fromhex("80d0dbc3f430")  # of 2023
+    series = label + sample
+    body = pa.Codec("snappy").compress(b"\x0a" + bytes([len(series)]) + series, asbytes=True)
+    receiver = Receiver(kept, Telemetry(retain=1e10), time.time)
+    plant = {"workspace": "plant"}
+    ending = ops(stage.home / "ops.sock", kept, receiver)
+    with stage.http("operator") as http, stage.http("viewer") as viewer, ending:
+        assert viewer.post("/write", content=body).status_code == 403
+        assert http.post("/write", params=plant, content=body).status_code == 204
+        (found,) = kept.read("x", 0.0, 1e11)
+        assert found.labels == plant and found.value == [2.5]
+        answer = http.post("/write", content=b"garbage")
+        assert answer.status_code == 400 and "snappy" in answer.json()["error"] and answer.json()["hint"]
+        v2 = {"content-type": "application/x-protobuf;proto=io.prometheus.write.v2.Request"}
+        assert http.post("/write", content=body, headers=v2).status_code == 415
+        assert viewer.get("/telemetry").json()["received"]["plant"]["taken"] == 1
+        mine = stage.token("mine", "operator", ("mine",))
+        http.headers["authorization"] = f"Bearer {mine}"
+        assert http.post("/write", params=plant, content=body).status_code == 403
+    with stage.http() as http:
+        assert http.post("/write", content=body).status_code == 502
+    kept.close()
 
 
 def one(state: Any, digest: str = "new", reason: str = "", detail: str = "") -> Replica:
