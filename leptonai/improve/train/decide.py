@@ -55,7 +55,9 @@ def _put_back(h: History, r: Rules, cause: str, lower: bool, terms: dict[str, fl
 def _batch(h: History, b: Batch, r: Rules) -> list[Act]:
     if not (isfinite(b.location) and isfinite(b.scale)):
         return _skip(h, r, "input is not finite", {"location": b.location, "scale": b.scale})
-    if len(h.locations) >= r.enough:
+    if len(h.locations) >= r.enough and not (
+        min(h.locations) <= b.location <= max(h.locations) and min(h.scales) <= b.scale <= max(h.scales)
+    ):  # the medians are looked at only for what has not been seen before: most steps pay nothing
         usual = max(median(h.scales), 1e-12)
         moved = abs(b.location - median(h.locations)) / usual
         stretched = abs(log(max(b.scale, 1e-12) / usual))
@@ -73,9 +75,9 @@ def _batch(h: History, b: Batch, r: Rules) -> list[Act]:
         return _skip(h, r, "loss is not finite", {"loss": b.loss})
     if len(h.losses) >= r.enough:
         start = h.start if isfinite(h.start) else b.loss
-        size = deviation(h.losses, b.loss, 0.02 * abs(start))
         recent = max(h.losses)
-        if size > r.spike and b.loss > start and b.loss > r.jump * recent:
+        odd = b.loss > start and b.loss > r.jump * recent
+        if odd and (size := deviation(h.losses, b.loss, 0.02 * abs(start))) > r.spike:
             terms = {"loss": b.loss, "deviations": size, "limit": r.spike, "start": start, "recent_largest": recent}
             # The first few may be the data's fault; then the weights are put back once, which costs little either way.
             if h.bad + 1 == r.suspect:

@@ -299,10 +299,10 @@ class Step:
         parameters = [p for p in g.model.parameters() if p.grad is not None]
         if g.loss_scale != 1:
             torch._foreach_mul_([p.grad for p in parameters], 1 / g.loss_scale)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]).item()
+        norm = _norm([p.grad for p in parameters])
         layers = self._look.layers() if self._look else ()
         if self._look or not g._weight:
-            g._weight = torch.nn.utils.get_total_norm([p.detach() for p in parameters]).item()
+            g._weight = _norm([p.detach() for p in parameters])
         group = g.optimizer.param_groups[0]
         seen = Gradient(
             step=g.steps,
@@ -328,7 +328,7 @@ class Step:
         g._apply()
         if before:
             moved = torch._foreach_sub([p.detach() for p in parameters], before)
-            g._update = torch.nn.utils.get_total_norm(moved).item() / max(g._weight, 1e-12)
+            g._update = _norm(moved) / max(g._weight, 1e-12)
         g.optimizer.zero_grad(set_to_none=True)
         g._held = 0
         g.history = remember(g.history, seen, acts, g.rules, self._batch)
@@ -336,3 +336,8 @@ class Step:
             g.loss_scale *= 2
         if g._applied % g.rules.snapshot == 0:
             g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
+
+
+def _norm(tensors: list[Any]) -> float:
+    """The norm of all ``tensors`` together; 0 for none."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))).item() if tensors else 0.0
