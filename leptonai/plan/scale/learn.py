@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from leptonai.plan.scale.policy import Outlook
@@ -19,12 +20,12 @@ class Learner:
     Demand is forecast for the sample in which a replica started now becomes ready and for the next one; the higher
     counts. Its variance is taken as proportional to its mean, as that of counts is, whatever the factor (1 for
     Poisson arrivals, more for bursts): the factor is learnt from how each interval differed from what had been
-    forecast for it one start-up before.
+    forecast for it one start-up before. ``coarsest``: seconds that a sample has at least.
     """
 
-    def __init__(self, startup: float) -> None:
-        self.sample = max(startup / PARTS, SHORTEST)
-        self.ahead = round(startup / self.sample) + 1
+    def __init__(self, startup: float, coarsest: float = 0.0) -> None:
+        self.sample = max(startup / PARTS, SHORTEST, coarsest)
+        self.ahead = math.ceil(startup / self.sample - 1e-9) + 1
         self.forecaster = Forecaster((max(1, self.ahead - 1), self.ahead))
         self.filled = self.work = 0.0  # of the sample that is being filled
         self.means: deque[float] = deque(maxlen=self.ahead)  # forecast for the samples to come, the oldest for now

@@ -22,7 +22,7 @@ from leptonai.plan.scale.window import Window
 from leptonai.protocols import Floats
 from leptonai.types import Noun
 
-SETTLED = 1200.0  # seconds without a request after which no policy here changes its mind: twice the longest window
+SETTLED = 600.0  # seconds without a request after which no policy here changes its mind: twice the longest window
 Watch = Callable[[Sight, Decision], None]
 
 
@@ -81,6 +81,8 @@ class Outcome(Noun, frozen=True, kw_only=True):
 class Learns(Protocol):
     """What makes outlooks: told the mean demand of each interval, in order."""
 
+    sample: float  # seconds between two outlooks
+
     def step(self, now: float, seconds: float, demand: float) -> Outlook | None: ...
 
 
@@ -123,7 +125,7 @@ class _Run:
             following = arrivals[len(self.starts)]
             if quiet >= SETTLED and following > now:  # nothing can change before it but a forecast: skip
                 gap = (following - before) // policy.period
-                stride = gap if self.learner is None else min(gap, 0.5 * setup.startup // policy.period)
+                stride = gap if self.learner is None else min(gap, self.learner.sample // policy.period)
                 now = before + max(1.0, stride) * policy.period
             self._serve(now)
             arrived = bisect_left(arrivals, now, lo=seen)

@@ -17,6 +17,7 @@ from leptonai.plan.scale.replay import Outcome, Setup, Watch, replay, service_ti
 from leptonai.protocols import Floats
 
 UTILIZATION = 0.7  # of a replica's concurrency, where no target is given: Knative's default
+SAMPLES = 100_000  # of a replay that are forecast: 11 days at ten seconds; a longer trace is forecast in coarser ones
 NAMES = "ours, hpa, kpa, fixed:N or oracle"
 
 
@@ -44,7 +45,7 @@ def simulate(
         policy = Fixed(count)
         initial = count if initial is None else initial
     elif name == "ours":
-        policy, learner = Ours(wanted), Learner(setup.startup)
+        policy, learner = Ours(wanted), Learner(setup.startup, (arrivals[-1] - arrivals[0]) / SAMPLES)
     elif name == "hpa":
         policy = Hpa(wanted)
     elif name == "kpa":
