@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
     "report": ("incidents", "Tell an incident in plain language."),
     "detect": ("detect", "Find anomalies in a CSV file."),
+    "templates": ("templates", "Mine the templates of a log file."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "proposals": ("proposals", "List proposed changes."),
     "approve": ("proposals", "Approve a proposal that waits for it."),
