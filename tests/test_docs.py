@@ -25,3 +25,9 @@ def test_the_settings_page_is_made_from_the_settings_and_each_has_a_reason() -> 
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
         assert (path.parent / link).exists(), f"{path.name} links to {link}, which is not there"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name: two of one name would keep the whole suite from being collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
