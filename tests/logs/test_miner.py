@@ -44,6 +44,11 @@ def test_ids_count_from_one_in_order_of_appearance() -> None:
     assert [(t.id, t.count, t.text) for t in miner.templates] == [(1, 2, "one thing"), (2, 2, "another")]
 
 
+def test_templates_of_different_lengths_become_one_under_the_older_id() -> None:
+    miner = Miner()
+    assert [miner.add(x) for x in ("peers are 1", "bye", "peers are 1 2")] == [1, 2, 1]
+
+
 def test_an_id_given_before_two_events_became_one_means_the_one() -> None:
     miner = Miner()
     names = ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal"]
@@ -54,8 +59,28 @@ def test_an_id_given_before_two_events_became_one_means_the_one() -> None:
     assert [t.count for t in miner.templates] == [8]
 
 
+def test_a_line_looked_up_follows_its_event_into_another() -> None:
+    miner = Miner()
+    ways = ["in", "out", "up", "down", "left"]  # few: five events
+    last = {
+        way: [miner.add(f"moved {way} to {'abcdefghijkl'[i]} of the same house") for i in range(12)] for way in ways
+    }
+    assert len({ids[-1] for ids in last.values()}) == 5
+    for i in range(12):
+        miner.add(f"moved back to {'abcdefghijkl'[i]} of the same house")  # a sixth: one event
+    miner.settle()
+    in_force = {t.id for t in miner.templates}
+    assert len(in_force) == 1
+    assert {miner.add(f"moved {way} to l of the same house") for way in ways} == in_force
+
+
 text = st.text(max_size=60) | st.text(st.sampled_from("ab01 =,.:/<*>\n\t-#"), max_size=40)
-logs = st.lists(text, max_size=30)
+# few words in few places: events that become one, and one that becomes two
+words = st.sampled_from([*"abcdefghij", "1", "x1", "x2", "k=v", "k=w", "(a)", "(b)"])
+sentence = st.tuples(st.sampled_from(["up", "down"]), words, words).map(" ".join) | st.lists(words, max_size=4).map(
+    " ".join
+)
+logs = st.lists(text, max_size=30) | st.lists(sentence, min_size=20, max_size=120)
 
 
 @given(logs)
@@ -83,6 +108,17 @@ def test_a_loaded_dump_goes_on_as_the_miner_would_have(before: list[str], after:
     assert other.add_many(after) == miner.add_many(after)
     assert other.templates == miner.templates
     assert other.dump() == miner.dump()
+
+
+@given(logs)
+@settings(max_examples=50, deadline=None)
+def test_what_is_looked_up_is_what_would_be_found(lines: list[str]) -> None:
+    miner, forgetful = Miner(), Miner()
+    for line in lines:
+        for memory in (forgetful._recall, forgetful._quick):
+            memory.clear()
+        forgetful._shown = {p.display: p for b in forgetful._buckets.values() for p in b.kept}
+        assert miner.add(line) == forgetful.add(line)
 
 
 @given(logs)

@@ -21,7 +21,7 @@ PATTERNS = 20_000  # examples kept at most; beyond, lines of no known template g
 RECALL = 50_000  # lines (up to numbers) whose template is looked up instead of found
 GROWTH = 4  # a bucket is split anew when it grew by a quarter
 _ZEROS = str.maketrans("123456789", "0" * 9)
-_GLUED = re.compile(r"[A-Za-z_][0-9]|[0-9][A-Za-z_]").search  # such digits tell alt0 from alt1
+_GLUED = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]").search  # such digits tell alt0 from alt1
 
 
 class Template(Noun, frozen=True, kw_only=True):
@@ -277,12 +277,16 @@ class Miner:
             bucket.leaves.append(leaf)
             bucket.whole[pattern.key] = leaf
             self._keep(bucket, pattern, leaf)
-        elif leaf.take(pattern) and self._kept < PATTERNS:
-            self._keep(bucket, pattern, leaf)
+            self._name(leaf)
+        elif leaf.take(pattern):
+            self._name(leaf)
+            if self._kept < PATTERNS:
+                self._keep(bucket, pattern, leaf)
+            else:
+                bucket.extra.append(pattern)
         else:
             bucket.extra.append(pattern)
         pattern.leaf = leaf
-        self._name(leaf)
         if len(bucket.kept) - bucket.mined > bucket.mined // GROWTH:
             self._mine(bucket)
         return pattern.leaf or self._learn(line, pattern)

@@ -23,8 +23,8 @@ _HEX = "[0-9A-Fa-f]"
 # A number or a hex identifier alone is a value whatever it is. Lines equal up to these are one line to us: that is what
 # makes mining cheap. Everything after sees them as 0.
 _LONE = re.compile(
-    rf"\b(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}\b|[0-9]+\b|0[xX]{_HEX}+\b"
-    rf"|(?=[0-9]*[A-Fa-f])(?={_HEX}*[0-9]){_HEX}{{6,}}\b)",
+    rf"(?<![A-Za-z0-9])(?:{_HEX}{{8}}-(?:{_HEX}{{4}}-){{3}}{_HEX}{{12}}|[0-9]+|0[xX]{_HEX}+"
+    rf"|(?=[0-9]*[A-Fa-f])(?={_HEX}*[0-9]){_HEX}{{6,}})(?![A-Za-z0-9])",
     re.ASCII,
 )
 _VALUE = re.compile(
