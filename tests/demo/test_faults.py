@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def test_the_listening_child_is_stopped_and_its_parent_is_not(fronted: tuple[Rep
     assert computing(replica) == child.pid
     injection = signal_replica("stop", replica, signal.SIGSTOP)
     assert (injection.kind, injection.replica, injection.pid) == ("stop", "r1", child.pid)
+    deadline = time.monotonic() + 30  # a signal is taken up when its process is next scheduled
+    while child.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert child.status() == psutil.STATUS_STOPPED
     assert psutil.Process(replica.pid).status() != psutil.STATUS_STOPPED
 
