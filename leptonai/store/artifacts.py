@@ -240,7 +240,7 @@ def _held(folder: Path) -> Iterator[bool]:
     except BlockingIOError:
         yield False
     else:
-        yield True
+        yield folder.exists()  # its holder may have removed it after we opened it, and then let go
     finally:
         os.close(fd)
 

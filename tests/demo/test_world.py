@@ -19,6 +19,8 @@ LEPTONAI = str(Path(sys.executable).parent / "leptonai")
 
 @contextlib.contextmanager
 def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a shell's background job, and inherited by the demo
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LEPTONAI_")} | {"TMPDIR": str(folder)}
     with subprocess.Popen(
         [LEPTONAI, "demo", *options],
