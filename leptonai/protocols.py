@@ -49,6 +49,9 @@ class Platform(Protocol):
     def observe(self) -> list[Replica]:
         """All replicas, from a watch cache; cheap every second. Ordered by (service, variant, id)."""
 
+    def held(self) -> dict[tuple[Key, str], int]:
+        """(service, variant) -> requests that wait at the edge for a ready replica; only those for which some do."""
+
     def room(self, variant: Variant) -> int | None:
         """How many more replicas of ``variant`` fit; None: not known to be limited."""
 

@@ -74,6 +74,24 @@ class Scale(Noun, frozen=True, kw_only=True):
     min: int = 0
     max: int = 64
     replicas: int = 1
+    idle: float | None = None  # seconds without a request until replicas go to zero; a request wakes it. None: never
+
+
+class Hold(Noun, frozen=True, kw_only=True):
+    """Requests that wait at the edge while no replica is ready: how long, and how much of them, per variant."""
+
+    max_wait: float = 10.0  # seconds until a held request is answered 503; 0: none is held
+    max_count: int = 1000  # requests held at once; one more is answered 429
+    max_bytes: int = 64 << 20  # of their bodies
+
+
+class Fallback(Noun, frozen=True, kw_only=True):
+    """The last good answers, given while no replica can answer. Opt-in; every one is marked as stale."""
+
+    max_age: float = 300.0  # seconds; an older answer is never given
+    max_bytes: int = 16 << 20  # of answers kept; the oldest go first
+    shared: bool = False  # also to callers with another token than the one that was answered
+    sensitive: bool = False  # kept encrypted in the memory of the edge
 
 
 class Rollout(Noun, frozen=True, kw_only=True):
@@ -113,6 +131,8 @@ class Spec(Noun, frozen=True, kw_only=True):
     slo: Slo = Slo()
     scale: Scale = Scale()
     rollout: Rollout = Rollout()
+    hold: Hold = Hold()
+    fallback: Fallback | None = None
     balance: Balance = "least_request"
     timeout: float = 30.0  # a request is answered 504 after this long
     drain: float = 30.0  # a replica being stopped may finish its requests for this long
@@ -323,6 +343,18 @@ class Launch(Noun, frozen=True, kw_only=True):
     timeout: float = 30.0
     drain: float = 30.0
     prediction_log_bytes: int = 8_000_000
+
+
+class Standby(Noun, frozen=True, kw_only=True):
+    """What the edge does for one cluster while no replica can answer; in the metadata of its priority-1 endpoint."""
+
+    service: Key
+    variant: str
+    digest: str
+    idempotent: bool
+    asleep: bool  # none is wished for now; a held request wakes it
+    hold: Hold
+    fallback: Fallback | None = None
 
 
 class LogLine(Noun, frozen=True, kw_only=True):

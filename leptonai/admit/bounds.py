@@ -32,6 +32,12 @@ BOUNDS: dict[str, Bound] = {
     "scale.min": Bound(0, 10_000),
     "scale.max": Bound(1, 10_000),
     "scale.replicas": Bound(0, 10_000),
+    "scale.idle": Bound(1.0, 366 * DAY, "seconds"),
+    "hold.max_wait": Bound(0.0, 3600.0, "seconds"),
+    "hold.max_count": Bound(1, 100_000, "requests"),
+    "hold.max_bytes": Bound(1 << 10, 1 << 34, "bytes"),
+    "fallback.max_age": Bound(1.0, 366 * DAY, "seconds"),
+    "fallback.max_bytes": Bound(1 << 10, 1 << 34, "bytes"),
     "rollout.surge": Bound(0, 1000),
     "rollout.start_timeout": Bound(0.1, DAY, "seconds"),
     "rollout.verify_seconds": Bound(0.0, DAY, "seconds"),
@@ -109,6 +115,10 @@ def _scale(spec: Spec) -> None:
     if not scale.min <= scale.replicas <= scale.max:
         raise FieldError(
             "scale.replicas", f"{scale.replicas} is outside scale.min {scale.min} to scale.max {scale.max}"
+        )
+    if scale.idle is not None and scale.min > 0:
+        raise FieldError(
+            "scale.idle", f"{scale.idle:g} s beside scale.min {scale.min}", "set scale.min: 0, or leave idle"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from leptonai.plan import edge as at_edge
 from leptonai.plan import http
 from leptonai.settings import Gateway
 from leptonai.types import Key, Replica, Service, Variant, VariantDials
@@ -43,6 +44,7 @@ def routes(
     *,
     folder: str,
     control: str = "",
+    edge: str = "",
 ) -> Snapshot:
     """Every file Envoy reads after its bootstrap, so that requests reach the ready replicas of ``services``.
 
@@ -50,7 +52,8 @@ def routes(
     with nothing ready keeps its route and is answered 503 ``no_ready_replica``.
 
     ``folder``: absolute path of the folder the files are written to. ``control``: address of the control API
-    (``host:port`` or ``unix:/path``) for ``/feedback``; "" leaves that route out. Equal arguments give equal
+    (``host:port`` or ``unix:/path``) for ``/feedback``; "" leaves that route out. ``edge``: the folder of the edge's
+    sockets, one for each cluster; "": no edge, and nothing ready is 503. Equal arguments give equal
     snapshots whatever the order of ``services`` and ``replicas``.
     """
     services = sorted(services, key=lambda s: s.key)
@@ -65,7 +68,10 @@ def routes(
             hosts = [_host(r) for r in mine if r.state == "ready"]
             if hosts:
                 ready.add(name)
-            assignment = {"@type": _ENDPOINTS, "cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}
+            assignment: Json = {"@type": _ENDPOINTS, "cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}
+            if edge:
+                assignment["endpoints"].append(at_edge.endpoint(service, variant, name, edge))
+                assignment["policy"] = at_edge.POLICY
             endpoints[f"eds/{name}.json"] = _response([assignment])
             clusters.append(_cluster(service, name, gateway, f"{folder}/eds/{name}.json"))
     if control:

@@ -15,6 +15,7 @@ _ROUTER = f"{_EXTENSIONS}.filters.http.router.v3.Router"
 _BUFFER = f"{_EXTENSIONS}.filters.http.buffer.v3.Buffer"
 _UUID = f"{_EXTENSIONS}.request_id.uuid.v3.UuidRequestIdConfig"
 _PREVIOUS = f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_PRIORITIES = f"{_EXTENSIONS}.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 WEIGHTS = 10_000  # parts that weights are rounded to
 HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
 SESSION_HEADER = "x-session-id"  # what ring_hash and maglev keep on one replica; without it, the client's address
@@ -119,6 +120,11 @@ def _retry(idempotent: bool, gateway: Gateway) -> Json:
             {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS}}
         ],
         "host_selection_retry_max_attempts": 8,
+        # When two tries have found no replica that answers, the third asks the edge, which holds the request.
+        "retry_priority": {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {"@type": _PRIORITIES, "update_frequency": 2},
+        },
     }
     if idempotent:
         policy["retriable_status_codes"] = [503]

@@ -128,6 +128,9 @@ class MemoryPlatform:
                 seen.append(self._replica(process, now))
         return sorted(seen, key=lambda r: (r.service, r.variant, r.id))
 
+    def held(self) -> dict[tuple[Key, str], int]:
+        return {}
+
     def room(self, variant: Variant) -> int | None:
         if self.world.capacity is None:
             return None

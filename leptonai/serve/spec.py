@@ -34,7 +34,10 @@ UNITS: dict[str, Callable[[str], float]] = {
     "start_timeout": units.duration,
     "verify_seconds": units.duration,
     "max_wait": units.duration,
+    "idle": units.duration,
+    "max_age": units.duration,
     "memory": units.size,
+    "max_bytes": units.size,
 }
 
 

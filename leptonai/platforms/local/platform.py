@@ -18,6 +18,7 @@ import psutil
 from leptonai.errors import LeptonError, NotFound, PlatformError
 from leptonai.plan import plan, routes
 from leptonai.platforms.local import cgroup, inject, isolate, start
+from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
 from leptonai.platforms.local.health import hung_or_stopped
 from leptonai.platforms.local.logs import Log
@@ -71,8 +72,12 @@ class LocalPlatform:
         clock: Callable[[], float] = time.time,
         record: Record = _ignore,
         control: str = "",
+        woken: Callable[[Key], None] = lambda key: None,
     ) -> None:
-        """``control``: address of the control API behind the gateway's ``/feedback``; may be set until ``start``."""
+        """``control``: address of the control API behind the gateway's ``/feedback``; may be set until ``start``.
+
+        ``woken`` is called with the key of a service when requests begin to be held for it at the edge: see ``held``.
+        """
         self.home = home.resolve()
         self.settings, self.control = settings, control
         self._artifacts, self._clock, self._record = artifacts, clock, _never_failing(record)
@@ -90,6 +95,8 @@ class LocalPlatform:
         self._refusal = self._limits = ""
         self._ground = start.Ground(self.home, Path(), "", False, settings.gateway.max_body)
         self._gateway: Gateway | None = None
+        self._edge: Edge | None = None
+        self._woken = woken
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -115,6 +122,8 @@ class LocalPlatform:
             self.home / "envoy", runtime, self.home / "logs" / "envoy.log", self.settings.gateway, self._record
         )
         self._gateway = gateway
+        self._edge = Edge(gateway.folder, runtime, self.home / "logs" / "edge.log", self._record, self._woken)
+        self._edge.start()
         gateway.prepare()
         await gateway.start(self._snapshot())
         self._keep_going(self._push_when_dirty)
@@ -131,6 +140,9 @@ class LocalPlatform:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for replica in self._replicas.values():
             replica.release()
+        if self._edge:
+            self._edge.close()
+            self._edge.release()
         if self._gateway:
             self._gateway.close()
 
@@ -140,6 +152,8 @@ class LocalPlatform:
         await asyncio.gather(*(self.remove(key) for key in keys))
         if self._gateway:
             await self._gateway.stop()
+        if self._edge:
+            await self._edge.stop()
         await self.close()
         shutil.rmtree(self._run, ignore_errors=True)
         shutil.rmtree(self._ground.runtime, ignore_errors=True)
@@ -209,9 +223,14 @@ class LocalPlatform:
         prefix = "" if workspace == DEFAULT_WORKSPACE else f"/workspaces/{workspace}"
         return f"{self._the_gateway.url}{prefix}/services/{name}"
 
+    def held(self) -> dict[tuple[Key, str], int]:
+        return dict(self._edge.held) if self._edge else {}
+
     def describe(self) -> dict[str, Any]:
         gateway = self._the_gateway
+        edge = self._edge
         return {
+            "edge": {"socket": str(edge.own), "pid": edge.pid} if edge else {},
             "gateway": {
                 "url": gateway.url,
                 "admin": str(gateway.admin),
@@ -363,7 +382,9 @@ class LocalPlatform:
     def _snapshot(self) -> dict[str, dict[str, Any]]:
         gateway = self._the_gateway
         services = list(self._services.values())
-        return routes(services, self.observe(), gateway.settings, folder=str(gateway.folder), control=self.control)
+        edge = str(self._edge.sockets) if self._edge else ""
+        folder = str(gateway.folder)
+        return routes(services, self.observe(), gateway.settings, folder=folder, control=self.control, edge=edge)
 
     async def _push(self) -> bool:
         if self._gateway is None:
@@ -401,6 +422,8 @@ class LocalPlatform:
                 with contextlib.suppress(OSError):  # a full disk stops rotation, not us
                     replica.tick(now)
             await self._the_gateway.check()
+            if self._edge:
+                self._edge.tick()
             await asyncio.sleep(self.settings.local.probe_interval)
 
     def _keep_going(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
