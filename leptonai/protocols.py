@@ -52,6 +52,12 @@ class Platform(Protocol):
     def held(self) -> dict[tuple[Key, str], int]:
         """(service, variant) -> requests that wait at the edge for a ready replica; only those for which some do."""
 
+    async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
+        """(service, variant) -> requests so far and under way, as the gateway counts them; None: it does not answer.
+
+        Variants never asked for may be left out; counts begin anew with the gateway.
+        """
+
     def room(self, variant: Variant) -> int | None:
         """How many more replicas of ``variant`` fit; None: not known to be limited."""
 

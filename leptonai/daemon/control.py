@@ -29,10 +29,11 @@ from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
 from leptonai.errors import Conflict, LeptonError, PlatformError
 from leptonai.platforms.local import LocalPlatform
+from leptonai.serve.idle import IdleLoop
 from leptonai.serve.reconcile import Reconciler
 from leptonai.settings import Settings
 from leptonai.store import Artifacts, Store
-from leptonai.types import Key, Role
+from leptonai.types import DialChange, Key, Role
 
 log = logging.getLogger("leptonai.control")
 SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
@@ -120,7 +121,17 @@ async def serve(
         store.drop_evicts(key, replicas)
         wishes.changed(key)
 
-    platform = LocalPlatform(home.path, settings, artifacts, record=record, control=f"{reachable(host)}:{port}")
+    def scale(change: DialChange, why: str) -> bool:
+        actor = next(t for t in store.tokens() if t.name == "ops" and not t.revoked)
+        return door.propose(change, actor, why, by="scaler").status == "admitted"
+
+    def woken(key: Key) -> None:
+        idle.woken(key)
+
+    platform = LocalPlatform(
+        home.path, settings, artifacts, record=record, control=f"{reachable(host)}:{port}", woken=woken
+    )
+    idle = IdleLoop(platform, wishes.services, scale)
     reconciler = Reconciler(platform, wishes.services, record, drop_evictions=evicted)
     door = Door(store, settings, on_change=changed, artifacts=artifacts)
     app = create_app(
@@ -143,7 +154,7 @@ async def serve(
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    loops = (reconciler.run(), expire(door), collect(store, artifacts), keep_parent(home, seats))
+    loops = (reconciler.run(), idle.run(), expire(door), collect(store, artifacts), keep_parent(home, seats))
     work = [asyncio.create_task(w) for w in loops]
     try:
         await server.up.wait()

@@ -106,6 +106,8 @@ class App:
         path, _, query = request.target.decode("latin-1").partition("?")
         if path == "/-/held":
             self._held(request, parse_qs(query).get("after", [""])[0])
+        elif path == "/held":
+            request.answer(200, orjson.dumps(self._waiting()), [])
         elif path == "/-/ready":
             request.answer(200, orjson.dumps({"state": "ready", "clusters": len(self._clusters)}), [])
         elif path == "/metrics":
@@ -119,6 +121,15 @@ class App:
             self._tell(request)
         else:
             self._asking.append((request, self._loop.call_later(LONG_POLL, self._tell, request)))
+
+    def _waiting(self) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        for cluster, _ in self._clusters.values():
+            if cluster.held:
+                one = found.setdefault(cluster.standby.service, {"held": 0, "oldest": 0.0})
+                one["held"] += cluster.held
+                one["oldest"] = max(one["oldest"], cluster.oldest)
+        return found
 
     def _tell(self, request: Request) -> None:
         self.left(request)

@@ -59,6 +59,11 @@ class Cluster:
         return len(self._queue)
 
     @property
+    def oldest(self) -> float:
+        """Seconds that the longest held request has waited; 0 when none is."""
+        return self._loop.time() - min((r.arrived for r in self._queue), default=self._loop.time())
+
+    @property
     def busy(self) -> bool:
         """Whether a request is waiting, being sent on, or arriving."""
         return self._count > 0

@@ -131,6 +131,9 @@ class MemoryPlatform:
     def held(self) -> dict[tuple[Key, str], int]:
         return {}
 
+    async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
+        return {}
+
     def room(self, variant: Variant) -> int | None:
         if self.world.capacity is None:
             return None

@@ -28,12 +28,13 @@ _ASKED = 15.0  # seconds to wait for an answer that the edge gives after 10 s at
 
 
 class _Known(Noun, frozen=True, kw_only=True):
-    """``edge.json``: the process to adopt, and what it was started with."""
+    """``<home>/edge.json``: the process to adopt, and what it was started with."""
 
     pid: int = 0
     ticks: int = 0
     boot: str = ""
     identity: str = ""
+    socket: str = ""
 
 
 class _Held(msgspec.Struct):
@@ -53,7 +54,7 @@ class Edge:
     def __init__(self, folder: Path, runtime: Path, log: Path, record: Record, woken: Callable[[Key], None]) -> None:
         """``folder``: the gateway's. ``woken`` is called with a service's key when requests begin to be held for it."""
         self.sockets, self.own, self.log = runtime / "edge", runtime / "edge.sock", log
-        self._endpoints, self._known_path = folder / "eds", folder / "edge.json"
+        self._endpoints, self._known_path = folder / "eds", folder.parent / "edge.json"
         self._record, self._woken = record, woken
         self._process: Process | None = None
         self._started = 0.0
@@ -117,7 +118,8 @@ class Edge:
 
     def _spawn(self) -> None:
         process = Process.spawn(self._command(), {"PATH": "/usr/bin:/bin"}, self.log)
-        known = _Known(pid=process.pid, ticks=process.ticks, boot=boot_id(), identity=self._identity())
+        known = _Known(pid=process.pid, ticks=process.ticks, boot=boot_id())
+        known = msgspec.structs.replace(known, identity=self._identity(), socket=str(self.own))
         write_atomically(self._known_path, msgspec.json.encode(known))
         self._started = asyncio.get_running_loop().time()
         self._process = process

@@ -26,6 +26,7 @@ from leptonai.types import Noun, canonical
 
 _TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
 _READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
+_ASKED = r"/stats?usedonly&filter=^cluster\.[^@]%2B@[^.]%2B\.upstream_rq_(total|active)$"
 _LOG_BYTES = 8_000_000
 _STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only after ``gateway.respawn``
 
@@ -152,6 +153,20 @@ class Gateway:
             self.healthy = answer.status == 200
         except Unanswered:
             self.healthy = False
+
+    async def asked(self) -> dict[str, tuple[int, int]] | None:
+        """Cluster -> requests so far and under way; None while Envoy does not answer."""
+        try:
+            page = (await self._client.request("GET", _ASKED, 1.0)).body.decode()
+        except Unanswered:
+            return None
+        found: dict[str, tuple[int, int]] = {}
+        for line in page.splitlines():
+            name, _, value = line.partition(": ")
+            cluster, _, what = name.removeprefix("cluster.").rpartition(".upstream_rq_")
+            total, active = found.get(cluster, (0, 0))
+            found[cluster] = (int(value), active) if what == "total" else (total, int(value))
+        return found
 
     async def stop(self) -> None:
         """Envoy has ended, after the requests it was serving or 5 s; its socket is removed."""

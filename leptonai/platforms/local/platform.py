@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from leptonai.errors import LeptonError, NotFound, PlatformError
-from leptonai.plan import plan, routes
+from leptonai.plan import cluster_name, plan, routes
 from leptonai.platforms.local import cgroup, inject, isolate, start
 from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
@@ -225,6 +225,13 @@ class LocalPlatform:
 
     def held(self) -> dict[tuple[Key, str], int]:
         return dict(self._edge.held) if self._edge else {}
+
+    async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
+        if (counts := await self._the_gateway.asked()) is None:
+            return None
+        variants = ((s.key, v.name) for s in self._services.values() for v in s.spec.variants)
+        found = ((at, counts.get(cluster_name(*at))) for at in variants)
+        return {at: count for at, count in found if count is not None}
 
     def describe(self) -> dict[str, Any]:
         gateway = self._the_gateway
