@@ -22,7 +22,7 @@ Role = Literal["viewer", "operator", "admin"]
 State = Literal["starting", "ready", "failed", "stopping"]
 Severity = Literal["info", "warning", "critical"]
 Verdict = Literal["effective", "ineffective", "inconclusive", "harmful"]
-Balance = Literal["least_request", "round_robin", "random", "ring_hash", "maglev"]
+Policy = Literal["least_request", "round_robin", "random", "ring_hash", "maglev"]
 
 
 def make_key(name: str, workspace: str = DEFAULT_WORKSPACE) -> Key:
@@ -103,6 +103,49 @@ class Rollout(Noun, frozen=True, kw_only=True):
     verify_requests: int = 100  # ... and this many requests answered: verified
 
 
+class Balance(Noun, frozen=True, kw_only=True):
+    """Which replica gets a request. ``hash_on``: ``header:NAME``, ``cookie:NAME``, ``query:NAME``, ``source``."""
+
+    policy: Policy = "least_request"
+    hash_on: tuple[str, ...] = ()  # of ring_hash and maglev: the first that a request has; (): x-session-id, source
+    cookie_ttl: float | None = None  # the gateway sets the cookie for this long; 0: until the browser closes
+    load_factor: float = 0.0  # of a hash policy: no replica gets more than this times the mean; 0: no bound
+    slow_start: float = 0.0  # over this long a new replica's share rises to a full one
+
+
+class Outlier(Noun, frozen=True, kw_only=True):
+    """A replica that answers only errors is left out for a while; some always stay, however bad."""
+
+    errors: int = 5  # in a row; 5xx and broken connections count, 429 never
+    eject: float = 30.0  # seconds out, times the number of times it was, 10 times at most
+    max_share: float = 0.5  # of the replicas that may be out together
+
+
+class Retry(Noun, frozen=True, kw_only=True):
+    """Repetition on another replica. At most ``budget`` of the requests in flight, or ``min``, may be repetitions."""
+
+    attempts: int | None = None  # after the first one; None: gateway.retries
+    budget: float = 0.8
+    min: int = 100
+
+
+class Limits(Noun, frozen=True, kw_only=True):
+    """What one variant may hold at once, shed with 429 past it. None: no limit of ours."""
+
+    connections: int | None = None
+    pending: int | None = None
+    requests: int | None = None
+    replica_connections: int | None = None
+
+
+class RateLimit(Noun, frozen=True, kw_only=True):
+    """Requests per second of one bearer token; those without one share a bucket. 429 + Retry-After past it."""
+
+    rate: float
+    burst: int | None = None  # at once; None: what a second allows
+    anonymous: float | None = None  # requests per second of all without a token together; None: as one token
+
+
 class Variant(Noun, frozen=True, kw_only=True):
     """One model as it runs: everything that, when changed, needs new processes. ``digest`` names it."""
 
@@ -133,13 +176,21 @@ class Spec(Noun, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     hold: Hold = Hold()
     fallback: Fallback | None = None
-    balance: Balance = "least_request"
+    balance: Policy | Balance = "least_request"  # the policy alone is short for Balance(policy=...)
+    outlier: Outlier | None = None
+    retry: Retry = Retry()
+    limits: Limits = Limits()
+    rate_limit: RateLimit | None = None
     timeout: float = 30.0  # a request is answered 504 after this long
     drain: float = 30.0  # a replica being stopped may finish its requests for this long
 
     @property
     def key(self) -> Key:
         return make_key(self.name, self.workspace)
+
+    @property
+    def balancing(self) -> Balance:
+        return self.balance if isinstance(self.balance, Balance) else Balance(policy=self.balance)
 
 
 # --- the wish: dials half ------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from leptonai.errors import SpecError
 from leptonai.series.burn import windows
-from leptonai.types import DIGEST, NAME, Noun, Spec, Variant
+from leptonai.types import DIGEST, NAME, Balance, Noun, Spec, Variant
 
 DAY = 86400.0
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_VARIANTS = 16
+HASH_ON = re.compile(r"(header|cookie|query):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}|source")  # tokens of RFC 9110
 
 
 class Bound(NamedTuple):
@@ -45,6 +46,22 @@ BOUNDS: dict[str, Bound] = {
     "resources.cpu": Bound(0.01, 4096.0, "cores"),
     "resources.memory": Bound(1 << 20, 1 << 50, "bytes"),
     "resources.gpu": Bound(0, 64),
+    "balance.cookie_ttl": Bound(0.0, 366 * DAY, "seconds"),
+    "balance.load_factor": Bound(0.0, 100.0),
+    "balance.slow_start": Bound(0.0, 3600.0, "seconds"),
+    "outlier.errors": Bound(1, 10**6, "errors in a row"),
+    "outlier.eject": Bound(0.1, 3600.0, "seconds"),
+    "outlier.max_share": Bound(0.01, 0.5),  # so that one of one always stays
+    "retry.attempts": Bound(0, 20),
+    "retry.budget": Bound(0.0, 1.0),
+    "retry.min": Bound(0, 100_000, "requests"),
+    "limits.connections": Bound(1, 10**6),
+    "limits.pending": Bound(0, 10**6, "requests"),
+    "limits.requests": Bound(1, 10**6, "requests"),
+    "limits.replica_connections": Bound(1, 10**6),
+    "rate_limit.rate": Bound(0.01, 10**6, "requests per second"),
+    "rate_limit.burst": Bound(1, 10**7, "requests"),
+    "rate_limit.anonymous": Bound(0.01, 10**6, "requests per second"),
     "batching.max_size": Bound(1, 65_536, "samples"),
     "batching.max_wait": Bound(0.0, 60.0, "seconds"),
     "batching.max_queue": Bound(1, 10**7, "samples"),
@@ -68,6 +85,7 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     _name("workspace", spec.workspace)
     _numbers(spec, "")
     _scale(spec)
+    _balance(spec.balancing)
     for objective in ("availability", "latency_objective"):
         try:
             windows(getattr(spec.slo, objective), spec.slo.period)
@@ -120,6 +138,33 @@ def _scale(spec: Spec) -> None:
         raise FieldError(
             "scale.idle", f"{scale.idle:g} s beside scale.min {scale.min}", "set scale.min: 0, or leave idle"
         )
+
+
+def _balance(balance: Balance) -> None:
+    """Fields that their policy would silently ignore are refused."""
+    hashes = balance.policy in ("ring_hash", "maglev")
+    for field, given in (("hash_on", balance.hash_on), ("load_factor", balance.load_factor)):
+        if given and not hashes:
+            raise FieldError(
+                f"balance.{field}",
+                f"{balance.policy} does not hash requests",
+                "policy: ring_hash or maglev keeps equal ones on one replica",
+            )
+    if balance.slow_start and balance.policy not in ("least_request", "round_robin"):
+        raise FieldError(
+            "balance.slow_start", f"{balance.policy} has no slow start", "least_request and round_robin have"
+        )
+    if balance.load_factor and balance.load_factor < 1.0:
+        raise FieldError("balance.load_factor", f"{balance.load_factor:g} is under 1, the mean itself", "1.25 is usual")
+    if balance.cookie_ttl is not None and not any(w.startswith("cookie:") for w in balance.hash_on):
+        raise FieldError("balance.cookie_ttl", "no cookie is hashed on", "hash_on: [cookie:NAME]")
+    for index, where in enumerate(balance.hash_on):
+        if not HASH_ON.fullmatch(where):
+            raise FieldError(
+                f"balance.hash_on[{index}]",
+                f"{where[:80]!r} is nothing to hash on",
+                "header:NAME, cookie:NAME, query:NAME or source",
+            )
 
 
 def _name(field: str, value: str) -> None:

@@ -1,40 +1,43 @@
 """The gateway's whole configuration as plain data: what Envoy reads from files, made from wishes and replicas. Pure.
 
-Where a knob is set, Envoy's own default was found wanting; each says why. Every file is a discovery response that
-Envoy takes over when it is renamed into place; ``updates`` gives the order that never routes to a missing cluster.
+Every file is a discovery response that Envoy takes over when it is renamed into place; ``updates`` gives the order
+that never routes to a missing cluster. ``cluster``, ``route`` and ``http`` make the parts.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from leptonai.plan import edge as at_edge
 from leptonai.plan import http
+from leptonai.plan.cluster import address, assignment, cluster, cluster_name, fixed
+from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes
+from leptonai.plan.stats import stats
 from leptonai.settings import Gateway
 from leptonai.types import Key, Replica, Service, Variant, VariantDials
 
 Json = dict[str, Any]
 Snapshot = dict[str, Json]  # file name under the gateway's folder -> content, in a safe order of writing
 
-_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-_ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 _LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 _ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-_UPSTREAM = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_BALANCE = {
-    "least_request": "LEAST_REQUEST",
-    "round_robin": "ROUND_ROBIN",
-    "random": "RANDOM",
-    "ring_hash": "RING_HASH",
-    "maglev": "MAGLEV",
-}
+_ROUTE_LIST = "type.googleapis.com/envoy.config.route.v3.RouteList"
+_HEADER_INPUT = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 CONTROL = "control"
 
 
-def cluster_name(key: Key, variant: str) -> str:
-    """``team/digits``, ``main`` -> ``team.digits@main``."""
-    return f"{key.replace('/', '.')}@{variant}"
+class Part(NamedTuple):
+    """What one service adds to the configuration."""
+
+    endpoints: Snapshot
+    clusters: list[Json]
+    routes: dict[str, Json]  # longest prefix of the path -> what the matcher does
+
+
+Memo = dict[Key, tuple[Service, list[Replica], frozenset[str], Part]]
 
 
 def routes(
@@ -45,6 +48,8 @@ def routes(
     folder: str,
     control: str = "",
     edge: str = "",
+    watches: int | None = None,
+    memo: Memo | None = None,
 ) -> Snapshot:
     """Every file Envoy reads after its bootstrap, so that requests reach the ready replicas of ``services``.
 
@@ -53,46 +58,29 @@ def routes(
 
     ``folder``: absolute path of the folder the files are written to. ``control``: address of the control API
     (``host:port`` or ``unix:/path``) for ``/feedback``; "" leaves that route out. ``edge``: the folder of the edge's
-    sockets, one for each cluster; "": no edge, and nothing ready is 503. Equal arguments give equal
-    snapshots whatever the order of ``services`` and ``replicas``.
+    sockets, one for each cluster; "": no edge, and nothing ready is 503. ``watches``: how many clusters may take
+    their endpoints from their file; those of the others also stand in cds.json (Envoy holds one inotify instance a
+    file, and aborts when the kernel has none left). ``memo``: kept between calls with otherwise equal settings, it
+    makes a call cost what changed. Equal arguments give equal snapshots whatever the order of ``services`` and
+    ``replicas``.
     """
     services = sorted(services, key=lambda s: s.key)
-    replicas = sorted(replicas, key=lambda r: (r.service, r.variant, r.id))
-    endpoints: Snapshot = {}
-    clusters: list[Json] = []
-    ready: set[str] = set()
-    for service in services:
-        for variant in service.spec.variants:
-            name = cluster_name(service.key, variant.name)
-            mine = [r for r in replicas if r.service == service.key and r.variant == variant.name and r.address]
-            hosts = [_host(r) for r in mine if r.state == "ready"]
-            if hosts:
-                ready.add(name)
-            assignment: Json = {"@type": _ENDPOINTS, "cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}
-            if edge:
-                assignment["endpoints"].append(at_edge.endpoint(service, variant, name, edge))
-                assignment["policy"] = at_edge.POLICY
-            endpoints[f"eds/{name}.json"] = _response([assignment])
-            clusters.append(_cluster(service, name, gateway, f"{folder}/eds/{name}.json"))
+    mine: defaultdict[Key, list[Replica]] = defaultdict(list)
+    for replica in sorted(replicas, key=lambda r: (r.service, r.variant, r.id)):
+        mine[replica.service].append(replica)
+    watched = _watched(services, mine, watches)
+    made = [_part(s, mine.get(s.key, []), gateway, folder, edge, watched, memo) for s in services]
+    for gone in set(memo or ()) - {s.key for s in services}:
+        del (memo or {})[gone]
+    endpoints = {name: content for part in made for name, content in part.endpoints.items()}
+    clusters = [c for part in made for c in part.clusters]
+    table = {prefix: action for part in made for prefix, action in part.routes.items()}
     if control:
-        clusters.append(_control(control))
-    routed = [r for s in services for r in http.service_routes(s, _targets(s, ready), _mirrors(s, ready), gateway)]
-    table = {
-        "@type": _ROUTES,
-        "name": "gateway",
-        "validate_clusters": False,
-        "virtual_hosts": [
-            {
-                "name": "gateway",
-                "domains": ["*"],
-                "routes": [*http.fixed_routes(CONTROL if control else ""), *routed],
-            }
-        ],
-    }
+        clusters.append(fixed(CONTROL, control))
     return {
         **endpoints,
         "cds.json": _response(clusters),
-        "rds.json": _response([table]),
+        "rds.json": _response([_table(services, table, control)]),
         "lds.json": _response([_listener(gateway, folder)]),
     }
 
@@ -104,11 +92,12 @@ def updates(old: Snapshot, new: Snapshot) -> list[tuple[str, Json | None]]:
     writer lets each step be taken over (``update_success``) before the next, where it matters to it.
     """
     steps: list[tuple[str, Json | None]] = [(n, c) for n, c in new.items() if n.startswith("eds/") and old.get(n) != c]
-    before = {c["name"]: c for c in old.get("cds.json", {}).get("resources", [])}
-    after = {c["name"]: c for c in new["cds.json"]["resources"]}
-    leaving = [c for name, c in before.items() if name not in after]
     if old.get("cds.json") != new["cds.json"]:
+        staying = {c["name"] for c in new["cds.json"]["resources"]}
+        leaving = [c for c in old.get("cds.json", {}).get("resources", []) if c["name"] not in staying]
         steps.append(("cds.json", _response([*new["cds.json"]["resources"], *leaving])))
+    else:
+        leaving = []
     steps += [(n, new[n]) for n in ("rds.json", "lds.json") if old.get(n) != new[n]]
     if leaving:
         steps.append(("cds.json", new["cds.json"]))
@@ -120,12 +109,12 @@ def bootstrap(gateway: Gateway, *, folder: str, admin: str, node: str = "leptona
     """What Envoy is started with. ``admin``: ``unix:/path`` (nobody else on the machine) or ``host:port``."""
     return {
         "node": {"id": node, "cluster": node},
-        "admin": {"address": _address(admin)},
+        "admin": {"address": address(admin)},
         "dynamic_resources": {
             "cds_config": _file(f"{folder}/cds.json"),
             "lds_config": _file(f"{folder}/lds.json"),
         },
-        "stats_config": http.stats(),
+        "stats_config": stats(),
         # Histograms are merged when the page is read, not every 5 s: ops reads it every second.
         "stats_flush_on_admin": True,
         # No heap profiler, no global limit of connections: the operating system's limits hold.
@@ -141,18 +130,76 @@ def _file(path: str) -> Json:
     return {"path_config_source": {"path": path}, "resource_api_version": "V3"}
 
 
-def _address(address: str) -> Json:
-    if address.startswith("unix:"):
-        return {"pipe": {"path": address.removeprefix("unix:")}}
-    host, _, port = address.rpartition(":")
-    return {"socket_address": {"address": host, "port_value": int(port)}}
+def _watched(
+    services: Sequence[Service], replicas: dict[Key, list[Replica]], watches: int | None
+) -> frozenset[str] | None:
+    """The clusters that take their endpoints from their file, those with replicas first; None: all.
+
+    One more moves at most one other."""
+    if watches is None:
+        return None
+    ranked = sorted(
+        (not here and _dials(s, v).replicas == 0, zlib.crc32(name.encode()), name)
+        for s in services
+        for v in s.spec.variants
+        for name, here in [(cluster_name(s.key, v.name), any(r.variant == v.name for r in replicas.get(s.key, [])))]
+    )
+    return None if len(ranked) <= watches else frozenset(name for _, _, name in ranked[:watches])
 
 
-def _host(replica: Replica) -> Json:
+def _part(
+    service: Service,
+    replicas: list[Replica],
+    gateway: Gateway,
+    folder: str,
+    edge: str,
+    watched: frozenset[str] | None,
+    memo: Memo | None,
+) -> Part:
+    names = {cluster_name(service.key, v.name): v for v in service.spec.variants}
+    files = frozenset(names if watched is None else names.keys() & watched)
+    if memo is not None and (known := memo.get(service.key)) and known[:3] == (service, replicas, files):
+        return known[3]
+    endpoints: Snapshot = {}
+    clusters: list[Json] = []
+    ready: set[str] = set()
+    for name, variant in names.items():
+        load = assignment(name, [r for r in replicas if r.variant == variant.name])
+        if load["endpoints"][0]["lb_endpoints"]:
+            ready.add(name)
+        if edge:
+            load["endpoints"].append(at_edge.endpoint(service, variant, name, edge))
+            load["policy"] = at_edge.POLICY
+        path = f"eds/{name}.json"
+        endpoints[path] = _response([load])
+        eds = _file(f"{folder}/{path}") if name in files else None
+        clusters.append(cluster(service, name, gateway, eds, load, beside=1 if edge else 0))
+    table = service_routes(service, _targets(service, ready), _mirrors(service, ready), gateway)
+    part = Part(endpoints, clusters, _match(table))
+    if memo is not None:
+        memo[service.key] = (service, replicas, files, part)
+    return part
+
+
+def _match(table: Table) -> dict[str, Json]:
     return {
-        "endpoint": {"address": _address(replica.address), "hostname": replica.id},
-        "metadata": {"filter_metadata": {"leptonai": {"replica": replica.id, "digest": replica.digest}}},
+        prefix: {"action": {"name": "routes", "typed_config": {"@type": _ROUTE_LIST, "routes": routes}}}
+        for prefix, routes in table.items()
     }
+
+
+def _table(services: Sequence[Service], table: dict[str, Json], control: str) -> Json:
+    """One host for all names. A tree of prefixes finds the service: a list would be walked for every request."""
+    path = {"name": "path", "typed_config": {"@type": _HEADER_INPUT, "header_name": ":path"}}
+    rest = _match({"/": fixed_routes(CONTROL if control else "")})
+    host: Json = {
+        "name": "gateway",
+        "domains": ["*"],
+        "matcher": {"matcher_tree": {"input": path, "prefix_match_map": {"map": {**rest, **table}}}},
+    }
+    if limits := rate_limits([s.spec for s in services]):
+        host["typed_per_filter_config"] = limits
+    return {"@type": _ROUTES, "name": "gateway", "validate_clusters": False, "virtual_hosts": [host]}
 
 
 def _dials(service: Service, variant: Variant) -> VariantDials:
@@ -169,58 +216,6 @@ def _targets(service: Service, ready: set[str]) -> list[tuple[str, float]]:
 def _mirrors(service: Service, ready: set[str]) -> list[tuple[str, float]]:
     shares = [(cluster_name(service.key, v.name), _dials(service, v).mirror) for v in service.spec.variants]
     return [(name, share) for name, share in shares if share > 0 and name in ready]
-
-
-def _cluster(service: Service, name: str, gateway: Gateway, eds: str) -> Json:
-    return {
-        "@type": _CLUSTER,
-        "name": name,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": _file(eds)},
-        "connect_timeout": "1s",
-        "lb_policy": _BALANCE[service.spec.balance],
-        # Panic (default 50 %) would send requests to replicas known to be sick.
-        # Changes of health are merged for 1 s by default: new replicas and sick ones would be noticed that much later.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
-        # Default false keeps a host that was taken out for as long as its health check passes.
-        "ignore_health_on_host_removal": True,
-        "health_checks": [
-            {
-                "timeout": http.seconds(gateway.health_timeout),
-                "interval": http.seconds(gateway.health_interval),
-                # Default 60 s without traffic: recovery after a quiet time would take a minute.
-                "no_traffic_interval": http.seconds(gateway.health_interval),
-                "no_traffic_healthy_interval": http.seconds(gateway.health_interval),
-                "unhealthy_threshold": 2,
-                "healthy_threshold": 1,
-                "http_health_check": {"path": "/-/ready", "host": "replica"},
-            }
-        ],
-        # Defaults (1024 requests, 3 retries) fail requests when a replica dies under load. Replicas shed by 429.
-        "circuit_breakers": {
-            "thresholds": [
-                {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
-                | {"max_retries": 1000}
-            ]
-        },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _UPSTREAM,
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
-    }
-
-
-def _control(address: str) -> Json:
-    host = {"endpoint": {"address": _address(address)}}
-    return {
-        "@type": _CLUSTER,
-        "name": CONTROL,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": CONTROL, "endpoints": [{"lb_endpoints": [host]}]},
-    }
 
 
 def _listener(gateway: Gateway, folder: str) -> Json:

@@ -1,11 +1,11 @@
-"""The HTTP half of the gateway's configuration: the connection manager, routes, retries and error bodies. Pure."""
+"""The gateway's connection manager: what is done to every request before it is routed, and error bodies. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from leptonai.plan.route import RATE_FILTER
 from leptonai.settings import Gateway
-from leptonai.types import DEFAULT_WORKSPACE, Service
 
 Json = dict[str, Any]
 
@@ -14,121 +14,7 @@ _HCM = f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnection
 _ROUTER = f"{_EXTENSIONS}.filters.http.router.v3.Router"
 _BUFFER = f"{_EXTENSIONS}.filters.http.buffer.v3.Buffer"
 _UUID = f"{_EXTENSIONS}.request_id.uuid.v3.UuidRequestIdConfig"
-_PREVIOUS = f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-_PRIORITIES = f"{_EXTENSIONS}.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
-WEIGHTS = 10_000  # parts that weights are rounded to
-HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
-SESSION_HEADER = "x-session-id"  # what ring_hash and maglev keep on one replica; without it, the client's address
-
-
-def seconds(value: float) -> str:
-    """Protobuf's JSON duration, to the microsecond."""
-    return f"{value:.6f}".rstrip("0").rstrip(".") + "s"
-
-
-def service_routes(
-    service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
-) -> list[Json]:
-    """The routes of one service: its protocol paths as they are, its own paths with the prefix stripped."""
-    spec = service.spec
-    prefix = "" if spec.workspace == DEFAULT_WORKSPACE else f"/workspaces/{spec.workspace}"
-    models, own = f"{prefix}/v2/models/{spec.name}", f"{prefix}/services/{spec.name}"
-    if not targets:
-        return [{"match": {"path_separated_prefix": p}, "direct_response": {"status": 503}} for p in (models, own)]
-    action = _action(service, targets, mirrors, gateway)
-    return [
-        {"match": {"path_separated_prefix": f"{own}/-"}, "direct_response": {"status": 404}},
-        {
-            "match": {"path_separated_prefix": models},
-            "route": action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {}),
-        },
-        {"match": {"prefix": f"{own}/"}, "route": action | {"prefix_rewrite": "/"}},
-    ]
-
-
-def fixed_routes(control: str) -> list[Json]:
-    live = {
-        "match": {"path": "/v2/health/live"},
-        "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}'}},
-        "response_headers_to_add": [_header("content-type", "application/json")],
-    }
-    if not control:
-        return [live]
-    retry = {
-        # control may be restarting: nothing was sent yet, so this is safe for any method
-        "retry_on": "connect-failure",
-        "num_retries": 5,
-        "retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"},
-    }
-    feedback = {
-        "match": {"path": "/feedback"},
-        "route": {"cluster": control, "prefix_rewrite": "/api/v1/feedback", "timeout": "10s", "retry_policy": retry},
-    }
-    return [live, feedback]
-
-
-def _action(
-    service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
-) -> Json:
-    spec = service.spec
-    idempotent = all(v.idempotent for v in spec.variants)
-    total = sum(weight for _, weight in targets)
-    action: Json = {
-        "timeout": seconds(spec.timeout),
-        # A stalled upload ends like a stalled answer; the default (5 min) would also cut longer timeouts short.
-        "idle_timeout": seconds(spec.timeout + 5.0),
-        "retry_policy": _retry(idempotent, gateway),
-    }
-    # A failed health check takes a hung replica out of rotation, but nothing resets the requests that wait on it. So
-    # a request without an answer for long is sent to another replica too, and the first answer wins. Cutting it off
-    # instead (a per-try timeout without hedging) would make every slow service fail.
-    patience = max(gateway.hedge_after, HEDGE_LATENCIES * spec.slo.latency)
-    if idempotent and gateway.hedge_after > 0 and patience < spec.timeout:
-        action["retry_policy"]["per_try_timeout"] = seconds(patience)
-        action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
-    if len(targets) == 1:
-        action["cluster"] = targets[0][0]
-    else:
-        parts = [{"name": name, "weight": max(1, round(WEIGHTS * weight / total))} for name, weight in targets]
-        action["weighted_clusters"] = {"clusters": parts}
-    if mirrors:
-        action["request_mirror_policies"] = [
-            {
-                "cluster": name,
-                "runtime_fraction": {
-                    "default_value": {"numerator": min(1_000_000, round(share * 1e6)), "denominator": "MILLION"}
-                },
-            }
-            for name, share in mirrors
-        ]
-    if spec.balance in ("ring_hash", "maglev"):
-        action["hash_policy"] = [
-            {"header": {"header_name": SESSION_HEADER}, "terminal": True},
-            {"connection_properties": {"source_ip": True}},
-        ]
-    return action
-
-
-def _retry(idempotent: bool, gateway: Gateway) -> Json:
-    """Always on another replica and almost at once. What may have run is repeated only when it is idempotent."""
-    when = "connect-failure,refused-stream"
-    policy: Json = {
-        "retry_on": f"{when},reset,retriable-status-codes" if idempotent else when,
-        "num_retries": gateway.retries,
-        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
-        "retry_host_predicate": [
-            {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS}}
-        ],
-        "host_selection_retry_max_attempts": 8,
-        # When two tries have found no replica that answers, the third asks the edge, which holds the request.
-        "retry_priority": {
-            "name": "envoy.retry_priorities.previous_priorities",
-            "typed_config": {"@type": _PRIORITIES, "update_frequency": 2},
-        },
-    }
-    if idempotent:
-        policy["retriable_status_codes"] = [503]
-    return policy
+_LOCAL_RATE = f"{_EXTENSIONS}.filters.http.local_ratelimit.v3.LocalRateLimit"
 
 
 def connection_manager(gateway: Gateway, rds: Json) -> Json:
@@ -164,6 +50,8 @@ def connection_manager(gateway: Gateway, rds: Json) -> Json:
                     "name": "envoy.filters.http.buffer",
                     "typed_config": {"@type": _BUFFER, "max_request_bytes": gateway.max_body},
                 },
+                # After the buffer, so that the whole request has been read: a refusal then keeps the connection.
+                {"name": RATE_FILTER, "typed_config": {"@type": _LOCAL_RATE, "stat_prefix": "gateway"}},
                 {
                     "name": "envoy.filters.http.router",
                     "typed_config": {"@type": _ROUTER, "suppress_envoy_headers": True, "dynamic_stats": True},
@@ -176,6 +64,7 @@ def connection_manager(gateway: Gateway, rds: Json) -> Json:
 def _local_replies(gateway: Gateway) -> Json:
     """Envoy's own answers in our one error shape; each tells whether a retry can help."""
     mib = gateway.max_body / (1 << 20)
+    later: Json = {"status_code": 429, "headers_to_add": [_header("retry-after", "1")]}
     table: list[tuple[Json, Json]] = [
         (
             _flags("NR"),
@@ -195,7 +84,11 @@ def _local_replies(gateway: Gateway) -> Json:
         ),
         (
             _flags("UO"),
-            _body("too many requests are waiting", "overloaded", "try again with back-off", True),
+            _body("too many requests are waiting", "overloaded", "the service's limits; try again later", True),
+        ),
+        (
+            _status(429),
+            _body("too many requests of this caller", "rate_limited", "the limit is the service's rate_limit", True),
         ),
         (
             _status(413),
@@ -205,7 +98,12 @@ def _local_replies(gateway: Gateway) -> Json:
         (_status(503), _body("every variant has weight 0", "no_ready_replica", "raise a weight dial", True)),
         (_status(400, "GE"), _body("%LOCAL_REPLY_BODY%", "gateway", "the gateway refused the request", False)),
     ]
-    return {"mappers": [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]}
+    mappers = [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]
+    # Shedding is never a 503: clients and retries must tell "too much" from "broken".
+    for mapper in mappers:
+        if mapper["filter"] == _flags("UO"):
+            mapper |= later
+    return {"mappers": mappers}
 
 
 def _body(error: str, code: str, hint: str, retry: bool) -> Json:
@@ -223,33 +121,3 @@ def _flags(*flags: str) -> Json:
 def _status(code: int, op: str = "EQ") -> Json:
     value = {"default_value": code, "runtime_key": f"leptonai.status.{code}"}
     return {"status_code_filter": {"comparison": {"op": op, "value": value}}}
-
-
-def stats() -> Json:
-    """A short inclusion list: each statistic costs memory per cluster and time per scrape."""
-    return {
-        "use_all_default_tags": False,
-        "stats_tags": [
-            # The default expression ends a cluster's name at its first dot.
-            {"tag_name": "envoy.cluster_name", "regex": r"^cluster\.(([^@]+@[a-z0-9-]+)\.)"},
-            {"tag_name": "envoy.response_code_class"},
-        ],
-        "stats_matcher": {
-            "inclusion_list": {
-                "patterns": [
-                    {"safe_regex": {"regex": regex}}
-                    for regex in (
-                        r"cluster\..*\.(membership_(healthy|total)|update_(success|rejected|failure)|version_text)",
-                        r"cluster\..*\.upstream_rq_(total|active|time|timeout|\dxx|503|504|retry.*)",
-                        r"cluster\..*\.upstream_(cx_connect_fail|cx_none_healthy|cx_active|rq_pending_overflow)",
-                        r"cluster\..*\.health_check\.(failure|healthy|success)",
-                        r"cluster_manager\.(cds\.(update_.*|version_text)|warming_clusters|active_clusters)",
-                        r"listener_manager\.(lds\.(update_.*|version_text)|total_listeners_.*)",
-                        r"http\.gateway\.(downstream_rq_(total|\dxx|active|time)|downstream_cx_active|no_route)",
-                        r"http\.gateway\.rds\.gateway\.(update_.*|version_text)",
-                        r"server\.(live|uptime|memory_allocated|version|state)",
-                    )
-                ]
-            }
-        },
-    }

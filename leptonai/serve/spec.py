@@ -36,6 +36,9 @@ UNITS: dict[str, Callable[[str], float]] = {
     "max_wait": units.duration,
     "idle": units.duration,
     "max_age": units.duration,
+    "cookie_ttl": units.duration,
+    "slow_start": units.duration,
+    "eject": units.duration,
     "memory": units.size,
     "max_bytes": units.size,
 }
@@ -154,7 +157,9 @@ def _known(value: Any, hint: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _known(value, next(h for h in typing.get_args(hint) if h is not type(None)), path)
+        kinds = [h for h in typing.get_args(hint) if h is not type(None)]
+        nouns = [h for h in kinds if isinstance(h, type) and issubclass(h, Noun)]
+        return _known(value, nouns[0] if nouns and isinstance(value, dict) else kinds[0], path)
     leaf = re.sub(r"\[\d+\]$", "", path).rpartition(".")[2]
     if isinstance(hint, type) and issubclass(hint, Noun):
         return _fields(value, hint, path)

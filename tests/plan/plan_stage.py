@@ -45,7 +45,7 @@ class TinyReplica:
         self.running = asyncio.Event()
         self.running.set()
         self.asked: list[dict[str, Any]] = []
-        self.probes = 0
+        self.probes = self.busy = self.busiest = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -84,7 +84,10 @@ class TinyReplica:
                     status, answer = (200 if self.ready else 503), b"{}"
                 else:
                     self.asked.append({"method": method, "path": path, "headers": headers, "size": len(body)})
+                    self.busy += 1
+                    self.busiest = max(self.busiest, self.busy)
                     await asyncio.sleep(self.delay)
+                    self.busy -= 1
                     status = self.status
                     answer = json.dumps({"by": self.id, "path": path, "size": len(body)}).encode()
                 writer.write(
@@ -101,8 +104,8 @@ class TinyReplica:
 
 
 class Stage:
-    def __init__(self, folder: Path, gateway: Gateway, control: str = "") -> None:
-        self.folder, self.gateway, self.control = folder, gateway, control
+    def __init__(self, folder: Path, gateway: Gateway, control: str = "", watches: int | None = None) -> None:
+        self.folder, self.gateway, self.control, self.watches = folder, gateway, control, watches
         self.written: Snapshot = {}
         self.replicas: list[TinyReplica] = []
         self.client: httpx.AsyncClient
@@ -116,7 +119,10 @@ class Stage:
 
     async def push(self, services: list[Service], replicas: list[Replica]) -> None:
         """Write what changed, each file renamed into place, each step waited for as the local platform does."""
-        snapshot = routes(services, replicas, self.gateway, folder=str(self.folder), control=self.control)
+        snapshot = routes(
+            services, replicas, self.gateway, folder=str(self.folder), control=self.control, watches=self.watches
+        )
+        watched = {f"eds/{c['name']}.json" for c in snapshot["cds.json"]["resources"] if c["type"] == "EDS"}
         for name, content in updates(self.written, snapshot):
             path = self.folder / name
             if content is None:
@@ -132,7 +138,7 @@ class Stage:
                     "rds.json": "http.gateway.rds.gateway.update_success",
                     "lds.json": "listener_manager.lds.update_success",
                 }.get(name, f"cluster.{path.stem}.update_success")
-                if not name.startswith("eds/") or counter in before:
+                if not name.startswith("eds/") or (counter in before and name in watched):
                     await until(lambda c=counter, b=before: self._rose(c, b), f"{name} is taken over")
         self.written = snapshot
 
@@ -156,11 +162,16 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    folder: Path, services: list[Service], names: list[str], control: str = "", **gateway: Any
+    folder: Path,
+    services: list[Service],
+    names: list[str],
+    control: str = "",
+    watches: int | None = None,
+    **gateway: Any,
 ) -> AsyncIterator[Stage]:
     """A running Envoy with replicas of these names behind the first service, all healthy."""
     (folder / "eds").mkdir()
-    made = Stage(folder, Gateway(port=0, health_interval=0.1, health_timeout=0.2, **gateway), control)
+    made = Stage(folder, Gateway(port=0, health_interval=0.1, health_timeout=0.2, **gateway), control, watches)
     for name in names:
         await made.replica(name)
     await made.push(services, [r.noun() for r in made.replicas])

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from plan_stage import Stage, TinyReplica, stage, until
 
-from leptonai.types import Balance, Dials, Service, Spec, Variant, VariantDials
+from leptonai.types import Balance, Dials, Policy, Service, Spec, Variant, VariantDials
 
 pytestmark = pytest.mark.world
 
@@ -22,7 +22,7 @@ def service(
     name: str = "s",
     idempotent: bool = True,
     workspace: str = "default",
-    balance: Balance = "least_request",
+    balance: Policy | Balance = "least_request",
     **more: Any,
 ) -> Service:
     fields: dict[str, Any] = {"timeout": 20.0, **more}
@@ -75,7 +75,7 @@ def test_requests_in_flight_finish_on_a_replica_that_was_taken_out(tmp_path: Pat
 
 
 @pytest.mark.parametrize("balance", ["ring_hash", "maglev"])
-def test_a_session_stays_on_one_replica(tmp_path: Path, balance: Balance) -> None:
+def test_a_session_stays_on_one_replica(tmp_path: Path, balance: Policy) -> None:
     async def story(stage: Stage) -> None:
         served = set()
         for session in range(12):

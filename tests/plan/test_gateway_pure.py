@@ -13,13 +13,13 @@ from plan_stage import validate
 
 from leptonai.plan import Snapshot, bootstrap, cluster_name, routes, updates
 from leptonai.settings import Gateway
-from leptonai.types import Balance, Dials, Replica, Service, Slo, Spec, Variant, VariantDials
+from leptonai.types import Dials, Policy, Replica, Service, Slo, Spec, Variant, VariantDials
 
 GATEWAY = Gateway()
 
 
 def service(
-    name: str = "s", workspace: str = "default", balance: Balance = "least_request", **dials: VariantDials
+    name: str = "s", workspace: str = "default", balance: Any = "least_request", **dials: VariantDials
 ) -> Service:
     dials = dials or {"main": VariantDials()}
     variants = tuple(Variant(name=n, model=n, idempotent=True) for n in dials)
@@ -42,7 +42,13 @@ def hosts(snapshot: Snapshot, cluster: str = "s@main") -> set[str]:
 
 
 def table(snapshot: Snapshot) -> list[dict[str, Any]]:
-    return snapshot["rds.json"]["resources"][0]["virtual_hosts"][0]["routes"]  # type: ignore[no-any-return]
+    """Every route, whatever prefix of the path leads to it."""
+    [host] = snapshot["rds.json"]["resources"][0]["virtual_hosts"]
+    tree = host["matcher"]["matcher_tree"]["prefix_match_map"]["map"]
+    for prefix, leaf in tree.items():
+        for route in leaf["action"]["typed_config"]["routes"]:
+            assert next(iter(route["match"].values())).startswith(prefix), "the tree leads to it"
+    return [route for leaf in tree.values() for route in leaf["action"]["typed_config"]["routes"]]
 
 
 def action(snapshot: Snapshot, path: str) -> dict[str, Any]:
@@ -68,11 +74,11 @@ def test_paths_of_the_default_workspace_and_of_others() -> None:
     assert paths == [
         "/v2/health/live",
         "/feedback",
-        "/services/s/-",
         "/v2/models/s",
+        "/services/s/-",
         "/services/s/",
-        "/workspaces/team/services/s/-",
         "/workspaces/team/v2/models/s",
+        "/workspaces/team/services/s/-",
         "/workspaces/team/services/s/",
     ]
     assert action(snapshot, "/workspaces/team/v2/models/s")["prefix_rewrite"] == "/v2/models/s"
@@ -153,9 +159,10 @@ def test_at_no_step_of_an_update_does_a_route_name_a_missing_cluster(before: set
             del disk[name]
         else:
             disk[name] = content
-        clusters = {c["name"] for c in disk.get("cds.json", {}).get("resources", [])}
-        for c in clusters:
-            assert f"eds/{c}.json" in disk
+        resources = disk.get("cds.json", {}).get("resources", [])
+        clusters = {c["name"] for c in resources}
+        for c in resources:
+            assert c["type"] == "STATIC" or f"eds/{c['name']}.json" in disk
         if "rds.json" in disk:
             for route in table(disk):
                 made = route.get("route", {})
@@ -165,7 +172,7 @@ def test_at_no_step_of_an_update_does_a_route_name_a_missing_cluster(before: set
     assert updates(new, new) == []
 
 
-BALANCES: list[Balance] = ["least_request", "round_robin", "random", "ring_hash", "maglev"]
+BALANCES: list[Policy] = ["least_request", "round_robin", "random", "ring_hash", "maglev"]
 
 
 def test_envoy_accepts_every_kind_of_file(tmp_path: Path) -> None:

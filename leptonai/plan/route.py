@@ -1,0 +1,192 @@
+"""The routes of one service: paths, weights, mirrors, time limits, repetition, rate limits. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from leptonai.plan.cluster import hash_policies
+from leptonai.plan.units import seconds
+from leptonai.settings import Gateway
+from leptonai.types import DEFAULT_WORKSPACE, RateLimit, Service, Spec
+
+Json = dict[str, Any]
+Table = dict[str, list[Json]]  # a prefix of the path -> the routes looked at, in order, when it is the longest
+
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+_PREVIOUS = f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_PRIORITIES = f"{_EXTENSIONS}.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+_LOCAL_RATE = f"{_EXTENSIONS}.filters.http.local_ratelimit.v3.LocalRateLimit"
+RATE_FILTER = "envoy.filters.http.local_ratelimit"
+WEIGHTS = 10_000  # parts that weights are rounded to
+HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
+TOKENS = 10_000  # of one service that are counted apart; the longest unseen ones are forgotten
+_FILL = 0.05  # seconds between fills of a bucket at least, as Envoy demands
+
+
+def service_routes(
+    service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
+) -> Table:
+    """The routes of one service: its protocol paths as they are, its own paths with the prefix stripped."""
+    spec = service.spec
+    prefix = "" if spec.workspace == DEFAULT_WORKSPACE else f"/workspaces/{spec.workspace}"
+    models, own = f"{prefix}/v2/models/{spec.name}", f"{prefix}/services/{spec.name}"
+    if not targets:
+        return {p: [{"match": {"path_separated_prefix": p}, "direct_response": {"status": 503}}] for p in (models, own)}
+    action = _action(service, targets, mirrors, gateway)
+    return {
+        models: [
+            {
+                "match": {"path_separated_prefix": models},
+                "route": action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {}),
+            }
+        ],
+        own: [
+            {"match": {"path_separated_prefix": f"{own}/-"}, "direct_response": {"status": 404}},
+            {"match": {"prefix": f"{own}/"}, "route": action | {"prefix_rewrite": "/"}},
+        ],
+    }
+
+
+def fixed_routes(control: str) -> list[Json]:
+    live = {
+        "match": {"path": "/v2/health/live"},
+        "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}'}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
+    if not control:
+        return [live]
+    retry = {
+        # control may be restarting: nothing was sent yet, so this is safe for any method
+        "retry_on": "connect-failure",
+        "num_retries": 5,
+        "retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"},
+    }
+    feedback = {
+        "match": {"path": "/feedback"},
+        "route": {"cluster": control, "prefix_rewrite": "/api/v1/feedback", "timeout": "10s", "retry_policy": retry},
+    }
+    return [live, feedback]
+
+
+def rate_limits(specs: list[Spec]) -> Json:
+    """The buckets of all services, for the one host of the table: both paths of a service draw from the same."""
+    limited = [s for s in specs if s.rate_limit]
+    if not limited:
+        return {}
+    return {
+        RATE_FILTER: {
+            "@type": _LOCAL_RATE,
+            "stat_prefix": "gateway",
+            # The filter wants one for what no descriptor names; it must never bind.
+            "token_bucket": {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": "1s"},
+            "always_consume_default_token_bucket": False,
+            "filter_enabled": {"default_value": {"numerator": 100}},
+            "filter_enforced": {"default_value": {"numerator": 100}},
+            "max_dynamic_descriptors": TOKENS,
+            "descriptors": [d for s in limited if s.rate_limit for d in _descriptors(s.key, s.rate_limit)],
+            "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+        }
+    }
+
+
+def _descriptors(key: str, limit: RateLimit) -> list[Json]:
+    anonymous = limit if limit.anonymous is None else RateLimit(rate=limit.anonymous, burst=limit.burst)
+    service = {"key": "service", "value": key}
+    return [
+        {"entries": [service, {"key": "token"}], "token_bucket": _bucket(limit)},
+        {"entries": [service, {"key": "anonymous", "value": "yes"}], "token_bucket": _bucket(anonymous)},
+    ]
+
+
+def _bucket(limit: RateLimit) -> Json:
+    tokens = max(1, math.ceil(limit.rate * _FILL))
+    return {
+        "max_tokens": limit.burst or max(1, math.ceil(limit.rate)),
+        "tokens_per_fill": tokens,
+        "fill_interval": seconds(tokens / limit.rate),
+    }
+
+
+def _rate_actions(key: str) -> list[Json]:
+    service = {"generic_key": {"descriptor_key": "service", "descriptor_value": key}}
+    token = {"request_headers": {"header_name": "authorization", "descriptor_key": "token"}}
+    nobody = {
+        "header_value_match": {
+            "descriptor_key": "anonymous",
+            "descriptor_value": "yes",
+            "headers": [{"name": "authorization", "present_match": True, "invert_match": True}],
+        }
+    }
+    return [{"actions": [service, token]}, {"actions": [service, nobody]}]
+
+
+def _action(
+    service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
+) -> Json:
+    spec = service.spec
+    idempotent = all(v.idempotent for v in spec.variants)
+    total = sum(weight for _, weight in targets)
+    action: Json = {
+        "timeout": seconds(spec.timeout),
+        # A stalled upload ends like a stalled answer; the default (5 min) would also cut longer timeouts short.
+        "idle_timeout": seconds(spec.timeout + 5.0),
+        "retry_policy": _retry(spec, idempotent, gateway),
+    }
+    # A failed health check takes a hung replica out of rotation, but nothing resets the requests that wait on it. So
+    # a request without an answer for long is sent to another replica too, and the first answer wins. Cutting it off
+    # instead (a per-try timeout without hedging) would make every slow service fail.
+    patience = max(gateway.hedge_after, HEDGE_LATENCIES * spec.slo.latency)
+    if idempotent and gateway.hedge_after > 0 and patience < spec.timeout and action["retry_policy"]["num_retries"]:
+        action["retry_policy"]["per_try_timeout"] = seconds(patience)
+        action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
+    hashed = hash_policies(spec)
+    if hashed:
+        action["hash_policy"] = hashed
+    if len(targets) == 1:
+        action["cluster"] = targets[0][0]
+    else:
+        parts = [{"name": name, "weight": max(1, round(WEIGHTS * weight / total))} for name, weight in targets]
+        # A session that stays on one replica must first of all stay with one variant.
+        sticky = {"use_hash_policy": True} if hashed else {}
+        action["weighted_clusters"] = {"clusters": parts} | sticky
+    if mirrors:
+        action["request_mirror_policies"] = [
+            {
+                "cluster": name,
+                "runtime_fraction": {
+                    "default_value": {"numerator": min(1_000_000, round(share * 1e6)), "denominator": "MILLION"}
+                },
+            }
+            for name, share in mirrors
+        ]
+    if spec.rate_limit:
+        action["rate_limits"] = _rate_actions(spec.key)
+    return action
+
+
+def _retry(spec: Spec, idempotent: bool, gateway: Gateway) -> Json:
+    """Always on another replica and almost at once. What may have run is repeated only when it is idempotent."""
+    when = "connect-failure,refused-stream"
+    policy: Json = {
+        "retry_on": f"{when},reset,retriable-status-codes" if idempotent else when,
+        "num_retries": gateway.retries if spec.retry.attempts is None else spec.retry.attempts,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
+        "retry_host_predicate": [
+            {"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": _PREVIOUS}}
+        ],
+        "host_selection_retry_max_attempts": 8,
+        # When two tries have found no replica that answers, the third asks the edge, which holds the request.
+        "retry_priority": {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {"@type": _PRIORITIES, "update_frequency": 2},
+        },
+    }
+    if idempotent:
+        policy["retriable_status_codes"] = [503]
+    return policy
