@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from leptonai.plan import streams
 from leptonai.plan.cluster import hash_policies
 from leptonai.plan.units import seconds
 from leptonai.settings import Gateway
@@ -34,15 +35,15 @@ def service_routes(
     if not targets:
         return {p: [{"match": {"path_separated_prefix": p}, "direct_response": {"status": 503}}] for p in (models, own)}
     action = _action(service, targets, mirrors, gateway)
+    protocol = action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {})
     return {
         models: [
-            {
-                "match": {"path_separated_prefix": models},
-                "route": action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {}),
-            }
+            streams.generate(models, protocol),
+            {"match": {"path_separated_prefix": models}, "route": protocol},
         ],
         own: [
             {"match": {"path_separated_prefix": f"{own}/-"}, "direct_response": {"status": 404}},
+            *streams.before(own, action),
             {"match": {"prefix": f"{own}/"}, "route": action | {"prefix_rewrite": "/"}},
         ],
     }

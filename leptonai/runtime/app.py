@@ -8,23 +8,29 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
-from leptonai.runtime import golden, loaders
+from leptonai.runtime import background, golden, loaders
+from leptonai.runtime.asgi import Mounted
+from leptonai.runtime.background import BACKGROUND
 from leptonai.runtime.batching import Eager, Job
 from leptonai.runtime.compute import IDLE, Answer, Compute, Loaded
-from leptonai.runtime.faults import Faults, decode_fault
-from leptonai.runtime.health import LONG, STALE_GRACE, Phase, Readiness, Running, body, readiness
-from leptonai.runtime.http import JSON, Connection, Request
-from leptonai.runtime.infer import decode_infer
+from leptonai.runtime.doors import Doors
+from leptonai.runtime.faults import Faults
+from leptonai.runtime.flow import Step
+from leptonai.runtime.health import LONG, STALE_GRACE, Phase, Readiness, Running, readiness
+from leptonai.runtime.http import BINARY, JSON, Connection, Parts, Request
 from leptonai.runtime.metrics import Metrics
 from leptonai.runtime.model import Model, TensorModel
-from leptonai.runtime.predictions import PredictionLog
+from leptonai.runtime.openai import error_body
+from leptonai.runtime.pages import Pages, Route
+from leptonai.runtime.predictions import PredictionLog, summary
 from leptonai.types import Launch, parse_key
 
 log = logging.getLogger(__name__)
@@ -32,13 +38,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 64 << 20  # bytes of one request; the environment variable LEPTONAI_MAX_BODY overrides it
 READ_TIMEOUT = 30.0  # seconds a request may take to arrive; the environment variable LEPTONAI_READ_TIMEOUT overrides it
 IDLE_BEFORE_EXIT = 0.5  # seconds without a request until a replica told to stop does stop
-TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 KINDS = {429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
-
-
-class Route(NamedTuple):
-    methods: tuple[bytes, ...]
-    handle: Callable[[Request], None]
 
 
 class App:
@@ -80,19 +80,22 @@ class App:
         self._timeout = launch.timeout
         self.drain = launch.drain
         self.socket = launch.socket
-        self._model: Model | None = None
+        self.model: Model | None = None
         self._phase: Phase = "starting"
         self._failure: LeptonError | None = None
         self._seen: Readiness | None = None
-        self._since = time.time()
+        self.since = time.time()
         self.in_flight = 0
-        self._submitted = 0  # samples handed to the compute thread since the start
+        self.submitted = 0  # samples handed to the compute thread since the start
         self._outgoing: list[Job] = []
+        self.answered = 0.0  # unix seconds of the last inference
         self._active = 0.0  # when an inference was last received or answered
         self._id_prefix = os.urandom(6).hex().encode()
         self._id_number = 0
-        self._routes = self._make_routes()
-        self._decoders: dict[bytes, Callable[[bytes], Job]] = {}  # of inference paths, once there is a model
+        self._routes = Pages(self).routes()
+        self.doors: Doors | None = None  # once there is a model
+        self._decoders: dict[bytes, Callable[[bytes], Job]] = {}  # Doors.quick
+        self._app: Mounted | None = None
 
     def _on_answers(self) -> None:
         self._soon(self._deliver)
@@ -131,13 +134,15 @@ class App:
 
         gc.collect()
         gc.freeze()  # libraries and the model stay: collections look at requests only, which keeps the tail short
+        if model.app is not None:
+            self._app = Mounted(model.app, self._soon)
+            self._app.start()
         return Loaded(model, canned, idempotent)
 
     def _on_loaded(self, loaded: Loaded) -> None:
-        model = self._model = loaded.model
-        self._decoders[b"/predict"] = model.job
-        for path in self._model_paths():
-            self._decoders[f"{path}/infer".encode()] = lambda body: model.infer_job(decode_infer(body))
+        model = self.model = loaded.model
+        self.doors = Doors(model, self.name, self.version, self.max_body)
+        self._decoders = self.doors.quick
         if self._phase == "starting":
             self._phase = "serving"
         log.info("ready: %s as %s", loaded.model.platform, self.name)
@@ -162,11 +167,19 @@ class App:
         decode = self._decoders.get(request.target)
         try:
             if decode is not None and request.method == b"POST":
-                self._submit(request, decode(request.body))
-                return
+                headers = request.headers
+                if b"content-encoding" not in headers and b"inference-header-content-length" not in headers:
+                    try:
+                        job = decode(request.body)
+                    except SpecError:
+                        if not self._coded(request):  # headers may be spelled in capitals; gateways do not
+                            raise
+                    else:
+                        self._submit(request, job)
+                        return
             route = self._routes.get(request.target)
             if route is None:
-                route = self._find(request.target)
+                route = self._find(request)
             if request.method not in route.methods:
                 allowed = b", ".join(route.methods)
                 error = SpecError(
@@ -184,37 +197,21 @@ class App:
     def refuse(self, request: Request, error: LeptonError) -> None:
         self.metrics.requests.add(str(error.status))
         self.metrics.errors.add(KINDS.get(error.status, "bad_request"))
-        request.fail(error)
+        if request.target.startswith(b"/v1/"):
+            request.fail(error, error_body(error))
+        else:
+            request.fail(error)
 
-    def _make_routes(self) -> dict[bytes, Route]:
-        get = (b"GET", b"HEAD")
-        post = (b"POST",)
-        routes = {
-            "/-/ready": Route(get, self._ready),
-            "/-/fault": Route(post, self._fault),
-            "/metrics": Route(get, self._metrics),
-            "/predict": Route(post, self._infer),
-            "/v2": Route(get, self._server),
-            "/v2/": Route(get, self._server),
-            "/v2/health/live": Route(get, lambda r: r.answer(200, b'{"live":true}')),
-            "/v2/health/ready": Route(get, self._server_ready),
-        }
-        for path in self._model_paths():
-            routes[path] = Route(get, self._metadata)
-            routes[f"{path}/ready"] = Route(get, self._model_ready)
-            routes[f"{path}/infer"] = Route(post, self._infer)
-        return {path.encode(): route for path, route in routes.items()}
-
-    def _model_paths(self) -> tuple[str, str]:
-        path = f"/v2/models/{self.name}"
-        return path, f"{path}/versions/{self.version}"
-
-    def _find(self, target: bytes) -> Route:
-        """The route of a target that has a query or percent-encoding. NotFound says what is there."""
-        path = unquote_to_bytes(target.partition(b"?")[0])
+    def _find(self, request: Request) -> Route:
+        """The route of a target that has a query or percent-encoding, or the app's. NotFound says what is there."""
+        path = unquote_to_bytes(request.target.partition(b"?")[0])
         route = self._routes.get(path)
         if route is not None:
             return route
+        if path.startswith(b"/v2/repository/models/") and path.endswith((b"/load", b"/unload")):
+            return Route((b"POST",), Pages(self).repository)
+        if self._app is not None and self.model is not None and not path.startswith(b"/-/"):
+            return Route((request.method,), self._mounted)
         parts = path.decode("utf-8", "replace").split("/")
         if parts[1:3] == ["v2", "models"] and len(parts) > 3:
             if parts[3] != self.name:
@@ -226,14 +223,28 @@ class App:
                 )
         raise NotFound(f"there is nothing at {path.decode('utf-8', 'replace')[:200]!r}", hint="try /predict or /v2")
 
-    def _infer(self, request: Request) -> None:
-        """An inference that comes before there is a model, or under a path that is spelled in an unusual way."""
-        model = self._ready_model()
-        path = unquote_to_bytes(request.target.partition(b"?")[0])
-        self._submit(request, self._decoders.get(path, model.job)(request.body))
+    def infer(self, request: Request) -> None:
+        """An inference that needs more than its body, that comes before there is a model, or is spelled unusually."""
+        self.ready_model()
+        assert self.doors is not None
+        self._submit(request, self.doors.job(request))
 
-    def _ready_model(self) -> Model:
-        if self._model is None:
+    def _coded(self, request: Request) -> bool:
+        return bool(request.header(b"content-encoding") or request.header(b"inference-header-content-length"))
+
+    def _mounted(self, request: Request) -> None:
+        assert self._app is not None
+        self.in_flight += 1
+        self._app.handle(request, lambda code: self._app_answered(request, code))
+
+    def _app_answered(self, request: Request, code: int) -> None:
+        self.in_flight -= 1
+        self._active = self.clock()
+        self.metrics.requests.add(str(code))
+
+    def ready_model(self) -> Model:
+        """The loaded model. 503 ``starting`` before there is one."""
+        if self.model is None:
             raise LeptonError(
                 "the model is being loaded",
                 hint="try again soon",
@@ -242,12 +253,12 @@ class App:
                 retry=True,
                 retry_after=1,
             )
-        return self._model
+        return self.model
 
     def _submit(self, request: Request, job: Job) -> None:
         if self.faults.failing and self.faults.fails():
             raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
-        limit, waiting = self._max_queue, self._submitted - self.compute.taken
+        limit, waiting = self._max_queue, self.submitted - self.compute.taken
         if waiting and waiting + job.samples > limit:
             raise CapacityError(
                 f"{waiting} samples wait, the limit is {limit}",
@@ -259,7 +270,10 @@ class App:
         job.request = request
         job.arrived = request.arrived
         job.deadline = request.arrived + (job.allowed or self._timeout)
-        self._submitted += job.samples
+        if job.flow is not None and job.flow.asynchronous:
+            self._begin(request, job)
+            return
+        self.submitted += job.samples
         self.in_flight += 1
         if self.compute.here:
             self._compute_here(job)
@@ -267,6 +281,20 @@ class App:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(job)
+
+    def _begin(self, request: Request, job: Job) -> None:
+        """Run an asynchronous job beside the compute thread. The queue's limit is that of those under way."""
+        if self.in_flight >= self._max_queue:
+            raise CapacityError(
+                f"{self.in_flight} requests are under way, the limit is {self._max_queue}",
+                hint="send slower, or add replicas",
+                code="shed",
+                status=429,
+                retry_after=1,
+            )
+        self.in_flight += 1
+        emit = partial(self._soon, self._stepped)
+        request.left = BACKGROUND.begin(background.run(job, emit, self.compute.wrap))
 
     def _flush(self) -> None:
         """Hand everything that arrived in this turn of the loop to the compute thread at once."""
@@ -281,13 +309,44 @@ class App:
         answer = self.compute.one(job, self.clock())
         self._settle(answer, self.clock(), time.time())
         if answer.seconds >= LONG:
-            self._part()
+            self.part()
 
     def _deliver(self) -> None:
         """Answer everything that was computed since the last turn."""
         now, at = self.clock(), time.time()
         for answer in self.compute.collect():
-            self._settle(answer, now, at)
+            if isinstance(answer, Step):
+                self._stepped(answer)
+            else:
+                self._settle(answer, now, at)
+
+    def _stepped(self, step: Step) -> None:
+        """Send what one step of an answer made; at its end, count and log it."""
+        job, request = step.job, step.job.request
+        error, now = step.error, self.clock()
+        if step.begun:
+            if job.began == 0.0:
+                job.began = now
+                request.begin(200, b"\r\ncache-control: no-cache")
+            request.write(step.body)
+            if step.more:
+                return
+            request.end()
+        elif error is not None:
+            self.refuse(request, error)
+        elif step.body:
+            request.answer(200, step.body, b"", BINARY if isinstance(step.body, Parts) else JSON)
+        self.in_flight -= 1
+        self._active = now
+        if request.gone:
+            self.metrics.errors.add("client_gone")
+            return
+        code = 200 if error is None else error.status
+        if error is not None and step.begun:
+            self.metrics.errors.add(KINDS.get(code, "bad_request"))
+        seconds = now - job.arrived
+        self.predictions.add(request.id, time.time(), seconds, code, summary(step.output))
+        self.metrics.saw((code, seconds, max(0.0, step.started - job.arrived), 0.0, step.seconds, 1))
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
@@ -302,18 +361,20 @@ class App:
             self.refuse(request, error)
         elif answer.body:
             code = 200
-            request.connection.answer(request, 200, answer.body, b"", JSON)
+            body = answer.body
+            request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
             if answer.not_finite:
                 self.metrics.errors.add("nan_output", answer.not_finite)
         else:
             self.metrics.errors.add("client_gone")
             return
+        self.answered = at
         self.predictions.add(request.id, at, seconds, code, answer.output)
         wait = answer.wait if answer.seconds >= 0.0 else -1.0
         queue = answer.started - answer.wait - job.arrived
         self.metrics.saw((code, seconds, queue if queue > 0.0 else 0.0, wait, answer.seconds, answer.batch))
 
-    def _part(self) -> None:
+    def part(self) -> None:
         """Move the loop back to the main thread: what comes from now on is computed beside it."""
         if self.compute.here:
             self.compute.here = False
@@ -329,60 +390,13 @@ class App:
         failure = self._failure.message if self._failure else ""
         verdict = readiness(self._phase, running, compute.alive, compute.canned_error, now, failure)
         if self._seen is None or verdict[:3] != self._seen[:3]:
-            self._seen, self._since = verdict, time.time()
+            self._seen, self.since = verdict, time.time()
         return verdict
 
     def hung(self) -> bool:
         """Whether the run that goes on has passed its limit. Callable in any thread."""
         running = self.compute.running
         return running is not None and self.clock() - running[0] > STALE_GRACE and self.verdict().reason == "hung"
-
-    def _ready(self, request: Request) -> None:
-        verdict = self.verdict()
-        running = self.compute.running
-        age = self.clock() - running[0] if running else 0.0
-        answer = body(verdict, self._since, self.in_flight, round(age, 6))
-        request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
-
-    def _server_ready(self, request: Request) -> None:
-        ready = self.verdict().ready
-        request.answer(200 if ready else 503, orjson.dumps({"ready": ready}))
-
-    def _model_ready(self, request: Request) -> None:
-        ready = self.verdict().ready
-        request.answer(200 if ready else 503, orjson.dumps({"name": self.name, "ready": ready}))
-
-    def _server(self, request: Request) -> None:
-        from leptonai import __version__
-
-        request.answer(200, orjson.dumps({"name": "leptonai", "version": __version__, "extensions": []}))
-
-    def _metadata(self, request: Request) -> None:
-        model = self._ready_model()
-        answer = {
-            "name": self.name,
-            "versions": [self.version],
-            "platform": model.platform,
-            "inputs": model.inputs,
-            "outputs": model.outputs,
-        }
-        request.answer(200, orjson.dumps(answer))
-
-    def _metrics(self, request: Request) -> None:
-        now = self.clock()
-        gauges = {
-            "leptonai_in_flight": float(self.in_flight),
-            "leptonai_queued": float(self._submitted - self.compute.taken),
-            "leptonai_heartbeat_age_seconds": max(0.0, now - self.compute.beat),
-        }
-        request.answer(200, self.metrics.text(gauges, self.predictions.dropped), b"", TEXT)
-
-    def _fault(self, request: Request) -> None:
-        fault = decode_fault(request.body)
-        self.faults.inject(fault)
-        self._part()
-        log.warning("fault %s %g for %g s", fault.kind, fault.amount, fault.heal_after)
-        request.answer(200, orjson.dumps({"kind": fault.kind, "heal_after": fault.heal_after}))
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -392,7 +406,7 @@ class App:
             return
         log.info("stopping: %d requests in flight", self.in_flight)
         self._phase = "stopping"
-        self._part()
+        self.part()
         self.closing = True
         began = self.clock()
         self._active = max(self._active, began)
@@ -412,7 +426,7 @@ class App:
         look()
 
     def _quick(self) -> bool:
-        model = self._model
+        model = self.model
         able = self._phase == "serving" and model is not None and model.alone and not self.faults.slow
         return able and self.compute.cost.quick()
 
@@ -425,7 +439,7 @@ class App:
             if now - self._active >= IDLE:
                 self.compute.idle()
                 if self.clock() - now >= LONG:
-                    self._part()
+                    self.part()
         elif self._quick():
             self._loop.stop()  # the host lends it to the compute thread
         for connection in list(self.connections):

@@ -21,6 +21,8 @@ class Job(Struct, eq=False):
     arrived: float = 0.0  # monotonic seconds
     deadline: float = 0.0  # monotonic seconds after which nobody waits for it
     request: Any = None
+    flow: Any = None  # a flow.Flow when the answer is made step by step; such a job has no key
+    began: float = 0.0  # monotonic seconds at which the first piece was sent
 
 
 class Batcher(Protocol):

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
@@ -19,7 +19,9 @@ from msgspec import Struct
 from leptonai.errors import LeptonError, ModelError
 from leptonai.runtime.batching import Batcher, Job
 from leptonai.runtime.faults import Faults
+from leptonai.runtime.flow import MAX_OPEN, Step, Streams
 from leptonai.runtime.health import Cost
+from leptonai.runtime.http import Parts
 from leptonai.runtime.loaders import one_line
 from leptonai.runtime.model import Model
 from leptonai.runtime.predictions import summary
@@ -27,6 +29,7 @@ from leptonai.runtime.predictions import summary
 log = logging.getLogger(__name__)
 
 IDLE = 1.0  # seconds without a job until the canned inference runs
+STUCK = 0.01  # seconds until streams whose clients do not read are looked at again
 TRACEBACK_EVERY = 1.0  # seconds between tracebacks in the log: a failing model must not fill the disk
 
 
@@ -44,7 +47,7 @@ class Answer(Struct, eq=False):
     job: Job
     started: float  # monotonic seconds at which its batch began to run
     wait: float  # seconds its batch was held back to be filled
-    body: bytes = b""
+    body: bytes | Parts = b""
     error: LeptonError | None = None
     not_finite: int = 0  # numbers in the output that JSON cannot carry
     output: Any = None  # for the prediction log
@@ -76,7 +79,8 @@ class Compute:
         self._guest: Callable[[], None] | None = None
         self._canned: Callable[[], None] | None = None
         self._queue: deque[Job] = deque()
-        self._outbox: deque[list[Answer]] = deque()
+        self._outbox: deque[list[Answer | Step]] = deque()
+        self._streams = Streams(self.wrap)
         self._notified = False
         self.cost = Cost()
         self._traced = 0.0
@@ -101,10 +105,10 @@ class Compute:
         """Call ``guest`` in the compute thread once what was submitted is computed; ``here`` is true meanwhile."""
         self._inbox.put(guest)
 
-    def collect(self) -> list[Answer]:
+    def collect(self) -> list[Answer | Step]:
         """The answers made since the last call; ``notify`` is called once for as many as there are by then."""
         self._notified = False  # before taking: what is put in later notifies again
-        answers: list[Answer] = []
+        answers: list[Answer | Step] = []
         while self._outbox:
             answers += self._outbox.popleft()
         return answers
@@ -136,7 +140,12 @@ class Compute:
         patience = IDLE
         while not self._stopping:
             self.beat = monotonic()
-            if opened or not queue:
+            if self._streams:
+                self._take(STUCK if self._streams.stuck and not queue else 0.0)
+                self._step()
+                if not queue or len(self._streams) >= MAX_OPEN:
+                    continue
+            elif opened or not queue:
                 if not self._take(patience) and not queue:
                     if not self._stopping:
                         self.idle()
@@ -152,12 +161,40 @@ class Compute:
                 opened, patience = opened or now, batch
                 continue
             wait, opened, patience = (now - opened if opened else 0.0), 0.0, IDLE
-            self._outbox.append(self._batch(batch, now, wait))
+            self._send(self._batch(batch, now, wait))
+            if self._guest is not None and not queue:
+                self._serve_guest()
+
+    def _send(self, answers: Sequence[Answer | Step]) -> None:
+        if answers:
+            self._outbox.append(list(answers))
             if not self._notified:
                 self._notified = True
                 self._notify()
-            if self._guest is not None and not queue:
-                self._serve_guest()
+
+    def _open(self, job: Job, now: float, wait: float) -> Sequence[Answer | Step]:
+        """Begin an answer that is made step by step."""
+        self.taken += job.samples
+        if job.request.gone or now > job.deadline:
+            return _worth_computing([job], now, wait)[1]
+        if self._faults.slow:
+            time.sleep(self._faults.delay())
+        self.running = (now, 1)
+        step = self._streams.open(job, now)
+        self.running = None
+        return [step] if step is not None else []
+
+    def _step(self) -> None:
+        """One step of each stream."""
+        for _ in range(len(self._streams)):
+            began = monotonic()
+            self.running = (began, 1)
+            step = self._streams.step()
+            self.running = None
+            if step is not None:
+                end = monotonic()
+                self.cost.saw(1, end - began, end)
+                self._send([step])
 
     def _serve_guest(self) -> None:
         guest, self._guest = self._guest, None
@@ -206,8 +243,10 @@ class Compute:
             self._trace("the idle inference fails")
         self.running = None
 
-    def _batch(self, batch: list[Job], now: float, wait: float) -> list[Answer]:
+    def _batch(self, batch: list[Job], now: float, wait: float) -> Sequence[Answer | Step]:
         if len(batch) == 1:
+            if batch[0].flow is not None:
+                return self._open(batch[0], now, wait)
             return [self.one(batch[0], now, wait)]
         samples = sum([job.samples for job in batch])
         self.taken += samples
@@ -221,7 +260,7 @@ class Compute:
         try:
             results: list[Any] = self._model.run(batch)
         except BaseException as e:  # noqa: BLE001 - see _run
-            results = self._alone(batch) if self._retry_alone else [self._wrap(e)] * len(batch)
+            results = self._alone(batch) if self._retry_alone else [self.wrap(e)] * len(batch)
         end = monotonic()
         self.running = None
         seconds = end - now
@@ -240,14 +279,15 @@ class Compute:
         self.running = (now, job.samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
-        model, end, body, not_finite, output, error = self._model, 0.0, b"", 0, None, None
+        body: bytes | Parts = b""
+        model, end, not_finite, output, error = self._model, 0.0, 0, None, None
         try:
             result = model.run([job])[0]
             end = monotonic()
             body, not_finite = model.encode(job, result, self._name, self._version)
             output = summary(result)
         except BaseException as e:  # noqa: BLE001 - see _run
-            body, error = b"", self._wrap(e)
+            body, error = b"", self.wrap(e)
         seconds = (end or monotonic()) - now
         self.running = None
         self.cost.saw(job.samples, seconds, now)
@@ -262,7 +302,7 @@ class Compute:
             body, not_finite = self._model.encode(job, result, self._name, self._version)
             return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples)
         except BaseException as e:  # noqa: BLE001 - see _run
-            return Answer(job, now, wait, b"", self._wrap(e), 0, None, seconds, samples)
+            return Answer(job, now, wait, b"", self.wrap(e), 0, None, seconds, samples)
 
     def _alone(self, jobs: list[Job]) -> list[Any]:
         """Results or errors of jobs run one by one: the culprit of a failed batch fails alone."""
@@ -272,10 +312,11 @@ class Compute:
             try:
                 results += self._model.run([job])
             except BaseException as e:  # noqa: BLE001 - see _run
-                results.append(self._wrap(e))
+                results.append(self.wrap(e))
         return results
 
-    def _wrap(self, e: BaseException) -> LeptonError:
+    def wrap(self, e: BaseException) -> LeptonError:
+        """What a model raised, as an error of ours; foreign ones go to the log. Callable in any thread."""
         if isinstance(e, LeptonError):
             return e
         self._trace("the model fails")

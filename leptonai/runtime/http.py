@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httptools
 import orjson
@@ -22,20 +24,19 @@ MAX_HEADER = 64 << 10  # bytes of request line and headers; Envoy's own default 
 MAX_PIPELINED = 16  # requests waiting on one connection before reading pauses
 MAX_ID = 128  # bytes of an x-request-id that are kept
 CODES = {408: "read_timeout", 413: "too_large", 431: "headers_too_large"}
-REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 JSON = b"application/json"
+BINARY = b"application/octet-stream"
+EVENTS = b"text/event-stream"
+WHOLE = 1 << 16  # bytes of a body up to which copying it behind its head is cheaper than a second buffer
+
+
+class Parts(NamedTuple):
+    """A body of several buffers, sent as they are: JSON of ``json_size`` bytes, then the tensors it speaks of."""
+
+    buffers: list[bytes | memoryview]
+    size: int  # bytes of all of them
+    json_size: int
 
 
 @lru_cache(maxsize=4096)
@@ -59,16 +60,51 @@ class Request(Struct, eq=False):
     body: bytes
     keep_alive: bool
     arrived: float  # monotonic seconds
+    headers: dict[bytes, bytes]  # names as they were spelled; valid while the request is handled, copy to keep
     gone: bool = False
+    left: Callable[[], None] | None = None  # called on the I/O loop when the client leaves before the answer's end
 
-    def answer(self, code: int, body: bytes, extra: bytes = b"", content_type: bytes = JSON) -> None:
+    def header(self, name: bytes) -> bytes:
+        """A header whatever its capitals; gateways write lower case, which is looked up before. b"" when missing."""
+        return self.headers.get(name) or _spelled(self.headers, name)
+
+    def answer(self, code: int, body: bytes | Parts, extra: bytes = b"", content_type: bytes = JSON) -> None:
         """Send the answer, once. ``extra``: header lines, each begun by CRLF. No effect when the client is gone."""
         self.connection.answer(self, code, body, extra, content_type)
 
-    def fail(self, error: LeptonError) -> None:
-        """Send the one JSON shape of an error, with Retry-After when it says so."""
+    def begin(self, code: int, extra: bytes = b"", content_type: bytes = EVENTS) -> None:
+        """Send the head of an answer that comes in pieces: ``write`` them, then ``end``."""
+        self.connection.begin(self, code, extra, content_type)
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece of the body; empty ones are skipped. No effect when the client is gone."""
+        self.connection.piece(self, piece)
+
+    def end(self) -> None:
+        """The answer is whole."""
+        self.connection.end(self)
+
+    def cut(self) -> None:
+        """The answer stays unfinished: the connection is closed so that the client can tell."""
+        self.connection.cut(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether the client reads slower than it is written to: wait before writing more. Readable in any thread."""
+        return not self.connection.writable
+
+    def fail(self, error: LeptonError, body: dict[str, Any] | None = None) -> None:
+        """Send the one JSON shape of an error, or the ``body`` that its door wants, with Retry-After if it says so."""
         extra = b"" if error.retry_after is None else b"\r\nretry-after: %d" % max(1, round(error.retry_after))
-        self.answer(error.status, orjson.dumps(error.body(), default=str), extra)
+        self.answer(error.status, orjson.dumps(body or error.body(), default=str), extra)
+
+
+def _spelled(headers: dict[bytes, bytes], name: bytes) -> bytes:
+    size = len(name)
+    for key, value in headers.items():
+        if len(key) == size and key.lower() == name:
+            return value
+    return b""
 
 
 class Handler(Protocol):
@@ -108,7 +144,8 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._current: Request | None = None
         self._waiting: deque[Request] = deque()
-        self._writable = True
+        self.writable = True
+        self._chunked = False  # the answer being written in pieces has its pieces framed
         self._paused = False
         self._advancing = False
         self._last = False  # nothing more is read: the connection ends with the answers owed
@@ -129,14 +166,16 @@ class Connection(asyncio.Protocol):
         self._last = True
         if self._current is not None:
             self._current.gone = True
+            if self._current.left is not None:
+                self._current.left()
             self._current = None
         self._waiting.clear()
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self.writable = False
 
     def resume_writing(self) -> None:
-        self._writable = True
+        self.writable = True
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -181,7 +220,7 @@ class Connection(asyncio.Protocol):
             return
         headers, chunks, target, parser = self._headers, self._chunks, self._target, self._parser
         handler = self._handler
-        id = headers.get(b"x-request-id") or self._header(b"x-request-id") or handler.make_id()
+        id = headers.get(b"x-request-id") or _spelled(headers, b"x-request-id") or handler.make_id()
         body = (chunks[0] if len(chunks) == 1 else b"".join(chunks)) if chunks else b""
         request = Request(
             self,
@@ -191,8 +230,8 @@ class Connection(asyncio.Protocol):
             body,
             parser.should_keep_alive(),
             monotonic(),
+            headers,
         )
-        headers.clear()
         chunks.clear()
         target.clear()
         self._unread.append(True)
@@ -203,22 +242,16 @@ class Connection(asyncio.Protocol):
             self._refusal = self._too_large()
             self._last = True
             self._next()
-        elif self._current is None and self._writable:
+        elif self._current is None and self.writable:
             self._current = request
             handler.handle(request)
         else:
+            request.headers = headers.copy()
             self._waiting.append(request)
             if len(self._waiting) >= MAX_PIPELINED and not self._paused:
                 self._paused = True
                 self._transport.pause_reading()
-
-    def _header(self, name: bytes) -> bytes:
-        """A header whatever its capitals; gateways write lower case, which is looked up before."""
-        size = len(name)
-        for key, value in self._headers.items():
-            if len(key) == size and key.lower() == name:
-                return value
-        return b""
+        headers.clear()
 
     def _piece(self, size: int) -> None:
         """A part of a request has come: begin its clock, hold it to the limits, ask for the rest when told to."""
@@ -232,11 +265,11 @@ class Connection(asyncio.Protocol):
             return
         if not self._checked:
             self._checked = True
-            length = self._header(b"content-length")
+            length = _spelled(self._headers, b"content-length")
             if length and int(length) > max_body:
                 self._refuse(*self._too_large())
                 return
-            if self._header(b"expect").lower() == b"100-continue" and self._current is None:
+            if _spelled(self._headers, b"expect").lower() == b"100-continue" and self._current is None:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self._read > max_body + MAX_HEADER:
             self._refuse(*self._too_large())
@@ -246,20 +279,64 @@ class Connection(asyncio.Protocol):
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    def answer(self, request: Request, code: int, body: bytes, extra: bytes, content_type: bytes) -> None:
+    def answer(self, request: Request, code: int, body: bytes | Parts, extra: bytes, content_type: bytes) -> None:
         if request is not self._current:
             return
         self._current = None
+        buffers: list[bytes | memoryview]
+        if body.__class__ is bytes:
+            size, buffers = len(body), [body]
+        else:
+            assert isinstance(body, Parts)
+            size, buffers = body.size, body.buffers
+            extra += b"\r\ninference-header-content-length: %d" % body.json_size
+        head = _head(code, size, content_type)
+        keep = request.keep_alive and not (self._handler.closing and not self._waiting)
+        if not keep:
+            extra += b"\r\nconnection: close"
         if request.method == b"HEAD":
-            head, body = _head(code, len(body), content_type), b""
+            self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id, extra))
+        elif size <= WHOLE and len(buffers) == 1:
+            self._transport.write(b"%b%b%b\r\n\r\n%b" % (head, request.id, extra, bytes(buffers[0])))
         else:
-            head = _head(code, len(body), content_type)
-        if request.keep_alive and not (self._handler.closing and not self._waiting):
-            self._transport.write(b"%b%b%b\r\n\r\n%b" % (head, request.id, extra, body))
-            if self._waiting or self._last:
-                self._next()
-        else:
-            self._transport.write(b"%b%b%b\r\nconnection: close\r\n\r\n%b" % (head, request.id, extra, body))
+            self._transport.writelines([b"%b%b%b\r\n\r\n" % (head, request.id, extra), *buffers])
+        self._done(keep)
+
+    def _done(self, keep: bool) -> None:
+        """An answer is written: go on with what waits, or end the connection."""
+        if not keep:
+            self.close()
+        elif self._waiting or self._last:
+            self._next()
+
+    def begin(self, request: Request, code: int, extra: bytes, content_type: bytes) -> None:
+        if request is not self._current:
+            return
+        # HTTP/1.0 has no chunks: the end of its connection ends the answer
+        if (self._handler.closing and not self._waiting) or self._parser.get_http_version() == "1.0":
+            request.keep_alive = False
+        self._chunked = request.keep_alive
+        framing = b"transfer-encoding: chunked" if self._chunked else b"connection: close"
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n%b\r\nx-request-id: %b%b\r\n\r\n"
+        reason = REASONS.get(code, b"Unknown")
+        self._transport.write(head % (code, reason, content_type, framing, request.id, extra))
+
+    def piece(self, request: Request, data: bytes) -> None:
+        if request is self._current and data and request.method != b"HEAD":
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self, request: Request) -> None:
+        if request is not self._current:
+            return
+        self._current = None
+        if self._chunked and request.method != b"HEAD":
+            self._transport.write(b"0\r\n\r\n")
+        self._done(request.keep_alive)
+
+    def cut(self, request: Request) -> None:
+        if request is self._current:
+            self._current = None
+            self._waiting.clear()
             self.close()
 
     def _next(self) -> None:
@@ -268,7 +345,7 @@ class Connection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._current is None and self._writable:
+            while self._current is None and self.writable:
                 if self._waiting:
                     self._current = self._waiting.popleft()
                     if self._paused and len(self._waiting) < MAX_PIPELINED // 2:

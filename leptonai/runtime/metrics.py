@@ -30,6 +30,11 @@ class Histogram:
         self._counts = np.zeros(len(self._bounds) + 1, np.int64)
         self._sum = 0.0
 
+    @property
+    def totals(self) -> tuple[int, float]:
+        """How many values were added, and their sum."""
+        return int(self._counts.sum()), self._sum
+
     def add(self, values: Floats) -> None:
         self._counts += np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
         self._sum += float(values.sum())
@@ -82,6 +87,7 @@ class Metrics:
         self.wait = Histogram("leptonai_batch_wait_seconds", "Waiting for a batch to fill.", SECONDS)
         self.compute = Histogram("leptonai_compute_seconds", "In the model, per request.", SECONDS)
         self.size = Histogram("leptonai_batch_size", "Samples in a batch.", SIZES)
+        self._seconds = {True: 0.0, False: 0.0}  # of requests answered 200, of the others
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
         for kind in ("bad_request", "model_failed", "shed", "timeout", "client_gone", "nan_output"):
@@ -94,7 +100,10 @@ class Metrics:
             return
         status, request, queue, wait, compute, samples = np.array(self._rows[:size], float).reshape(-1, ROW).T
         del self._rows[:size]
-        self.requests.add("200", int(np.count_nonzero(status == 200)))  # others are counted as they are refused
+        good = status == 200
+        self.requests.add("200", int(np.count_nonzero(good)))  # others are counted as they are refused
+        for kind in (True, False):
+            self._seconds[kind] += float(request[good == kind].sum())
         for histogram, values in (
             (self.request, request),
             (self.queue, queue),
@@ -103,6 +112,18 @@ class Metrics:
             (self.size, samples[samples > 0]),
         ):
             histogram.add(values)
+
+    def durations(self) -> dict[str, tuple[int, float]]:
+        """(count, seconds) of the statistics extension: success, fail, queue, compute; and of samples by batch."""
+        self.fold()
+        failed = sum(count for code, count in self.requests.values.items() if code != "200")
+        return {
+            "success": (self.requests.values["200"], self._seconds[True]),
+            "fail": (failed, self._seconds[False]),
+            "queue": self.queue.totals,
+            "compute": self.compute.totals,
+            "samples": self.size.totals,
+        }
 
     def text(self, gauges: dict[str, float], log_dropped: int) -> bytes:
         """The whole exposition, version 0.0.4."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -12,9 +12,15 @@ from msgspec import Raw
 
 from leptonai.errors import ModelError, SpecError
 from leptonai.protocols import Predictor
+from leptonai.runtime import binary
 from leptonai.runtime.batching import Job
-from leptonai.runtime.infer import InferRequest, deadline_of, wanted_outputs
-from leptonai.runtime.tensors import ORJSON, array_of, encode_tensor, fit, plain, reshaped
+from leptonai.runtime.flow import Flow
+from leptonai.runtime.http import Parts
+from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, wanted_outputs
+from leptonai.runtime.tensors import ORJSON, Array, array_of, datatype_of, encode_tensor, fit, plain, reshaped
+
+if TYPE_CHECKING:
+    from leptonai.runtime.openai import OpenAI
 
 
 class Model(Protocol):
@@ -23,7 +29,15 @@ class Model(Protocol):
     platform: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
-    alone: bool  # no two jobs share a batch
+    alone: bool  # every job is one short call: no two share a batch, none comes in pieces
+    steps: bool  # predict answers in steps, or is waited for
+    app: Any  # an ASGI app beside the model, or None
+
+    def openai(self, name: str) -> OpenAI | None:
+        """What it declares of OpenAI's API, as the model ``name``."""
+
+    def flow(self, job: Job, events: bool, name: str, version: str) -> Flow | None:
+        """How the job's answer comes in pieces (sent as ``events``, or gathered); None: it is one call."""
 
     def job(self, body: bytes) -> Job:
         """The job of a ``/predict`` body."""
@@ -37,8 +51,8 @@ class Model(Protocol):
     def run(self, jobs: list[Job]) -> list[Any]:
         """One result for each job, in order; jobs of one key are computed together."""
 
-    def encode(self, job: Job, result: Any, name: str, version: str) -> tuple[bytes, int]:
-        """The answer's JSON and how many of its numbers were not finite (they are written as null)."""
+    def encode(self, job: Job, result: Any, name: str, version: str) -> tuple[bytes | Parts, int]:
+        """The answer's body and how many of its numbers were not finite (JSON writes them as null)."""
 
 
 class TensorModel:
@@ -54,6 +68,14 @@ class TensorModel:
         self._tensors = msgspec.json.Decoder(dict[str, Raw])
         self._names = [t["name"] for t in self.outputs]
         self.alone = not predictor.batchable
+        self.steps = False
+        self.app = None
+
+    def openai(self, name: str) -> None:
+        """A model file declares nothing of it."""
+
+    def flow(self, job: Job, events: bool, name: str, version: str) -> None:
+        """A model file answers at once."""
 
     def job(self, body: bytes) -> Job:
         start = body.lstrip()[:1]
@@ -107,7 +129,7 @@ class TensorModel:
                     f"input {name!r} is {tensor.datatype!r}, the model takes {declared['datatype']}",
                     hint=f"send it as {declared['datatype']}",
                 )
-            arrays[name] = reshaped(array_of(bytes(tensor.data), tensor.datatype, name), tensor.shape, name)
+            arrays[name] = tensor_of(tensor)
         job = self._job(arrays, request)
         job.allowed = deadline_of(request)
         return job
@@ -140,7 +162,7 @@ class TensorModel:
                 )
         return outputs
 
-    def encode(self, job: Job, result: dict[str, Any], name: str, version: str) -> tuple[bytes, int]:
+    def encode(self, job: Job, result: dict[str, Any], name: str, version: str) -> tuple[bytes | Parts, int]:
         bad = 0
         for array in result.values():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -148,14 +170,38 @@ class TensorModel:
         if job.asked is None:
             return orjson.dumps({n: plain(a) for n, a in result.items()}, option=ORJSON), bad
         wanted = wanted_outputs(job.asked, self._names)
-        tensors = [encode_tensor(n, result[n]) for n in (result if wanted is None else wanted)]
-        return infer_answer(job.asked, name, version, tensors), bad
+        return infer_answer(
+            job.asked, name, version, {n: result[n] for n in (result if wanted is None else wanted)}
+        ), bad
 
 
-def infer_answer(asked: InferRequest, name: str, version: str, tensors: list[dict[str, Any]]) -> bytes:
-    """The JSON of an inference response."""
+def tensor_of(tensor: InferInput) -> Array:
+    """An input's array, of the shape it says. SpecError when its data are not that."""
+    if tensor.binary:
+        return binary.array_of(memoryview(tensor.data), tensor.datatype, tensor.shape, tensor.name)
+    return reshaped(array_of(bytes(tensor.data), tensor.datatype, tensor.name), tensor.shape, tensor.name)
+
+
+def infer_answer(
+    asked: InferRequest, name: str, version: str, outputs: dict[str, Array], shared: bool = True
+) -> bytes | Parts:
+    """The body of an inference response. ``shared``: nobody writes to the arrays from now on, so none is copied."""
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
     if asked.id is not None:
         answer["id"] = asked.id
+    if asked.parameters is None and asked.outputs is None:
+        answer["outputs"] = [encode_tensor(n, array) for n, array in outputs.items()]
+        return orjson.dumps(answer, option=ORJSON)
+    wanted = binary.wanted(asked)
+    tensors: list[dict[str, Any]] = []
+    blocks: list[bytes | memoryview] = []
+    for n, array in outputs.items():
+        if wanted.get(n, wanted[""]):
+            blocks.append(binary.block(array if shared or not array.flags.writeable else array.copy()))
+            about = {"name": n, "shape": list(array.shape), "datatype": datatype_of(array)}
+            tensors.append({**about, "parameters": {binary.SIZE: len(blocks[-1])}})
+        else:
+            tensors.append(encode_tensor(n, array))
     answer["outputs"] = tensors
-    return orjson.dumps(answer, option=ORJSON)
+    json = orjson.dumps(answer, option=ORJSON)
+    return binary.joined(json, blocks) if blocks else json

@@ -11,12 +11,15 @@ import numpy as np
 import orjson
 from msgspec import UNSET, Raw
 
-from leptonai.errors import ModelError, SpecError
+from leptonai.errors import LeptonError, ModelError, SpecError
 from leptonai.runtime.batching import Job
-from leptonai.runtime.infer import InferInput, InferRequest, deadline_of
+from leptonai.runtime.flow import Flow, event, missing
+from leptonai.runtime.http import Parts
+from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, refuse_unknown
 from leptonai.runtime.loaders.python import Parameter, PythonPredictor
-from leptonai.runtime.model import infer_answer
-from leptonai.runtime.tensors import ORJSON, array_of, encode_tensor, reshaped
+from leptonai.runtime.model import infer_answer, tensor_of
+from leptonai.runtime.openai import OpenAI
+from leptonai.runtime.tensors import ORJSON, array_of
 
 
 class ObjectModel:
@@ -24,7 +27,7 @@ class ObjectModel:
 
     def __init__(self, predictor: PythonPredictor) -> None:
         self._predictor = predictor
-        self._call = predictor.call
+        self._call: Any = predictor.whole
         self.platform = predictor.platform
         self.inputs = predictor.inputs
         self.outputs = predictor.outputs
@@ -33,7 +36,10 @@ class ObjectModel:
         self._names = tuple(self._parameters)
         self._all_required = all(p.required for p in predictor.parameters)
         self._key = () if predictor.batchable else None
-        self.alone = not predictor.batchable
+        # What may take its time must not run where requests are read.
+        self.steps = predictor.generates or predictor.asynchronous
+        self.alone = not (predictor.batchable or self.steps or predictor.methods)
+        self.app = predictor.app
         fields = [
             (p.name, Raw if p.array else p.hint) if p.required else (p.name, _optional(p), UNSET)
             for p in sorted(predictor.parameters, key=lambda p: not p.required)
@@ -51,7 +57,19 @@ class ObjectModel:
                 hint="use numbers, str, list, dict, numpy arrays or msgspec/dataclass types",
             ) from e
 
+    def openai(self, name: str) -> OpenAI | None:
+        return OpenAI(self._predictor, name) if self._predictor.methods else None
+
+    def flow(self, job: Job, events: bool, name: str, version: str) -> Flow | None:
+        p = self._predictor
+        if not self.steps:
+            return None
+        wire = Yielded(self, job, name, version, p.generates)
+        return Flow(lambda: p.call(**job.inputs), wire, events and p.generates, p.asynchronous)
+
     def job(self, body: bytes) -> Job:
+        if not self._predictor.predicts:
+            raise missing("predict", "/predict")
         try:
             given = self._decode.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as e:
@@ -79,6 +97,8 @@ class ObjectModel:
         return tuple([(n, v.shape) if isinstance(v, np.ndarray) else n for n, v in arguments.items()])
 
     def infer_job(self, request: InferRequest) -> Job:
+        if not self._predictor.predicts:
+            raise missing("predict", "infer")
         arguments: dict[str, Any] = {}
         for tensor in request.inputs:
             p = self._parameters.get(tensor.name)
@@ -114,7 +134,7 @@ class ObjectModel:
             )
         return list(results)
 
-    def encode(self, job: Job, result: Any, name: str, version: str) -> tuple[bytes, int]:
+    def encode(self, job: Job, result: Any, name: str, version: str) -> tuple[bytes | Parts, int]:
         try:
             if job.asked is None:
                 body = orjson.dumps(result, option=ORJSON, default=_plain)
@@ -122,18 +142,52 @@ class ObjectModel:
             named = result if isinstance(result, dict) and result else {"output": result}
             if job.asked.outputs is not None:
                 wanted = [o.name for o in job.asked.outputs]
+                for o in job.asked.outputs:
+                    refuse_unknown(o.parameters)
                 missing = [n for n in wanted if n not in named]
                 if missing:
                     raise SpecError(f"unknown output {missing[0]!r}", hint=f"outputs: {', '.join(map(str, named))}")
                 named = {n: named[n] for n in wanted}
-            tensors = [encode_tensor(str(n), _tensor(v)) for n, v in named.items()]
-            return infer_answer(job.asked, name, version, tensors), _not_finite(result)
+            outputs = {str(n): _tensor(v) for n, v in named.items()}
+            # a class may keep an array that it returned and write to it again
+            return infer_answer(job.asked, name, version, outputs, shared=False), _not_finite(result)
         except (TypeError, orjson.JSONEncodeError) as e:
             raise ModelError(
                 f"{self._predictor.name}.predict returned something JSON cannot carry: {e}",
                 code="model_failed",
                 hint="return numbers, strings, lists, dicts or numpy arrays",
             ) from e
+
+
+class Yielded:
+    """What a ``predict`` that yields writes: each item as JSON; gathered, they are one list."""
+
+    def __init__(self, model: ObjectModel, job: Job, name: str, version: str, many: bool) -> None:
+        self._model, self._job, self._name, self._version, self._many = model, job, name, version, many
+
+    def piece(self, item: Any) -> bytes:
+        return event(as_json(item))
+
+    def last(self) -> bytes:
+        return b""
+
+    def failed(self, error: LeptonError) -> bytes:
+        return event(orjson.dumps(error.body(), default=str), b"error")
+
+    def whole(self, items: list[Any]) -> bytes | Parts:
+        return self._model.encode(self._job, items if self._many else items[0], self._name, self._version)[0]
+
+
+def as_json(value: Any) -> bytes:
+    """JSON of whatever a class returned. ModelError when there is none."""
+    try:
+        return orjson.dumps(value, option=ORJSON, default=_plain)
+    except (TypeError, orjson.JSONEncodeError) as e:
+        raise ModelError(
+            f"the model returned something JSON cannot carry: {e}",
+            code="model_failed",
+            hint="return numbers, strings, lists, dicts or numpy arrays",
+        ) from e
 
 
 def _optional(p: Parameter) -> Any:
@@ -145,7 +199,11 @@ def _argument(tensor: InferInput, p: Parameter) -> Any:
         raise SpecError(
             f"input {p.name!r} is {tensor.datatype!r}, predict takes {p.datatype}", hint=f"send it as {p.datatype}"
         )
-    array = reshaped(array_of(bytes(tensor.data), tensor.datatype, p.name), tensor.shape, p.name)
+    array = tensor_of(tensor)
+    if tensor.binary and tensor.datatype == "BYTES" and p.hint is not bytes and p.hint is not Any:
+        for element in array.ravel():
+            if isinstance(element, bytes):
+                raise SpecError(f"input {p.name!r} holds bytes that are not UTF-8", hint="predict takes text here")
     if p.array:
         return array
     if p.shape != [1]:
@@ -153,6 +211,8 @@ def _argument(tensor: InferInput, p: Parameter) -> Any:
     if array.size != 1:
         raise SpecError(f"input {p.name!r} has shape {tensor.shape}, predict takes one value", hint="use shape [1]")
     value = array.reshape(-1)[0]
+    if p.hint is bytes:
+        return value if isinstance(value, bytes) else value.encode()
     if p.datatype != "BYTES" or p.hint is str:
         return value.item() if hasattr(value, "item") else value
     try:
@@ -166,6 +226,12 @@ def _argument(tensor: InferInput, p: Parameter) -> Any:
 def _tensor(value: Any) -> Any:
     """A returned value as an array; what is no regular array of numbers or strings becomes JSON text."""
     array: Any = None
+    if isinstance(value, bytes):
+        return np.array([value], object)  # numpy's own strings drop zero bytes at the end
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        array = value if all(isinstance(v, bytes | str) for v in value.flat) else None
+        if array is not None:
+            return array if array.ndim else array.reshape(1)
     if isinstance(value, np.ndarray | bool | int | float | str | list | np.generic):
         try:
             array = np.asarray(value)

@@ -52,7 +52,19 @@ def table(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def action(snapshot: Snapshot, path: str) -> dict[str, Any]:
-    return next(r["route"] for r in table(snapshot) if path in r["match"].values())  # type: ignore[no-any-return]
+    """Of requests for answers that come at once."""
+    plain = (r for r in table(snapshot) if "headers" not in r["match"])
+    return next(r["route"] for r in plain if path in r["match"].values())  # type: ignore[no-any-return]
+
+
+def test_an_answer_that_comes_in_pieces_may_be_long_and_is_asked_for_once() -> None:
+    variant = Variant(model="m", idempotent=True)
+    made = files([Service(spec=Spec(name="s", variants=(variant,), timeout=7.0), dials=Dials(), revision=1)], [])
+    routes = [r for r in table(made) if "headers" in r["match"] or r["match"].get("prefix") == "/services/s/v1/"]
+    assert len(routes) == 4
+    for route in routes:
+        assert (route["route"]["timeout"], route["route"]["idle_timeout"]) == ("0s", "12s")
+        assert "hedge_policy" not in route["route"] and "per_try_timeout" not in route["route"]["retry_policy"]
 
 
 def test_only_ready_replicas_get_requests() -> None:
@@ -75,10 +87,18 @@ def test_paths_of_the_default_workspace_and_of_others() -> None:
         "/v2/health/live",
         "/feedback",
         "/v2/models/s",
+        "/v2/models/s",
         "/services/s/-",
         "/services/s/",
+        "/services/s/",
+        "/services/s/v1/",
+        "/services/s/",
+        "/workspaces/team/v2/models/s",
         "/workspaces/team/v2/models/s",
         "/workspaces/team/services/s/-",
+        "/workspaces/team/services/s/",
+        "/workspaces/team/services/s/",
+        "/workspaces/team/services/s/v1/",
         "/workspaces/team/services/s/",
     ]
     assert action(snapshot, "/workspaces/team/v2/models/s")["prefix_rewrite"] == "/v2/models/s"

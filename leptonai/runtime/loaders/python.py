@@ -1,4 +1,8 @@
-"""A plain Python file with a class: ``setup(self, options)`` prepares, ``predict`` answers by its type hints."""
+"""A plain Python file with a class: ``setup(self, options)`` prepares, ``predict`` answers by its type hints.
+
+Other methods open other doors by their names: ``embed``, ``complete`` and ``chat`` those of OpenAI's API. An attribute
+``app``, of the class or of the file, is an ASGI app that answers every other path.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ import numpy as np
 
 from leptonai.errors import ModelError
 from leptonai.protocols import Predictor
+from leptonai.runtime.background import BACKGROUND
 from leptonai.runtime.tensors import DTYPES
 from leptonai.types import Variant
 
+DOORS = ("embed", "complete", "chat")
 OWN_OPTIONS = {"class", "loader", "file"}
 SCALARS = {float: "FP64", int: "INT64", bool: "BOOL", str: "BYTES"}
 
@@ -42,7 +48,8 @@ class PythonLoader:
             from leptonai.runtime.loaders.torch import module_predictor
 
             return module_predictor(found, Path(path), variant)
-        return PythonPredictor(found, path, {k: v for k, v in variant.options.items() if k not in OWN_OPTIONS})
+        options = {k: v for k, v in variant.options.items() if k not in OWN_OPTIONS}
+        return PythonPredictor(found, path, options, getattr(module, "app", None))
 
 
 def import_file(path: Path) -> Any:
@@ -71,7 +78,7 @@ def import_file(path: Path) -> Any:
 def model_class(module: Any, path: str, wanted: object) -> type:
     """The class to serve: ``options.class``, else the only one defined in the file that can predict (or forward)."""
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
-    able = [c for c in own if callable(getattr(c, "predict", None)) or callable(getattr(c, "forward", None))]
+    able = [c for c in own if any(callable(getattr(c, name, None)) for name in ("predict", "forward", *DOORS))]
     names = ", ".join(c.__name__ for c in able) or "none"
     if wanted is not None:
         able = [c for c in able if c.__name__ == wanted]
@@ -107,7 +114,8 @@ def parameters_of(method: Any, path: str, batch: bool = False) -> tuple[list[Par
     try:
         hints = typing.get_type_hints(method)
     except Exception as e:
-        raise ModelError(f"{Path(path).name}: the type hints of predict: {e}", hint="repair or remove them") from e
+        name = method.__name__
+        raise ModelError(f"{Path(path).name}: the type hints of {name}: {e}", hint="repair or remove them") from e
     found: list[Parameter] = []
     open_ended = False
     for name, p in inspect.signature(method).parameters.items():
@@ -115,7 +123,8 @@ def parameters_of(method: Any, path: str, batch: bool = False) -> tuple[list[Par
             open_ended = True
         elif p.kind in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL):
             raise ModelError(
-                f"{Path(path).name}: predict takes {name!r} by position only", hint="JSON fields are named arguments"
+                f"{Path(path).name}: {method.__name__} takes {name!r} by position only",
+                hint="JSON fields are named arguments",
             )
         else:
             hint = hints.get(name, Any)
@@ -157,12 +166,38 @@ def _tensor_of(hint: Any) -> tuple[str, list[int], bool]:
     return "BYTES", [1], False  # anything else travels as JSON text
 
 
+class Method(typing.NamedTuple):
+    """A method that is a door of its own. It is called with the request's fields that it takes."""
+
+    call: Any
+    parameters: list[Parameter]
+    open_ended: bool
+    asynchronous: bool
+    generates: bool
+
+
+def method_of(call: Any, path: str) -> Method:
+    """A bound method. ModelError unless it takes at least one argument, and all by name."""
+    parameters, open_ended = parameters_of(call, path)
+    if not parameters:
+        raise ModelError(f"{Path(path).name}: {call.__name__} takes no input", hint=f"write {call.__name__}(self, ...)")
+    return Method(call, parameters, open_ended, _asynchronous(call), _generates(call))
+
+
+def _asynchronous(call: Any) -> bool:
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+
+
+def _generates(call: Any) -> bool:
+    return inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+
+
 class PythonPredictor:
     """An instance of a user's class. ``batch = True`` on the class: every argument is a list, one entry a request."""
 
     platform = "python_class"
 
-    def __init__(self, cls: type, path: str, options: dict[str, Any]) -> None:
+    def __init__(self, cls: type, path: str, options: dict[str, Any], app: Any = None) -> None:
         from leptonai.runtime.loaders import one_line
 
         self.name = cls.__name__
@@ -171,7 +206,9 @@ class PythonPredictor:
             setup = getattr(self._model, "setup", None)
             if setup is not None:
                 takes = inspect.signature(setup).parameters
-                setup(options) if takes else setup()
+                waited = setup(options) if takes else setup()
+                if inspect.iscoroutine(waited):
+                    BACKGROUND.wait(waited)
             elif options:
                 raise ModelError(
                     f"{cls.__name__} has no setup to take options {', '.join(sorted(options))}",
@@ -181,12 +218,41 @@ class PythonPredictor:
             raise
         except (Exception, SystemExit) as e:
             raise ModelError(f"{cls.__name__} does not set up: {one_line(e)}", hint="see the replica's log") from e
-        self.call = self._model.predict
+        predict = getattr(self._model, "predict", None)
+        self.predicts = callable(predict)
+        self.call: Any = predict if self.predicts else _nothing
+        self.generates, self.asynchronous = _generates(self.call), _asynchronous(self.call)
+        self.whole: Any = self._gathered if self.generates or self.asynchronous else self.call
         self.batchable = getattr(cls, "batch", False) is True
+        if self.batchable and (self.generates or self.asynchronous):
+            raise ModelError(
+                f"{cls.__name__}.predict is a generator or async, with batch = True",
+                hint="remove batch: such a predict is called once a request, and many run at once",
+            )
         self.parameters, self.open_ended = parameters_of(self.call, path, self.batchable)
+        self.methods = {name: method_of(m, path) for name in DOORS if callable(m := getattr(self._model, name, None))}
+        self.count_tokens = getattr(self._model, "count_tokens", None)
+        self.app = getattr(self._model, "app", None) or app
+        if self.app is not None and not callable(self.app):
+            raise ModelError(f"{Path(path).name}: app is no ASGI app", hint="rename it, or make it callable")
         self.inputs = [{"name": p.name, "datatype": p.datatype, "shape": p.shape} for p in self.parameters]
         self.outputs: list[dict[str, Any]] = [{"name": "output", "datatype": "BYTES", "shape": [-1]}]
 
+    def _gathered(self, **inputs: Any) -> Any:
+        """The whole result of a predict that yields, or that is waited for."""
+        made = self.call(**inputs)
+        if not self.asynchronous:
+            return list(made)
+        return BACKGROUND.wait(_all(made) if self.generates else made)
+
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """One call of the user's method; what it returns, under the name ``output``."""
-        return {"output": self.call(**inputs)}
+        return {"output": self.whole(**inputs)}
+
+
+def _nothing() -> None:
+    """Stands for the predict of a class that has other doors only."""
+
+
+async def _all(items: Any) -> list[Any]:
+    return [item async for item in items]
