@@ -48,6 +48,9 @@ class Admit(Noun, frozen=True, kw_only=True):
     pace_count: int = 10  # automatic proposals admitted at most ...
     pace_seconds: float = 60.0  # ... in this long, over all services
     cooldown: float = 10.0  # seconds between two automatic changes of one service
+    scale_count: int = (
+        30  # changes of one service that the scaler may make in pace_seconds: its policies decide each 2 s
+    )
     proposal_ttl: float = 900.0  # seconds a pending proposal may wait for approval
     approval: tuple[str, ...] = ()  # remedies or kinds ("delete", "rollback") that need a person's approval
     frozen: bool = False  # the kill switch: no automatic proposal is admitted

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 DEFAULT_WORKSPACE = "default"
+SCALER = "scaler"  # who proposes replicas of services with ``scale.auto`` or ``scale.idle``
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # a DNS label with room for the suffixes of replicas
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -68,13 +69,24 @@ class Slo(Noun, frozen=True, kw_only=True):
     period: float = 30 * 86400.0
 
 
+class Auto(Noun, frozen=True, kw_only=True):
+    """How the number of replicas follows the load. ``policy`` and its numbers are explained in docs/scaling.md."""
+
+    policy: Literal["ours", "hpa", "kpa"] = "ours"
+    target: float | None = None  # concurrency wanted per replica; None: 0.7 x concurrency
+    concurrency: float = 1.0  # requests a replica serves at once; one compute thread serves one (or one batch)
+    window: float = 60.0  # seconds that are averaged
+    hold: float | None = None  # seconds that what was needed is kept; None: the policy's own, 300, 300 (hpa), 0 (kpa)
+
+
 class Scale(Noun, frozen=True, kw_only=True):
-    """Bounds of the replicas dial and where it starts."""
+    """Bounds of the replicas dial and where it starts. ``auto`` None: people and runbooks set it."""
 
     min: int = 0
     max: int = 64
     replicas: int = 1
     idle: float | None = None  # seconds without a request until replicas go to zero; a request wakes it. None: never
+    auto: Auto | None = None
 
 
 class Hold(Noun, frozen=True, kw_only=True):
@@ -197,7 +209,7 @@ class Spec(Noun, frozen=True, kw_only=True):
 
 
 class Dial(Noun, frozen=True, kw_only=True):
-    """One entry of the dials log. ``path``: ``main.replicas|weight|mirror|epoch``, ``evict.<replica id>``."""
+    """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``."""
 
     path: str
     value: float
@@ -212,6 +224,7 @@ class VariantDials(Noun, frozen=True, kw_only=True):
     weight: float = 1.0
     mirror: float = 0.0
     epoch: int = 0
+    auto: bool = True  # False: a person set the replicas, and the scaler leaves them
 
 
 class Dials(Noun, frozen=True, kw_only=True):
@@ -234,14 +247,26 @@ class Service(Noun, frozen=True, kw_only=True):
 
 
 def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
-    """The dials in force at ``now``: per path the last unexpired entry, bounded by ``spec.scale``; epoch only rises."""
+    """The dials in force at ``now``: per path the last unexpired entry, bounded by ``spec.scale``; epoch only rises.
+
+    What the scaler set counts only while ``spec.scale`` has ``auto`` or ``idle``. A person who sets ``replicas`` takes
+    them out of the scaler's hands (``auto`` false) until that entry expires or ``auto`` is set to 1.
+    """
     last: dict[str, Dial] = {}
     epoch: dict[str, int] = {}
+    auto: dict[str, bool] = {}
     for entry in log:
         if entry.path.endswith(".epoch"):
             epoch[entry.path] = max(epoch.get(entry.path, 0), int(entry.value))
+        elif entry.owner == SCALER and spec.scale.auto is None and spec.scale.idle is None:
+            continue
         elif entry.expires is None or entry.expires > now:
             last[entry.path] = entry
+            name, _, dial = entry.path.rpartition(".")
+            if dial == "auto":
+                auto[name] = bool(entry.value)
+            elif dial == "replicas" and entry.owner.startswith("human:"):
+                auto[name] = False
     variants = {}
     for variant in spec.variants:
         wanted = last.get(f"{variant.name}.replicas")
@@ -253,6 +278,7 @@ def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
             weight=weight.value if weight else 1.0,
             mirror=mirror.value if mirror else 0.0,
             epoch=epoch.get(f"{variant.name}.epoch", 0),
+            auto=auto.get(variant.name, True),
         )
     evict = tuple(sorted(p.removeprefix("evict.") for p, d in last.items() if p.startswith("evict.") and d.value))
     return Dials(variants=variants, evict=evict)

@@ -39,6 +39,10 @@ BOUNDS: dict[str, Bound] = {
     "hold.max_bytes": Bound(1 << 10, 1 << 34, "bytes"),
     "fallback.max_age": Bound(1.0, 366 * DAY, "seconds"),
     "fallback.max_bytes": Bound(1 << 10, 1 << 34, "bytes"),
+    "scale.auto.target": Bound(0.001, 100_000, "requests at once"),
+    "scale.auto.concurrency": Bound(0.01, 100_000, "requests at once"),
+    "scale.auto.window": Bound(2.0, 3600.0, "seconds"),
+    "scale.auto.hold": Bound(0.0, DAY, "seconds"),
     "rollout.surge": Bound(0, 1000),
     "rollout.start_timeout": Bound(0.1, DAY, "seconds"),
     "rollout.verify_seconds": Bound(0.0, DAY, "seconds"),
@@ -138,6 +142,10 @@ def _scale(spec: Spec) -> None:
         raise FieldError(
             "scale.idle", f"{scale.idle:g} s beside scale.min {scale.min}", "set scale.min: 0, or leave idle"
         )
+    if scale.idle is not None and scale.auto is not None:
+        raise FieldError("scale.idle", "stands beside scale.auto", "with scale.min: 0, auto goes to zero by itself")
+    if scale.auto is not None and scale.auto.policy == "hpa" and scale.min < 1:
+        raise FieldError("scale.auto.policy", "'hpa' cannot scale to zero", "set scale.min to 1, or choose ours or kpa")
 
 
 def _balance(balance: Balance) -> None:

@@ -2,7 +2,9 @@
 
 It asks, in this order: may this token, is it still in time, is it well-formed and made from the head, is it too much
 automation, does a person have to approve. The kill switch, the pace and the cool-down bind automatic proposals only,
-those whose ``by`` is not ``human:...``.
+those whose ``by`` is not ``human:...``. The scaler has a pace of its own: its changes delay no runbook's, and no
+runbook's delays one of its; it sets ``replicas`` (and names replicas to let go) of services that ask for it, and never
+what a person has set.
 """
 
 from __future__ import annotations
@@ -12,7 +14,20 @@ from typing import Literal
 
 from leptonai.admit.limits import check
 from leptonai.admit.world import World
-from leptonai.types import Change, DeleteChange, Key, Proposal, Revision, Role, SpecChange, Token, parse_key
+from leptonai.types import (
+    SCALER,
+    Change,
+    DeleteChange,
+    DialChange,
+    Key,
+    Proposal,
+    Revision,
+    Role,
+    SpecChange,
+    Token,
+    effective_dials,
+    parse_key,
+)
 
 Status = Literal["pending", "admitted", "denied", "expired"]
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
@@ -37,7 +52,7 @@ def judge(proposal: Proposal, actor: Token, world: World) -> tuple[Status, tuple
         return "expired", (f"it expired {world.now - proposal.expires:.0f} s ago: propose it again",)
     check(proposal.change, world)
     if automatic(proposal.by):
-        refusal = _too_much(proposal, world)
+        refusal = _scaling(proposal, world) if proposal.by == SCALER else _too_much(proposal, world)
         if refusal:
             return "denied", (refusal,)
     asked = sorted(kinds(proposal.change, world.history) & set(world.admit.approval))
@@ -79,17 +94,45 @@ def _too_much(proposal: Proposal, world: World) -> str:
         return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
     if proposal.approved_by:
         return ""
-    paced = [p for p in world.recent if world.now - p.at < rules.pace_seconds]
+    recent = [p for p in world.recent if p.by != SCALER]
+    paced = [p for p in recent if world.now - p.at < rules.pace_seconds]
     if len(paced) >= rules.pace_count:
         left = rules.pace_seconds - (world.now - sorted(p.at for p in paced)[-rules.pace_count])
         return (
             f"pace: {len(paced)} automatic proposals in the last {rules.pace_seconds:g} s, the limit is "
             f"{rules.pace_count} (settings admit.pace_count); again in {left:.1f} s"
         )
-    since = min((world.now - p.at for p in world.recent if p.service == proposal.service), default=math.inf)
+    since = min((world.now - p.at for p in recent if p.service == proposal.service), default=math.inf)
     if since < rules.cooldown:
         return (
             f"cool-down: {proposal.service} was changed automatically {since:.1f} s ago, the limit is "
             f"{rules.cooldown:g} s (settings admit.cooldown); again in {rules.cooldown - since:.1f} s"
+        )
+    return ""
+
+
+def _scaling(proposal: Proposal, world: World) -> str:
+    rules, head, change = world.admit, world.head, proposal.change
+    if rules.frozen:
+        return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
+    if not isinstance(change, DialChange) or head is None or head.spec is None:
+        return f"the {SCALER} sets dials only"
+    if head.spec.scale.auto is None and head.spec.scale.idle is None:
+        return f"{change.service} has no scale.auto and no scale.idle: its replicas are set by people"
+    dials = effective_dials(head.spec, list(world.dials), world.now)
+    for path in change.set:
+        variant, _, dial = path.rpartition(".")
+        if not path.startswith("evict.") and dial != "replicas":
+            return f"the {SCALER} sets replicas and lets replicas go, not {path}"
+        pinned = head.spec.scale.auto is not None and variant in dials.variants and not dials.variants[variant].auto
+        if dial == "replicas" and pinned:
+            last = next((d for d in reversed(world.dials) if d.path == path and d.owner.startswith("human:")), None)
+            whose = f"{path} was set by {last.owner}" if last else f"{variant}.auto is 0"
+            return f"{whose}: a person's word stands until `leptonai scale {change.service} auto`"
+    paced = [p for p in world.recent if p.by == SCALER and p.service == proposal.service]
+    if sum(world.now - p.at < rules.pace_seconds for p in paced) >= rules.scale_count:
+        return (
+            f"pace: {change.service} was scaled {len(paced)} times in {rules.pace_seconds:g} s, the limit is "
+            f"{rules.scale_count} (settings admit.scale_count)"
         )
     return ""

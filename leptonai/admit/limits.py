@@ -65,6 +65,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
             "replicas": (spec.scale.min, spec.scale.max, "scale.min and scale.max"),
             "weight": (0.0, 1e6, "the bounds of a weight"),
             "mirror": (0.0, 1.0, "a share"),
+            "auto": (0, 1, "1 lets the scaler set the replicas, 0 does not"),
             "epoch": (0, 2**31, "the bounds of an epoch"),
         }
         if head == "evict":
@@ -74,7 +75,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         if head not in variants or dial not in limits:
             raise SpecError(
                 f"{change.service} has no dial {path!r}; its variants are {', '.join(variants)}",
-                hint="a dial is <variant>.replicas, .weight, .mirror, .epoch, or evict.<replica id>",
+                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, or evict.<replica id>",
             )
         low, high, said = limits[dial]
         if not low <= value <= high:
@@ -82,7 +83,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
                 f"{path} is {value:g}; it must be between {low:g} and {high:g} ({said})",
                 hint="change the spec's scale to go further" if dial == "replicas" else "",
             )
-        if dial in ("replicas", "epoch") and value != int(value):
+        if dial in ("replicas", "epoch", "auto") and value != int(value):
             raise SpecError(f"{path} is {value:g}; it must be a whole number", hint="")
         if dial == "epoch" and value <= was[path]:
             raise Conflict(

@@ -48,6 +48,7 @@ class World:
             status=status_line(own, ready, wanted),
             url=self.platform.url(service.key),
             verified=wish.verified,
+            room={v.name: self.platform.room(v) for v in service.spec.variants} if service.spec.scale.auto else {},
         )
 
     def record(self, kind: str, subject: str, detail: dict[str, Any], actor: str) -> Event:

@@ -77,7 +77,8 @@ def why(session: Session, name: str, limit: int, workspace: str | None, as_json:
     if not events:
         click.echo(f"Nothing was decided about {name} yet.")
     for event in events:
-        click.echo(f"{clock(event.at)}  {event.kind:<20} {event.actor:<12} {terms(event.detail)}")
+        said = event.detail.get("said") if event.kind == "scale.decided" else None
+        click.echo(f"{clock(event.at)}  {event.kind:<20} {event.actor:<12} {said or terms(event.detail)}")
 
 
 def terms(detail: dict[str, Any]) -> str:

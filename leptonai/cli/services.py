@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, waiting, workspace_option
@@ -87,9 +89,18 @@ def ls(session: Session, workspace: str | None, as_json: bool) -> None:
     print_table(columns, rows, "No service yet. Serve a model with `leptonai deploy PATH`.")
 
 
+class Count(click.ParamType[int | str]):
+    """A whole number from 0, or the word auto."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return "auto" if value == "auto" else click.IntRange(0).convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("name")
-@click.argument("replicas", type=click.IntRange(0))
+@click.argument("replicas", metavar="REPLICAS|auto", type=Count())
 @click.option("--variant", default="main", show_default=True, help="Variant whose dial is set.")
 @workspace_option
 @why_option
@@ -99,7 +110,7 @@ def ls(session: Session, workspace: str | None, as_json: bool) -> None:
 def scale(
     session: Session,
     name: str,
-    replicas: int,
+    replicas: int | str,
     variant: str,
     workspace: str | None,
     why: str,
@@ -108,13 +119,25 @@ def scale(
 ) -> None:
     """Set how many replicas a service has, within the bounds of its spec. 0 stops serving and keeps everything else.
 
+    Of a service with scale.auto, the number is taken out of the autoscaler's hands until `scale NAME auto`.
+
     \b
     Example:
       leptonai scale digits 3
+      leptonai scale digits auto
     """
     key = key_of(name, workspace)
     with session.client() as client, waiting(as_json) as say:
-        proposal = client.scale(key, replicas, variant=variant, why=why or f"scale to {replicas}")
+        if isinstance(replicas, str):
+            from leptonai.errors import SpecError
+            from leptonai.types import DialChange
+
+            if client.service(key).service.spec.scale.auto is None:
+                hint = "give it one: `scale: {auto: {}}` in its text, see docs/scaling.md"
+                raise SpecError(f"{key} has no scale.auto to hand its replicas to", hint=hint)
+            proposal = client.wish(DialChange(service=key, set={f"{variant}.auto": 1.0}), why or "scale by load")
+        else:
+            proposal = client.scale(key, replicas, variant=variant, why=why or f"scale to {replicas}")
         if wait and proposal.status == "admitted":
             client.wait_ready(key, report=lambda progress: say(progress.text))
         view = client.service(key)

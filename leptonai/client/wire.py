@@ -12,7 +12,8 @@ class ServiceView(Noun, frozen=True, kw_only=True):
     """One service as a caller sees it: the wish, what runs for it, and one line that says how it stands.
 
     ``ready`` counts ready replicas of the wished digests; ``wanted`` is what the dials ask for.
-    ``verified`` is the newest revision found good, None when none was.
+    ``verified`` is the newest revision found good, None when none was. ``room``: of a service with ``scale.auto``, how
+    many more replicas of each variant fit; None: no limit is known.
     """
 
     service: Service
@@ -22,6 +23,7 @@ class ServiceView(Noun, frozen=True, kw_only=True):
     status: str
     url: str
     verified: int | None = None
+    room: dict[str, int | None] = {}
 
     @property
     def key(self) -> Key:

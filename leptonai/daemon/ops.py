@@ -45,6 +45,7 @@ class Api:
             services=tuple(v.service for v in views),
             replicas=tuple(r for v in views for r in v.replicas),
             gateway=self._gateway,
+            room={v.key: v.room for v in views if v.room},
         )
 
     async def revisions(self, key: Key) -> list[Revision]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -62,6 +63,12 @@ class Casebook:
     def open(self, service: Key) -> bool:
         """Whether an incident of the service is open."""
         return any(c.incident.closed is None and book.service_of(c.incident) == service for c in self.cases)
+
+    def trouble(self, service: Key) -> Literal["none", "open", "remedy"]:
+        """Whether an incident of the service is open, and whether a remedy of it is being verified."""
+        here = [c.incident for c in self.cases if c.incident.closed is None and book.service_of(c.incident) == service]
+        trying = any(i.actions and i.actions[-1].verdict is None for i in here)
+        return "remedy" if trying else "open" if here else "none"
 
     async def step(
         self,

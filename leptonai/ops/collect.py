@@ -25,6 +25,7 @@ GATEWAY_PAGE = (
 _REPLICA_GAUGES = {
     "process_resident_memory_bytes": "replica_rss_bytes",
     "leptonai_in_flight": "replica_in_flight_count",
+    "leptonai_queued": "replica_queued_count",
 }
 _REPLICA_MEANS = {
     "leptonai_compute_seconds": "replica_compute_seconds",
@@ -190,7 +191,9 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
             out[_REPLICA_GAUGES[name]] = value
         elif name == "leptonai_requests_total":
             shown[name, labels.get("code", "")] = value
-        elif name == "process_cpu_seconds_total" or name.endswith(("_seconds_sum", "_seconds_count")):
+        elif name == "process_cpu_seconds_total" or name.endswith(
+            ("_seconds_sum", "_seconds_count", "_batch_size_count")
+        ):
             shown[name] = value
     rose = counters.rise(shown.items())
     if rose and elapsed > 0:
@@ -200,6 +203,11 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
         out["replica_request_rate_per_second"] = answered / elapsed
         if answered > 0:
             out["replica_error_ratio"] = failed / answered
+        out["replica_concurrency_count"] = rose.get("leptonai_request_seconds_sum", 0.0) / elapsed
+        computed = rose.get("leptonai_compute_seconds_count", 0.0)
+        if computed > 0:  # compute is told per request, also of those that shared a batch
+            batches = min(rose.get("leptonai_batch_size_count", 0.0) or computed, computed)
+            out["replica_service_seconds"] = rose.get("leptonai_compute_seconds_sum", 0.0) * batches / computed**2
         for histogram, signal in _REPLICA_MEANS.items():
             if (count := rose.get(f"{histogram}_count", 0.0)) > 0:
                 out[signal] = rose.get(f"{histogram}_sum", 0.0) / count

@@ -23,6 +23,8 @@ from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower
 from leptonai.ops.receive import Receiver
+from leptonai.ops.scale import Scaler
+from leptonai.ops.scale.edge import Edge
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
 from leptonai.platforms.embedded import Embedded
@@ -58,6 +60,8 @@ class Watch:
         self._clock = clock
         self._collector = Collector(timeout or 0.8 * settings.ops.period)
         self._follower = Follower(home / "run")
+        self._scaler = Scaler(home / "scaler", settings, control)
+        self._edge = Edge(home, timeout or 0.8 * settings.ops.period)
         self._world = World()
         self._world_at = float("-inf")
         self._collected = Collected(at=float("-inf"), seconds=0.0)
@@ -77,12 +81,15 @@ class Watch:
             ("detect", self._detect),
             ("respond", self._respond),
             ("verify", self._verify),
+            ("scale", self._scale),
         ):
             if name == "respond":  # what is decided now is dated now: reading the pages took its time
                 now = max(now, self._clock())
             await self._stage(name, stage, now)
 
     def close(self) -> None:
+        self._scaler.keep(self._clock())
+        self._edge.close()
         self._collector.close()
 
     async def _stage(self, name: str, stage: Callable[[float], Awaitable[None]], now: float) -> None:
@@ -186,6 +193,15 @@ class Watch:
         if self._loaded:
             complete = min(self._collected.at, self._world_at)
             await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
+
+    async def _scale(self, now: float) -> None:
+        if not self._loaded or self._collected.at != self._world_at:
+            return  # without the wish and the incidents of this round, nothing is known to scale by
+        trouble = {s.key: self.casebook.trouble(s.key) for s in self._world.services}
+        automatic = any(s.spec.scale.auto for s in self._world.services)
+        held = await self._edge.held() if automatic else {}
+        await self._scaler.step(now, self._world, self._collected, trouble, held)
+        self.store.write(self._scaler.readings)
 
     async def _verify(self, now: float) -> None:
         if not self._loaded or not self._collected.at == self._judged_at == self._world_at:

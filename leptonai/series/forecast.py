@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ JUDGED = 500.0  # samples over which the rules are compared
 ERRORS = 400  # errors kept for quantiles: a 99th percentile rests on four of them
 RIDGE = 0.1  # start variance of a coefficient: the rule of thumb it starts from is about right
 LOOK_FIRST, LOOK_AGAIN = 64, 1.25  # samples until a season is first looked for; then each time there are 1.25 x more
+_ARRAYS = ("scales", "weight", "a", "p", "said", "errors", "judged", "loss", "square")
 RULES = ("long mean", "recent mean", "regression")  # the simpler first
 SHARPNESS = 8.0  # weights are loss ** -SHARPNESS: a tenth more loss halves a weight, twice the loss silences it
 
@@ -83,6 +85,31 @@ class Forecaster:
         self.pending.append((features, said))
         self.said = said
 
+    def toward(self, horizons: tuple[int, ...]) -> Forecaster:
+        """One for other ``horizons`` that has seen the same past: its seasons are known, its regression starts anew."""
+        out = Forecaster(horizons, self.season if self.given else None)
+        out.history, out.look = self.history, self.look
+        out.scales, out.weight, out.spread = self.scales.copy(), self.weight.copy(), self.spread
+        out._fit(self.season)
+        return out
+
+    def dump(self) -> dict[str, Any]:
+        """All that was learnt, as plain values; ``load`` of one with the same horizons goes on where this one is."""
+        kept: dict[str, Any] = {n: getattr(self, n).astype("<f8").tobytes() for n in _ARRAYS}
+        kept |= {"horizons": self.horizons, "season": self.season, "look": self.look, "spread": self.spread}
+        return kept | {"history": self.history.dump()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """ValueError, KeyError or TypeError for what ``dump`` did not make or made for other horizons."""
+        if tuple(state["horizons"]) != self.horizons:
+            raise ValueError(f"horizons are {state['horizons']}, wanted {self.horizons}")
+        fresh = {n: np.frombuffer(state[n], dtype="<f8").reshape(getattr(self, n).shape).copy() for n in _ARRAYS}
+        self.history.load(state["history"])
+        for name, values in fresh.items():
+            setattr(self, name, values)
+        self.look, self.spread = int(state["look"]), float(state["spread"])
+        self._fit(tuple(float(p) for p in state["season"]))
+
     @property
     def weights(self) -> Floats:
         """``[rule, horizon]``: the share of each of RULES in what is said; they sum to 1 a horizon."""
@@ -119,10 +146,11 @@ class Forecaster:
         self.loss[:, h] += (lost - self.loss[:, h]) * share
         self.square[:, h] += (wrong**2 - self.square[:, h]) * share
         a, p = self.a[h], self.p[h]
-        f = features / (math.sqrt(self.spread) or 1.0)
+        scale = root if (root := math.sqrt(self.spread)) > 1e-6 else 1.0  # a constant, or next to nothing
+        f = features / scale
         pf = p @ f
         gain = pf / (KEEP + float(f @ pf))
-        a += gain * ((z - float(a @ features)) / (math.sqrt(self.spread) or 1.0))
+        a += gain * ((z - float(a @ features)) / scale)
         p -= gain[:, None] * pf
         p /= KEEP
         trace = float(p.trace())

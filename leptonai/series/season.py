@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from leptonai.protocols import Floats
@@ -36,6 +38,15 @@ class History:
             if level == len(self.levels):
                 self.levels.append([])
                 self.dropped.append(0)
+
+    def dump(self) -> dict[str, Any]:
+        """All that is kept, as plain values; every point as four bytes."""
+        points = [np.array(level, dtype="<f4").tobytes() for level in self.levels]
+        return {"count": self.count, "levels": points, "dropped": list(self.dropped)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.count, self.dropped = int(state["count"]), [int(n) for n in state["dropped"]]
+        self.levels = [np.frombuffer(points, dtype="<f4").astype(float).tolist() for points in state["levels"]]
 
     def at(self, time: float, level: int) -> float | None:
         """The value around sample ``time`` (0: the first), between two points of ``level``; None: not kept."""

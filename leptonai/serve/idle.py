@@ -29,8 +29,11 @@ class Wanted(NamedTuple):
 
 
 def wake(service: Service, held: Held) -> Wanted | None:
-    """What starts a service at zero for which requests wait: as many replicas as it begins with, one at least. Pure."""
-    if service.spec.scale.idle is None:
+    """What starts a service at zero for which requests wait: as many replicas as it begins with, one at least. Pure.
+
+    Also of a service with ``scale.auto`` that its policy let go to zero.
+    """
+    if not _sleeps(service):
         return None
     waiting = {v: n for (key, v), n in held.items() if key == service.key}
     asleep = {
@@ -41,6 +44,10 @@ def wake(service: Service, held: Held) -> Wanted | None:
     first = min(max(1, service.spec.scale.replicas), service.spec.scale.max)
     change = DialChange(service=service.key, set={f"{v}.replicas": float(first) for v in asleep})
     return Wanted(change, f"{sum(asleep.values())} requests wait for a first replica")
+
+
+def _sleeps(service: Service) -> bool:
+    return service.spec.scale.idle is not None or service.spec.scale.auto is not None
 
 
 class Quiet:
@@ -111,13 +118,13 @@ class IdleLoop:
                 pass
 
     async def _once(self) -> None:
-        services = [s for s in self._services(self._clock()) if s.spec.scale.idle is not None]
+        services = [s for s in self._services(self._clock()) if _sleeps(s)]
         if not services:
             return
         held = self._platform.held()
         for service in services:
             self._ask(wake(service, held))
-        if any(d.replicas for s in services for d in s.dials.variants.values()):
+        if any(s.spec.scale.idle and d.replicas for s in services for d in s.dials.variants.values()):
             asked = await self._platform.asked()
             if asked is not None:
                 for wanted in self._quiet.sleep(services, asked, self._platform.held(), self._clock()):

@@ -39,6 +39,8 @@ UNITS: dict[str, Callable[[str], float]] = {
     "cookie_ttl": units.duration,
     "slow_start": units.duration,
     "eject": units.duration,
+    "window": units.duration,
+    "hold": units.duration,
     "memory": units.size,
     "max_bytes": units.size,
 }

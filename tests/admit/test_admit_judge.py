@@ -244,7 +244,7 @@ def test_automation_is_bound_and_people_are_not(facts: dict[str, Any], said: str
     ],
 )
 def test_automation_within_its_limits_is_admitted(facts: dict[str, Any]) -> None:
-    assert judge(proposal(by="scaler"), token(), world(**facts)) == ("admitted", ())
+    assert judge(proposal(by="incident:7"), token(), world(**facts)) == ("admitted", ())
 
 
 # --- approval ------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def _hash(dials: dict[str, float]) -> str:
 def test_a_pending_change_waits_and_is_admitted_once_by_an_admin_naming_its_hash(house: House) -> None:
     door = house.door(approval=("scale",), cooldown=10.0)
     door.propose(SpecChange(spec=SPEC, base=0), ANA, "")
-    made = door.propose(SCALE, OPS, "load", by="scaler")
+    made = door.propose(SCALE, OPS, "load", by="incident:2")
     assert made.status == "pending" and made.reasons[-1] == "main.replicas: 1 → 3"
     assert house.store.dials("digits") == []
     refusals = [
@@ -190,9 +190,9 @@ def test_a_pending_change_waits_and_is_admitted_once_by_an_admin_naming_its_hash
         assert house.store.proposal(made.id) == made, "it still waits"
     house.now += 100.0
     approved = door.approve(made.id, made.hash, ROOT)
-    assert (approved.status, approved.approved_by, approved.by) == ("admitted", "human:root", "scaler")
+    assert (approved.status, approved.approved_by, approved.by) == ("admitted", "human:root", "incident:2")
     (dial,) = house.store.dials("digits")
-    assert (dial.value, dial.owner, dial.at) == (3.0, "scaler", 1100.0)
+    assert (dial.value, dial.owner, dial.at) == (3.0, "incident:2", 1100.0)
     assert house.kinds()[1:] == ["proposal.pending", "proposal.admitted"]
     assert house.woken == ["digits", "digits"]
     with pytest.raises(Denied, match="is already admitted"):
@@ -286,14 +286,14 @@ def test_undo_never_takes_back_what_somebody_else_did_since(house: House) -> Non
     with pytest.raises(Conflict, match="revision 2 is not in force any more; incident:1 made revision 3: slow"):
         door.undo("digits", ANA)
     door.propose(SCALE, ANA, "")
-    door.propose(DialChange(service="digits", set={"main.replicas": 5}), OPS, "load", by="scaler")
-    with pytest.raises(Conflict, match="set to 3 and is 5 by now: scaler"):
+    door.propose(DialChange(service="digits", set={"main.replicas": 5}), OPS, "load", by="incident:2")
+    with pytest.raises(Conflict, match="set to 3 and is 5 by now: incident:2"):
         door.undo("digits", ANA)
     door.propose(DialChange(service="digits", set={"main.weight": 4}, ttl=9.0), ANA, "")
     house.now += 10.0
     with pytest.raises(Conflict, match="set to 4 and is 1 by now: it ran out"):
         door.undo("digits", ANA)
-    door.propose(SpecChange(spec=msgspec.structs.replace(SPEC, name="auto"), base=0), OPS, "", by="scaler")
+    door.propose(SpecChange(spec=msgspec.structs.replace(SPEC, name="auto"), base=0), OPS, "", by="incident:2")
     with pytest.raises(NotFound, match="no change of a person to take back"):
         door.undo("auto", ANA)
 
@@ -320,7 +320,7 @@ def test_tokens_are_random_hashed_and_named(house: House) -> None:
 ACTS = st.tuples(
     st.floats(0.0, 4.0),  # seconds since the act before
     st.sampled_from(["a", "b", "c"]),
-    st.sampled_from(["human:ana", "incident:1", "scaler"]),
+    st.sampled_from(["human:ana", "incident:1", "incident:2"]),
     st.integers(0, 3),
 )
 

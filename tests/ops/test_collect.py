@@ -229,6 +229,8 @@ def test_the_signals_of_a_replica(short: Path) -> None:
                 "replica_request_rate_per_second": 20.0,
                 "replica_error_ratio": 0.25,
                 "replica_compute_seconds": 0.1,
+                "replica_service_seconds": 0.1,
+                "replica_concurrency_count": 0.0,
             }
             assert found.answered == {"r1": 40.0} and values(found, service="digits")["ready_count"] == 1.0
             shown.pop(0)  # the process was started anew

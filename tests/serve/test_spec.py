@@ -224,7 +224,10 @@ def test_every_number_of_a_spec_has_bounds() -> None:
         head, _, leaf = field.rpartition(".")
         value: Any = bound.high * 2 + 1
         with pytest.raises(SpecError) as caught:
-            parse({**OK, **({head: {**needed.get(head, {}), leaf: value}} if head else {leaf: value})})
+            given: dict[str, Any] = {**needed.get(head, {}), leaf: value}
+            for name in reversed(head.split(".") if head else []):
+                given = {name: given}
+            parse({**OK, **given})
         assert field in caught.value.message and "out of bounds" in caught.value.message
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 from leptonai.plan.scale.policy import Outlook
 from leptonai.series.forecast import Forecaster
@@ -12,6 +13,9 @@ PARTS = 3  # samples a start-up: fine enough to place a rise within it, coarse e
 SHORTEST = 1.0  # seconds a sample: below, there is nothing to count
 PRIOR = 60.0  # seconds of evidence that Poisson's variance is worth before anything was seen: the stable window
 MEMORY = 3600.0  # seconds over which the spread of demand around its forecast is averaged
+
+
+SUMS = ("seconds", "m", "mm", "e", "me")  # of a Spread
 
 
 class Learner:
@@ -47,6 +51,40 @@ class Learner:
         if self.outlook is None:
             return None
         return self.outlook._replace(variance=self.spread.variance(self.outlook.mean))
+
+    def skip(self, seconds: float) -> None:
+        """Nothing was seen for so long; the seasons go on."""
+        self.filled = self.work = 0.0
+        for _ in range(round(seconds / self.sample)):
+            self.forecaster.step(math.nan)
+        self.means.clear()
+
+    def retime(self, startup: float) -> None:
+        """A start takes ``startup`` seconds now: the outlook is of another moment, what was learnt of seasons stays."""
+        ahead = math.ceil(startup / self.sample - 1e-9) + 1
+        if abs(ahead - self.ahead) > 1:  # a sample more or less is what measured start-ups differ by
+            self.ahead = ahead
+            self.forecaster = self.forecaster.toward((max(1, ahead - 1), ahead))
+            self.means = deque(maxlen=ahead)
+
+    def dump(self) -> dict[str, Any]:
+        """What ``restored`` makes the same learner of."""
+        spread = [getattr(self.spread, n) for n in SUMS]
+        return {"sample": self.sample, "ahead": self.ahead, "spread": spread, "forecaster": self.forecaster.dump()}
+
+    @staticmethod
+    def restored(state: dict[str, Any]) -> Learner:
+        """ValueError, KeyError or TypeError for what ``dump`` did not make."""
+        sample, ahead = float(state["sample"]), int(state["ahead"])
+        if not (0 < sample < math.inf and 0 < ahead < 1_000_000):
+            raise ValueError(f"sample {sample}, ahead {ahead}")
+        out = Learner((ahead - 1) * sample, sample)
+        out.sample, out.ahead, out.means = sample, ahead, deque(maxlen=ahead)
+        out.forecaster = Forecaster((max(1, ahead - 1), ahead))
+        out.forecaster.load(state["forecaster"])
+        for name, value in zip(SUMS, state["spread"], strict=True):
+            setattr(out.spread, name, float(value))
+        return out
 
     def _learn(self, mean: float) -> None:
         self.forecaster.step(mean)

@@ -12,13 +12,13 @@ from bisect import bisect_left
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
-from typing import Protocol
 
 import numpy as np
 
 from leptonai.errors import SpecError
-from leptonai.plan.scale.policy import Decision, Outlook, Policy, Sight
-from leptonai.plan.scale.window import Window
+from leptonai.plan.scale.learn import Learner
+from leptonai.plan.scale.pilot import Pilot, Reading
+from leptonai.plan.scale.policy import Decision, Policy, Sight
 from leptonai.protocols import Floats
 from leptonai.types import Noun
 
@@ -78,16 +78,8 @@ class Outcome(Noun, frozen=True, kw_only=True):
     decisions: int
 
 
-class Learns(Protocol):
-    """What makes outlooks: told the mean demand of each interval, in order."""
-
-    sample: float  # seconds between two outlooks
-
-    def step(self, now: float, seconds: float, demand: float) -> Outlook | None: ...
-
-
 def replay(
-    arrivals: Floats, policy: Policy, setup: Setup, learner: Learns | None = None, watch: Watch | None = None
+    arrivals: Floats, policy: Policy, setup: Setup, learner: Learner | None = None, watch: Watch | None = None
 ) -> Outcome:
     """Run ``arrivals`` (ascending seconds) to the last answer. ``watch`` is shown every decision with its sight."""
     setup.check()
@@ -98,7 +90,7 @@ def replay(
 
 class _Run:
     def __init__(
-        self, arrivals: Floats, policy: Policy, setup: Setup, learner: Learns | None, watch: Watch | None
+        self, arrivals: Floats, policy: Policy, setup: Setup, learner: Learner | None, watch: Watch | None
     ) -> None:
         self.policy, self.setup, self.learner, self.watch = policy, setup, learner, watch
         self.arrivals: list[float] = arrivals.tolist()
@@ -117,9 +109,8 @@ class _Run:
         initial = max(1, setup.least) if setup.initial is None else setup.initial
         self._start(initial, 0.0, 0.0)
         self.peak = initial if self.since == 0 else 0
-        memory = policy.begin(initial, 0.0)
-        concurrency, demand = Window(0.0), Window(0.0)
-        before, done, seen, quiet, decisions, outlook = 0.0, 0.0, 0, 0.0, 0, None
+        pilot = Pilot(policy, setup.concurrency, initial, 0.0, self.learner)
+        before, done, seen, quiet, decisions = 0.0, 0.0, 0, 0.0, 0
         while len(self.starts) < len(arrivals):
             now = before + policy.period
             following = arrivals[len(self.starts)]
@@ -130,29 +121,25 @@ class _Run:
             self._serve(now)
             arrived = bisect_left(arrivals, now, lo=seen)
             integral = self._integral(now, arrived)
-            concurrency.push(now, integral - done)
-            work = (arrived - seen) * setup.service_time
-            demand.push(now, work)
-            if self.learner:
-                outlook = self.learner.step(now, now - before, work / (now - before))
             ready = sum(at <= now for _, at in self.live.values())
-            sight = Sight(
-                now=now,
-                concurrency=concurrency,
-                demand=demand,
+            seconds = now - before
+            reading = Reading(
+                at=now,
+                seconds=seconds,
+                demand=(arrived - seen) * setup.service_time / seconds,
+                concurrency=(integral - done) / seconds,
                 waiting=(arrived - len(self.starts)) * setup.service_time,
                 ready=ready,
                 starting=len(self.live) - ready,
                 least=setup.least,
                 most=setup.most,
-                capacity=setup.concurrency,
                 startup=setup.startup,
-                outlook=outlook,
             )
-            decision, memory = policy.decide(sight, memory)
+            decision = pilot.step(reading)
+            assert decision is not None and pilot.sight is not None  # a replay reads once a period
             decisions += 1
             if self.watch:
-                self.watch(sight, decision)
+                self.watch(pilot.sight, decision)
             change = decision.desired - len(self.live)
             if change > 0:
                 self._start(change, now, now + setup.startup)

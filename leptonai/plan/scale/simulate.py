@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from leptonai.errors import SpecError
-from leptonai.plan.scale.hpa import Hpa
+from leptonai.plan.scale.hpa import DOWN, Hpa, Rules
 from leptonai.plan.scale.kpa import Kpa
 from leptonai.plan.scale.learn import Learner
 from leptonai.plan.scale.oracle import Oracle
@@ -15,10 +15,21 @@ from leptonai.plan.scale.ours import Ours
 from leptonai.plan.scale.policy import Fixed, Policy
 from leptonai.plan.scale.replay import Outcome, Setup, Watch, replay, service_times
 from leptonai.protocols import Floats
+from leptonai.types import Auto
 
 UTILIZATION = 0.7  # of a replica's concurrency, where no target is given: Knative's default
 SAMPLES = 100_000  # of a replay that are forecast: 11 days at ten seconds; a longer trace is forecast in coarser ones
 NAMES = "ours, hpa, kpa, fixed:N or oracle"
+
+
+def made(auto: Auto) -> Policy:
+    """The policy that ``scale.auto`` of a service describes; its window and hold stand where the policy has its own."""
+    wanted = auto.target if auto.target is not None else UTILIZATION * auto.concurrency
+    if auto.policy == "hpa":
+        return Hpa(wanted) if auto.hold is None else Hpa(wanted, down=Rules(auto.hold, DOWN.limits))
+    if auto.policy == "kpa":
+        return Kpa(wanted, capacity=auto.concurrency, stable=auto.window, delay=auto.hold or 0.0)
+    return Ours(wanted, stable=auto.window) if auto.hold is None else Ours(wanted, stable=auto.window, hold=auto.hold)
 
 
 def simulate(
@@ -33,7 +44,6 @@ def simulate(
         raise SpecError("no arrivals to replay", hint="the trace holds no time stamp")
     if target is not None and not (0 < target < math.inf):
         raise SpecError(f"target is {target}, wanted a concurrency above 0", hint="0.7 x --concurrency is a good start")
-    wanted = target if target is not None else UTILIZATION * setup.concurrency
     kind, colon, number = name.partition(":")
     policy: Policy
     learner: Learner | None = None
@@ -44,12 +54,10 @@ def simulate(
             raise SpecError(f"policy {name!r}: {number!r} replicas, wanted 1 to {setup.most}", hint="as in fixed:4")
         policy = Fixed(count)
         initial = count if initial is None else initial
-    elif name == "ours":
-        policy, learner = Ours(wanted), Learner(setup.startup, (arrivals[-1] - arrivals[0]) / SAMPLES)
-    elif name == "hpa":
-        policy = Hpa(wanted)
-    elif name == "kpa":
-        policy = Kpa(wanted, capacity=setup.concurrency)
+    elif name in ("ours", "hpa", "kpa"):
+        policy = made(msgspec.convert({"policy": name, "target": target, "concurrency": setup.concurrency}, Auto))
+        if name == "ours":
+            learner = Learner(setup.startup, (arrivals[-1] - arrivals[0]) / SAMPLES)
     elif name == "oracle":
         full = float(setup.concurrency) if target is None else target
         policy = oracle = Oracle(arrivals, service_times(setup, len(arrivals)), setup.startup, full)
