@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leptonai.errors import SpecError
-from leptonai.protocols import Slots
+from leptonai.protocols import Floats, Scored, Slots
 from leptonai.series.columns import Columns
 
 
@@ -37,6 +40,10 @@ class Slotted:
     def drop(self, slot: Slots) -> None:
         for part in self.parts.values():
             part.drop(slot)
+
+    def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
+        """As ``protocols.Detector.step``."""
+        raise NotImplementedError
 
     def dump(self) -> dict[str, Any]:
         return {"name": self.name, **{name: part.dump() for name, part in self.parts.items()}}

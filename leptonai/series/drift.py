@@ -1,0 +1,77 @@
+"""How fast many series move, streaming: a discounted mean rate with its standard error."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leptonai.protocols import Floats
+from leptonai.series.columns import Columns
+
+LEAST = 0.3  # correlation of increments that is believed at least
+
+
+class Drift(Columns):
+    """Mean rate per second over ``span`` increments between means of ``stretch`` steps, and how sure it is.
+
+    Under "a random walk that goes nowhere" increments are centred at zero, so the test holds where a line fitted
+    through levels would be fooled (spurious regression; see ``series.slope``). The standard error of their mean is
+    widened by their correlation, at least LEAST. One jump counts as at most six standard deviations.
+    """
+
+    def __init__(self, stretch: int = 1, span: float = 120.0, warm: int = 30) -> None:
+        self.stretch, self.span, self.warm = stretch, span, warm
+        nan = float("nan")
+        super().__init__(
+            total=0.0, when=0.0, count=0.0, value=nan, at=nan, rate=0.0, square=0.0, before=nan, product=0.0, n=0.0,
+            apart=0.0,
+        )  # fmt: skip
+
+    def step(self, at: float, x: Floats, where: NDArray[np.bool_]) -> None:
+        """Learn ``x`` at ``at`` seconds, where ``where`` and finite."""
+        where = where & np.isfinite(x)
+        self["total"][:] += np.where(where, x, 0.0)
+        self["when"][:] += np.where(where, at, 0.0)
+        self["count"][:] += where
+        due = where & (self["count"] >= self.stretch)
+        count = np.maximum(self["count"], 1.0)
+        value, when = self["total"] / count, self["when"] / count
+        elapsed = when - self["at"]
+        use = due & (elapsed > 0)
+        rate = np.where(use, (value - self["value"]) / np.where(use, elapsed, 1.0), 0.0)
+        gain = np.where(use, np.maximum(1.0 / (self["n"] + 1.0), 1.0 / self.span), 0.0)
+        spread = 6.0 * (np.sqrt(self._variance()) + np.abs(self["rate"]))
+        settled = (self["n"] >= self.warm) & (spread > 0)
+        rate = np.where(settled, np.clip(rate, self["rate"] - spread, self["rate"] + spread), rate)
+        again = np.where(np.isfinite(self["before"]), (rate - self["rate"]) * (self["before"] - self["rate"]), 0.0)
+        self["product"][:] += gain * (again - self["product"])
+        self["square"][:] += gain * (rate**2 - self["square"])
+        self["rate"][:] += gain * (rate - self["rate"])
+        self["apart"][:] += gain * (np.where(use, elapsed, 0.0) - self["apart"])
+        self["n"][use] += 1.0
+        self["before"][use] = rate[use]
+        self["value"][due], self["at"][due] = value[due], when[due]
+        for name in ("total", "when", "count"):
+            self[name][due] = 0.0
+
+    @property
+    def ready(self) -> NDArray[np.bool_]:
+        out: NDArray[np.bool_] = self["n"] >= self.warm
+        return out
+
+    def error(self) -> Floats:
+        """Standard error of the mean rate."""
+        r = np.clip(self["product"] / np.maximum(self._variance(), 1e-300), LEAST, 0.97)
+        count = np.clip(self["n"], 1.0, 2 * self.span)  # a discounted mean is worth twice its span
+        return np.sqrt(self._variance() * (1 + r) / (1 - r) / count)
+
+    def wander(self, seconds: float) -> Floats:
+        """Standard deviation of where the series is ``seconds`` from now: of its rate, and of a random walk."""
+        walk = self._variance() * self["apart"] * seconds
+        return np.sqrt((self.error() * seconds) ** 2 + walk)
+
+    def freedom(self) -> Floats:
+        return np.clip(self["n"] / 2 - 1, 1.0, 2 * self.span)
+
+    def _variance(self) -> Floats:
+        return np.maximum(self["square"] - self["rate"] ** 2, 0.0)
