@@ -41,7 +41,7 @@ class Exhaustion(Slotted):
     def __init__(self, horizon: float = 3600.0, limit: float = np.inf, floor: float = -np.inf) -> None:
         self.horizon = horizon
         self._limits = Columns(upper=limit, lower=floor)
-        self._fast, self._slow = Drift(), Drift(SLOW, span=60.0, warm=8)
+        self._fast, self._slow = Drift(), Drift(SLOW, span=20.0, warm=8)
         self._newest = Columns(value=np.nan)
         super().__init__(limits=self._limits, fast=self._fast, slow=self._slow, newest=self._newest)
 
