@@ -24,6 +24,7 @@ State = Literal["starting", "ready", "failed", "stopping"]
 Severity = Literal["info", "warning", "critical"]
 Verdict = Literal["effective", "ineffective", "inconclusive", "harmful"]
 Policy = Literal["least_request", "round_robin", "random", "ring_hash", "maglev"]
+Strategy = Literal["replace", "canary", "blue_green", "manual"]
 
 
 def make_key(name: str, workspace: str = DEFAULT_WORKSPACE) -> Key:
@@ -107,10 +108,26 @@ class Fallback(Noun, frozen=True, kw_only=True):
 
 
 class Rollout(Noun, frozen=True, kw_only=True):
-    """How a new revision replaces the old one, and when it counts as verified-good."""
+    """How a new revision replaces the old one, and when it counts as verified-good.
 
+    The fields from ``steps`` to ``disagreement`` are for every strategy but ``replace``. ``alpha``: chance that a
+    version no worse than the old one is taken back, however often it is looked at. ``power``: chance that one with
+    ``effect`` more errors is found before a step is passed.
+    """
+
+    strategy: Strategy = "replace"
     surge: int = 1  # replicas above the wish while replacing
     start_timeout: float = 60.0
+    steps: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5, 1.0)  # shares of the requests, ascending to 1
+    step_seconds: float = 60.0  # at least this long at every step: a minute is the usual interval of canary analysis
+    step_timeout: float = 3600.0  # without enough evidence for this long: a person is asked
+    mirror: bool = True  # copy requests to the new version first; only where every variant is idempotent
+    alpha: float = 0.01
+    power: float = 0.9
+    effect: float = 0.05  # additional share of errors that must be found
+    slower: float = 0.25  # tolerated increase of the median and the 95th percentile of latency
+    min_samples: int = 100  # answers of the new version before anything is called clear
+    disagreement: float = 0.1  # share of mirrored requests answered differently at which it pauses; 1: never
     verify_seconds: float = 60.0  # healthy this long ...
     verify_requests: int = 100  # ... and this many requests answered: verified
 
@@ -209,7 +226,8 @@ class Spec(Noun, frozen=True, kw_only=True):
 
 
 class Dial(Noun, frozen=True, kw_only=True):
-    """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``."""
+    """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``, or
+    ``rollout.<revision>.replicas|weight|mirror|promoted``."""
 
     path: str
     value: float
@@ -234,16 +252,47 @@ class Dials(Noun, frozen=True, kw_only=True):
     evict: tuple[str, ...] = ()
 
 
+class Canary(Noun, frozen=True, kw_only=True):
+    """The head is on probation: ``stable``, the variants of revision ``revision``, still serve.
+
+    ``replicas`` of the head's variants run beside them, ``weight`` is the head's share of the requests, ``mirror`` the
+    share that is copied to it. ``since``: when weight or mirror last changed; ``asked``: when replicas did.
+    """
+
+    stable: tuple[Variant, ...]
+    revision: int
+    replicas: int = 1
+    weight: float = 0.0
+    mirror: float = 0.0
+    since: float = 0.0
+    asked: float = 0.0
+
+
 class Service(Noun, frozen=True, kw_only=True):
-    """The whole wish: revision ``revision`` of the spec, and the dials in force."""
+    """The whole wish: revision ``revision`` of the spec, and the dials in force.
+
+    ``canary``: the rollout of the head that is under way. ``rejected``: digests that were on probation and never got
+    through it: they must not answer anybody.
+    """
 
     spec: Spec
     dials: Dials
     revision: int
+    canary: Canary | None = None
+    rejected: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
         return self.spec.key
+
+    def variant(self, name: str, digest: str) -> Variant:
+        """What a replica of this wish is started from: the head's variant, or that of the revision before it."""
+        stable = self.canary.stable if self.canary else ()
+        return next(v for v in (*self.spec.variants, *stable) if v.name == name and v.digest == digest)
+
+    def revision_of(self, variant: Variant) -> int:
+        """The number of the revision that ``variant`` of this wish belongs to."""
+        return self.canary.revision if self.canary and variant not in self.spec.variants else self.revision
 
 
 def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:

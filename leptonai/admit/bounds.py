@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from leptonai.errors import SpecError
@@ -14,6 +15,8 @@ DAY = 86400.0
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_VARIANTS = 16
 HASH_ON = re.compile(r"(header|cookie|query):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}|source")  # tokens of RFC 9110
+MAX_STEPS = 100
+NEW = "-new"  # ends the cluster of a version on probation (plan.lanes)
 
 
 class Bound(NamedTuple):
@@ -45,6 +48,14 @@ BOUNDS: dict[str, Bound] = {
     "scale.auto.hold": Bound(0.0, DAY, "seconds"),
     "rollout.surge": Bound(0, 1000),
     "rollout.start_timeout": Bound(0.1, DAY, "seconds"),
+    "rollout.step_seconds": Bound(0.0, DAY, "seconds"),
+    "rollout.step_timeout": Bound(1.0, 30 * DAY, "seconds"),
+    "rollout.alpha": Bound(1e-9, 0.5),
+    "rollout.power": Bound(0.5, 1.0, open_high=True),
+    "rollout.effect": Bound(0.001, 1.0),
+    "rollout.slower": Bound(0.0, 10.0),
+    "rollout.min_samples": Bound(1, 10**7),
+    "rollout.disagreement": Bound(0.0, 1.0),
     "rollout.verify_seconds": Bound(0.0, DAY, "seconds"),
     "rollout.verify_requests": Bound(0, 10**9),
     "resources.cpu": Bound(0.01, 4096.0, "cores"),
@@ -90,6 +101,7 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     _numbers(spec, "")
     _scale(spec)
     _balance(spec.balancing)
+    _steps(spec.rollout.steps)
     for objective in ("availability", "latency_objective"):
         try:
             windows(getattr(spec.slo, objective), spec.slo.period)
@@ -100,6 +112,12 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     names = [v.name for v in spec.variants]
     for index, variant in enumerate(spec.variants):
         where = f"variants[{index}]"
+        if variant.name.endswith(NEW) or variant.name == "rollout":
+            raise FieldError(
+                f"{where}.name",
+                f"{variant.name!r} is taken by rollouts",
+                f"a name may not be 'rollout' or end in {NEW}",
+            )
         if names.index(variant.name) != index:
             raise FieldError(
                 f"{where}.name", f"{variant.name!r} is also the name of variants[{names.index(variant.name)}]"
@@ -173,6 +191,15 @@ def _balance(balance: Balance) -> None:
                 f"{where[:80]!r} is nothing to hash on",
                 "header:NAME, cookie:NAME, query:NAME or source",
             )
+
+
+def _steps(steps: tuple[float, ...]) -> None:
+    ascending = all(a < b for a, b in pairwise(steps))
+    if not (1 <= len(steps) <= MAX_STEPS and ascending and steps[0] > 0 and steps[-1] == 1.0):
+        said = ", ".join(f"{s:g}" for s in steps[:10]) or "none"
+        raise FieldError(
+            "rollout.steps", f"{said}: shares must rise from above 0 to 1, {MAX_STEPS} at most", "as in [0.05, 0.25, 1]"
+        )
 
 
 def _name(field: str, value: str) -> None:

@@ -4,7 +4,7 @@ It asks, in this order: may this token, is it still in time, is it well-formed a
 automation, does a person have to approve. The kill switch, the pace and the cool-down bind automatic proposals only,
 those whose ``by`` is not ``human:...``. The scaler has a pace of its own: its changes delay no runbook's, and no
 runbook's delays one of its; it sets ``replicas`` (and names replicas to let go) of services that ask for it, and never
-what a person has set.
+what a person has set. A rollout keeps the pace of its own spec.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from leptonai.types import (
 )
 
 Status = Literal["pending", "admitted", "denied", "expired"]
+ROLLOUT = "rollout"  # moves a revision along the steps its spec names, or takes it back: bound by the kill switch only
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
@@ -92,7 +93,7 @@ def _too_much(proposal: Proposal, world: World) -> str:
     rules = world.admit
     if rules.frozen:
         return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
-    if proposal.approved_by:
+    if proposal.approved_by or proposal.by == ROLLOUT:
         return ""
     recent = [p for p in world.recent if p.by != SCALER]
     paced = [p for p in recent if world.now - p.at < rules.pace_seconds]

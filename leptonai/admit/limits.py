@@ -8,6 +8,7 @@ import re
 from leptonai.admit.bounds import validate
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound, SpecError
+from leptonai.store.probation import probation
 from leptonai.types import NAME, Change, DeleteChange, DialChange, Spec, SpecChange, parse_key
 
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
@@ -61,6 +62,9 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
     was = dialled(world)
     for path, value in change.set.items():
         head, _, dial = path.partition(".")
+        if head == "rollout":
+            _check_rollout(change.service, path, value, world)
+            continue
         limits = {
             "replicas": (spec.scale.min, spec.scale.max, "scale.min and scale.max"),
             "weight": (0.0, 1e6, "the bounds of a weight"),
@@ -91,3 +95,23 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
                 hint=f"propose {was[path] + 1:g}",
                 code="stale_epoch",
             )
+
+
+def _check_rollout(key: str, path: str, value: float, world: World) -> None:
+    """Only the rollout that is under way has dials, and it never takes back that it was promoted."""
+    canary, _ = probation(world.history, world.dials, world.now)
+    number = world.history[-1].number
+    if canary is None or path.split(".")[1:2] != [str(number)]:
+        raise Conflict(
+            f"{key} has no rollout with a dial {path!r}: "
+            + (f"that of revision {number} is under way" if canary else "none is under way"),
+            hint=f"see `leptonai status {key}`",
+            code="no_rollout",
+        )
+    limits = {"replicas": (1.0, 10_000.0), "weight": (0.0, 1.0), "mirror": (0.0, 1.0), "promoted": (1.0, 1.0)}
+    dial = path.removeprefix(f"rollout.{number}.")
+    if dial not in limits:
+        raise SpecError(f"{key}: {path!r} is no dial of a rollout", hint=f"there are: {', '.join(limits)}")
+    low, high = limits[dial]
+    if not low <= value <= high or (dial == "replicas" and value != int(value)):
+        raise SpecError(f"{path} is {value:g}; it must be between {low:g} and {high:g}", hint="shares are 0 to 1")

@@ -15,7 +15,8 @@ def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change
 
     The newest change of a person counts, whichever half of the wish it is in: a spec is wished again as it was, after
     a deletion the deleted one; dials go back to the values they had. A restart and an evict leave nothing to take
-    back, nor does a change that changed nothing: they are passed over. An undo is a change too: the next takes it back.
+    back, nor does a step of a rollout (what is undone is the revision), nor a change that changed nothing: they are
+    passed over. An undo is a change too: the next takes it back.
 
     Raises NotFound when there is none, and Conflict when somebody else has changed the same thing since.
     """
@@ -28,7 +29,7 @@ def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change
         if "set" not in detail and detail["revision"] != detail["base"]:
             return _spec(key, detail["revision"], detail["base"], world)
         was, made = detail.get("was", {}), detail.get("set", {})
-        back = {path: value for path, value in was.items() if value != made[path]}
+        back = {p: value for p, value in was.items() if value != made[p] and not p.startswith("rollout.")}
         if back:
             return _dials(key, back, made, world)
     raise NotFound(f"{key}: there is no change of a person to take back", hint=f"see `leptonai why {key}`")

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from leptonai import settings as setting
+from leptonai.store.probation import probation
 from leptonai.types import (
     Change,
     DeleteChange,
@@ -63,6 +64,9 @@ def dialled(world: World) -> dict[str, float]:
         return {}
     dials = effective_dials(head.spec, list(world.dials), world.now)
     out = {f"{n}.{k}": float(x) for n, v in dials.variants.items() for k, x in msgspec.structs.asdict(v).items()}
+    canary, _ = probation(world.history, world.dials, world.now)
+    if canary is not None:
+        out |= {f"rollout.{head.number}.{k}": float(getattr(canary, k)) for k in ("replicas", "weight", "mirror")}
     return out | {f"evict.{replica}": 1.0 for replica in dials.evict}
 
 

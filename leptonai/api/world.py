@@ -16,7 +16,7 @@ from leptonai.client.wire import ServiceView
 from leptonai.protocols import Platform
 from leptonai.settings import Settings
 from leptonai.store import Artifacts, Store
-from leptonai.types import Event, Key, Replica
+from leptonai.types import Event, Key, Replica, Service
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class World:
     def view(self, wish: Wish, replicas: list[Replica]) -> ServiceView:
         service = wish.service
         own = tuple(r for r in replicas if r.service == service.key)
-        digests = {v.name: v.digest for v in service.spec.variants}
+        canary = service.canary
+        digests = {v.name: v.digest for v in (canary.stable if canary else service.spec.variants)}
         ready = sum(r.state == "ready" and r.digest == digests.get(r.variant) for r in own)
         wanted = sum(d.replicas for d in service.dials.variants.values())
         return ServiceView(
@@ -45,7 +46,7 @@ class World:
             replicas=own,
             ready=ready,
             wanted=wanted,
-            status=status_line(own, ready, wanted),
+            status=status_line(own, ready, wanted, service),
             url=self.platform.url(service.key),
             verified=wish.verified,
             room={v.name: self.platform.room(v) for v in service.spec.variants} if service.spec.scale.auto else {},
@@ -59,12 +60,23 @@ class World:
         self.wishes.get(key, self.clock())
 
 
-def status_line(replicas: tuple[Replica, ...], ready: int, wanted: int) -> str:
+def status_line(replicas: tuple[Replica, ...], ready: int, wanted: int, service: Service | None = None) -> str:
     """How a service stands, as one line: what is ready, what is on its way, what is wrong and why."""
     parts = [f"{ready} of {wanted} ready" if wanted else "scaled to zero"]
     starting = sum(r.state == "starting" for r in replicas)
     stopping = sum(r.state == "stopping" for r in replicas)
     others = sum(r.state == "ready" for r in replicas) - ready
+    if service is not None and service.canary is not None:
+        digests = {v.digest for v in service.spec.variants} - {v.digest for v in service.canary.stable}
+        fresh = sum(r.state == "ready" and r.digest in digests for r in replicas)
+        others -= fresh
+        if service.canary.weight > 0:
+            stage = f"{service.canary.weight:.0%} of the requests"
+        else:
+            stage = (
+                f"copies of {service.canary.mirror:.0%} of the requests" if service.canary.mirror else "no requests yet"
+            )
+        parts.append(f"revision {service.revision} on probation: {fresh} ready, {stage}")
     if starting:
         parts.append(f"{starting} starting")
     if others > 0:

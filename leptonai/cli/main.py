@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("platform", "Start a platform on this machine."),
     "create": ("create", "Write a starter folder, ready to deploy."),
     "deploy": ("services", "Serve a model: a file, a Python class or a service.yaml."),
+    "wait": ("rollouts", "Wait until a service is ready, or its rollout is judged."),
+    "promote": ("rollouts", "Move a rollout on: to a share of the requests, or to its end."),
     "ls": ("services", "List the services."),
     "status": ("status", "How the platform, or one service, stands."),
     "logs": ("records", "Print what the replicas of a service wrote."),

@@ -83,6 +83,12 @@ def why(session: Session, name: str, limit: int, workspace: str | None, as_json:
 
 def terms(detail: dict[str, Any]) -> str:
     """The terms of a decision on one line; what is empty says nothing."""
+    if "findings" in detail:  # of a rollout: in words first, then each measure with its numbers
+        lines = [str(detail["text"])]
+        for found in detail["findings"]:
+            numbers = "  ".join(f"{k}={spell(v)}" for k, v in found["numbers"].items())
+            lines.append(f"    {found['measure']:<8} {found['verdict']}: {found['text']}  [{numbers}]")
+        return "\n".join(lines)
     return "  ".join(f"{k}={spell(v)}" for k, v in detail.items() if v not in (None, "", [], {}))
 
 

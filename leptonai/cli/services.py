@@ -16,6 +16,9 @@ why_option = click.option("--why", metavar="TEXT", default="", help="Your reason
 @click.argument("path")
 @click.option("--name", metavar="NAME", help="Name of the service; by default that of the file or of its text.")
 @click.option("--replicas", type=click.IntRange(0), help="How many replicas it has.")
+@click.option(
+    "--canary", is_flag=True, help="Give it to a few requests first and judge it; the old one stays until then."
+)
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
 @workspace_option
 @why_option
@@ -27,6 +30,7 @@ def deploy(
     path: str,
     name: str | None,
     replicas: int | None,
+    canary: bool,
     timeout: float | None,
     workspace: str | None,
     why: str,
@@ -35,11 +39,14 @@ def deploy(
 ) -> None:
     """Serve a model: PATH is a model file, a Python file with a class, a service.yaml, or a folder with one of them.
 
-    Deploying again makes a new revision and replaces replicas one by one, losing no request.
+    Deploying again makes a new revision and replaces replicas one by one, losing no request. With --canary the new
+    model is tried beside the old one, on copies of requests, then on 1, 5, 25, 50 and 100 % of them, and promoted or
+    rolled back by what was measured (see docs/rollouts.md); all else of the service stays as it is.
 
     \b
     Example:
       leptonai deploy digits.onnx --replicas 2
+      leptonai deploy new.onnx --name digits --canary
       leptonai deploy ./recommendation
     """
     import msgspec
@@ -52,6 +59,8 @@ def deploy(
         spec = msgspec.structs.replace(spec, **given)
         texts.validate(spec)
     with session.client() as client, waiting(as_json) as say:
+        if canary:
+            spec = client.as_canary(spec, whole=path.endswith((".yaml", ".yml")))
         say(f"uploading {path}")
         view = client.deploy(
             spec,
@@ -65,6 +74,8 @@ def deploy(
         print_json(view)
         return
     click.echo(f"{view.key} revision {view.service.revision}: {view.status}.")
+    if view.service.canary is not None:
+        click.echo(f"`leptonai wait {view.key} --judged` tells how it ends, `leptonai undo {view.key}` ends it now.")
     click.echo(f"Ask it at {view.url}/predict")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from leptonai.client.wire import ServiceView
+from leptonai.client.wire import ServiceView, Verdict
 from leptonai.errors import LeptonError, ModelError, StartError
+from leptonai.types import Revision
 
 # Reasons that may pass by themselves. Every other one is a model's own: the same bytes are loaded the same way again.
 PASSING = ("", "exited", "killed", "oom", "hung", "start_failed", "launch_failed", "disk_full")
@@ -41,6 +42,8 @@ def rollout(view: ServiceView, past: Collection[str] = ()) -> Progress:
         dials = view.service.dials.variants.get(variant.name)
         digest = variant.digest
         count, epoch = (dials.replicas, dials.epoch) if dials else (0, 0)
+        if view.service.canary is not None:
+            count = min(count, view.service.canary.replicas)  # the others follow when it has passed its steps
         up = 0
         failed: LeptonError | None = None
         for replica in view.replicas:
@@ -74,3 +77,13 @@ def cannot_start(view: ServiceView, reason: str, said: str) -> LeptonError:
         service=view.key,
         revision=view.service.revision,
     )
+
+
+def verdict(view: ServiceView, history: Sequence[Revision], watched: int) -> Verdict | None:
+    """How the rollout of revision ``watched`` ended; None while it is under way. ``history``: all revisions."""
+    if view.service.revision == watched:
+        if view.service.canary is not None:
+            return None
+        return Verdict(revision=watched, outcome="promoted", why="")
+    after = next(r for r in history if r.number > watched)
+    return Verdict(revision=watched, outcome="rolled back", why=after.why)

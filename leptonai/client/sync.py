@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,7 +17,7 @@ import msgspec
 from leptonai.client import calls
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform
-from leptonai.client.rollout import Progress, Report, rollout
+from leptonai.client.rollout import Progress, Report, rollout, verdict
 from leptonai.client.wire import (
     FeedbackPage,
     FeedbackRequest,
@@ -23,11 +25,13 @@ from leptonai.client.wire import (
     ServiceView,
     TokenCreated,
     TokenView,
+    Verdict,
 )
-from leptonai.errors import Conflict, Denied, NotFound, PlatformError
+from leptonai.errors import Conflict, Denied, NotFound, PlatformError, StartError
 from leptonai.store.tree import pack
 from leptonai.types import (
     DIGEST,
+    Canary,
     Change,
     DeleteChange,
     DialChange,
@@ -46,6 +50,7 @@ from leptonai.types import (
 
 T = TypeVar("T")
 POLL = 0.2  # seconds between two looks at a rollout
+WARM = 2.0  # seconds at the full share before a promotion: the gateway asks each host every gateway.health_interval
 
 
 class Client:
@@ -207,7 +212,97 @@ class Client:
             self.scale(spec.key, replicas, why=why)
         # What failed before may succeed now: the upload has repaired an artifact that was changed on disk.
         past = [r.id for r in now.replicas if r.state == "failed"] if now else []
-        return self.wait_ready(spec.key, timeout, report, past) if wait else self.service(spec.key)
+        if not wait:
+            return self.service(spec.key)
+        view = self.wait_ready(spec.key, timeout, report, past)
+        if view.service.spec != spec:
+            last = self.revisions(spec.key)[-1]
+            raise StartError(f"{spec.key}: {last.why}", hint=f"see `leptonai why {spec.key}`", code="rolled_back")
+        return view
+
+    def as_canary(self, spec: Spec, *, whole: bool = False) -> Spec:
+        """``spec`` as a rollout by canary. Unless it is ``whole``, only its model is taken: all else of the service,
+        where that exists and has one variant, stays as it is."""
+        if not whole:
+            with suppress(NotFound):
+                now = self.service(spec.key).service.spec
+                if len(now.variants) == len(spec.variants) == 1:
+                    new, old = spec.variants[0], now.variants[0]
+                    variant = msgspec.structs.replace(old, model=new.model, idempotent=new.idempotent or old.idempotent)
+                    spec = msgspec.structs.replace(now, variants=(variant,))
+        if spec.rollout.strategy == "replace":
+            spec = msgspec.structs.replace(spec, rollout=msgspec.structs.replace(spec.rollout, strategy="canary"))
+        return spec
+
+    def wait_judged(
+        self, key: Key, timeout: float | None = None, report: Callable[[str], None] = lambda text: None
+    ) -> Verdict:
+        """How the rollout of the head ends: promoted at once when none is under way. Rides out a restart of control.
+
+        "not enough evidence" when it has not ended within ``timeout`` seconds; None waits without end.
+        """
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        watched: int | None = None
+        last = ""
+        while True:
+            try:
+                view = self.service(key)
+                watched = view.service.revision if watched is None else watched
+                found = verdict(view, self.revisions(key), watched)
+                if view.status != last:
+                    last = view.status
+                    report(f"{key}: {last}")
+            except PlatformError as e:
+                if e.code != "unreachable" or watched is None:
+                    raise
+                found = None
+            if found is not None:
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                return Verdict(revision=watched or 0, outcome="not enough evidence", why=last)
+            time.sleep(POLL)
+
+    def promote(
+        self,
+        key: Key,
+        share: float | None = None,
+        *,
+        why: str = "",
+        report: Callable[[str], None] = lambda text: None,
+    ) -> ServiceView:
+        """The rollout under way has ``share`` of the requests, or with None is promoted.
+
+        Its replicas are as many as the share needs, and ready, before it is given to them; before the promotion the
+        gateway has known them for WARM seconds. Conflict when no rollout is under way; errors as in ``deploy``.
+        """
+        view = self.service(key)
+        self._rollout(view)
+        goal = 1.0 if share is None else share
+        need = max(1, math.ceil(goal * view.wanted - 1e-9))
+        if self._rollout(view).replicas < need:
+            self._turn(view, {"replicas": float(need)}, why)
+            view = self.wait_ready(key, report=lambda progress: report(progress.text))
+        if self._rollout(view).weight != goal:
+            self._turn(view, {"weight": goal, "mirror": 0.0}, why)
+        if share is None:
+            report(f"{key}: the gateway looks at its replicas")
+            time.sleep(WARM)
+            self._turn(view, {"promoted": 1.0}, why)
+        return self.service(key)
+
+    def _rollout(self, view: ServiceView) -> Canary:
+        if view.service.canary is None:
+            raise Conflict(
+                f"no rollout of {view.key} is under way",
+                hint="`leptonai deploy PATH --canary` begins one",
+                code="no_rollout",
+            )
+        return view.service.canary
+
+    def _turn(self, view: ServiceView, values: dict[str, float], why: str) -> None:
+        named = {f"rollout.{view.service.revision}.{name}": value for name, value in values.items()}
+        said = why or "promote: " + ", ".join(f"{k} {v:g}" for k, v in values.items())
+        self._raise_if_pending(self.wish(DialChange(service=view.key, set=named), said))
 
     def wait_ready(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from leptonai.types import DEFAULT_WORKSPACE, Change, Feedback, Key, Noun, Replica, Role, Series, Service
 
@@ -28,6 +28,14 @@ class ServiceView(Noun, frozen=True, kw_only=True):
     @property
     def key(self) -> Key:
         return self.service.key
+
+
+class Verdict(Noun, frozen=True, kw_only=True):
+    """How the rollout of ``revision`` ended, or that it did not within the time given."""
+
+    revision: int
+    outcome: Literal["promoted", "rolled back", "not enough evidence"]
+    why: str
 
 
 class ProposalRequest(Noun, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from leptonai.ops.counters import Counters, buckets
 from leptonai.ops.exposition import parse
 from leptonai.ops.http import Gone, Peer, Unanswered
 from leptonai.plan import cluster_name
+from leptonai.plan.lanes import lanes
 from leptonai.series.histogram import quantile, share_above
 from leptonai.types import Key, Noun, Replica, Service, Signal
 
@@ -237,7 +238,10 @@ def _users(
     if elapsed <= 0:
         return signals, traffic
     for service in services:
-        clusters = [cluster_name(service.key, v.name) for v in service.spec.variants]
+        asked = [
+            lane for lane in lanes(service) if lane.share > 0 or lane.only is None
+        ]  # copies are not users' requests
+        clusters = [cluster_name(service.key, lane.name) for lane in asked]
         codes = {c: sum(rose.get(("code", cluster, c), 0.0) for cluster in clusters) for c in "2345"}
         total = sum(codes.values())
         merged: dict[float, float] = {}

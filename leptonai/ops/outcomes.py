@@ -22,6 +22,8 @@ class Prediction(NamedTuple):
 class Outcomes:
     """Predictions by request id, labels waiting for theirs, and what came of the two. Every part is bounded.
 
+    A mirrored request has a prediction of each version; its label is joined to both, in whatever order they come.
+
     ``predictions``: ids remembered, the oldest forgotten first. ``waiting``: labels that may wait for their log line,
     for ``patience`` seconds.
     """
@@ -29,38 +31,54 @@ class Outcomes:
     def __init__(self, predictions: int = 200_000, waiting: int = 20_000, patience: float = 30.0) -> None:
         self._limit, self._room, self._patience = predictions, waiting, patience
         self._by_id: dict[str, Prediction] = {}
+        self._copies: dict[str, Prediction] = {}  # the second prediction of a mirrored request
         self._waiting: dict[str, tuple[Any, float]] = {}
+        self._joined_to: dict[str, str] = {}  # waiting label -> the digest that has had it: waits for a copy only
         self._joined: dict[tuple[Key, str], tuple[int, int]] = {}
         self._fresh: dict[tuple[Key, str], tuple[int, int]] = {}
+        self.mirrored = False  # some requests are copied to a second version: a label may be wanted twice
         self.dropped = 0  # labels whose prediction was never seen, or for which there was no room to wait
 
     def predicted(self, request: str, prediction: Prediction) -> None:
         """Remember one prediction until its label comes; join it at once when that came first."""
         if request in self._waiting:
-            label, _ = self._waiting.pop(request)
-            self._join(prediction, label)
+            if self._joined_to.get(request) != prediction.digest:
+                label, _ = self._waiting[request]
+                self._join(prediction, label)
+                if request in self._joined_to:
+                    del self._waiting[request], self._joined_to[request]
+                else:
+                    self._joined_to[request] = prediction.digest
             return
-        self._by_id[request] = prediction
-        if len(self._by_id) > self._limit:
-            self._by_id.pop(next(iter(self._by_id)))
+        known = self._by_id.get(request)
+        kept = self._by_id if known is None or known.digest == prediction.digest else self._copies
+        kept[request] = prediction
+        if len(kept) > self._limit:
+            kept.pop(next(iter(kept)))
 
     def labelled(self, items: Sequence[Feedback], now: float) -> None:
         """Join what can be joined, let the rest wait; feedback without a label or about an incident is not ours."""
         for item in items:
             if item.label is None or item.about.startswith("incident:"):
                 continue
-            if (prediction := self._by_id.pop(item.about, None)) is not None:
-                self._join(prediction, item.label)
-            elif len(self._waiting) < self._room:
+            prediction, copy = self._by_id.pop(item.about, None), self._copies.pop(item.about, None)
+            for found in (prediction, copy):
+                if found is not None:
+                    self._join(found, item.label)
+            if prediction is not None and (copy is not None or not self.mirrored):
+                continue
+            if len(self._waiting) < self._room:
                 self._waiting[item.about] = (item.label, now + self._patience)
-            else:
+                if prediction is not None:
+                    self._joined_to[item.about] = prediction.digest
+            elif prediction is None:
                 self.dropped += 1
 
     def expire(self, now: float) -> None:
         """Give up on labels that waited longer than ``patience``: they are counted as dropped."""
         for request in [r for r, (_, until) in self._waiting.items() if until <= now]:
             del self._waiting[request]
-            self.dropped += 1
+            self.dropped += self._joined_to.pop(request, None) is None
 
     def tally(self, service: Key) -> dict[str, tuple[int, int]]:
         """Digest -> (labels, wrong ones), all that was ever joined."""
@@ -93,6 +111,19 @@ def matches(label: Any, output: Any) -> bool:
     values = _flat(output)
     wanted = _flat(label)
     return 0 < len(wanted) <= len(values) and all(map(_same, wanted, values))
+
+
+def agree(a: Any, b: Any) -> bool:
+    """Whether two versions' outputs say the same: equal in shape, whole numbers and text; other numbers within 5 %."""
+    left, right = _flat(a), _flat(b)
+    return len(left) == len(right) and all(map(_near, left, right))
+
+
+def _near(a: Any, b: Any) -> bool:
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    if numbers and (isinstance(a, float) or isinstance(b, float)):
+        return isclose(a, b, rel_tol=0.05, abs_tol=1e-6)
+    return bool(a == b)
 
 
 def _flat(value: Any) -> list[Any]:

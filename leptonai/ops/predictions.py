@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,12 @@ class Follower:
         self._seen: dict[str, dict[tuple[str, int], _Position]] = {}
         self.unreadable = 0  # lines that are no prediction
 
-    def read(self, replicas: Sequence[Replica], outcomes: Outcomes) -> int:
+    def read(
+        self, replicas: Sequence[Replica], outcomes: Outcomes, watched: Callable[[Replica, Line], None] | None = None
+    ) -> int:
         """Give every answered prediction (code below 400) written since the last look to ``outcomes``; how many.
+
+        ``watched`` is given every line, failed ones too.
 
         Order is per replica: oldest file first. A file that is gone or unreadable is passed over; one replica never
         keeps the others from being read.
@@ -67,6 +71,8 @@ class Follower:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     self.unreadable += 1
                     continue
+                if watched is not None:
+                    watched(replica, found)
                 if found.code < 400:
                     prediction = Prediction(replica.service, found.digest, found.at, found.seconds, found.output)
                     outcomes.predicted(found.id, prediction)

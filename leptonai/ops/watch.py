@@ -23,6 +23,7 @@ from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower
 from leptonai.ops.receive import Receiver
+from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
 from leptonai.ops.scale.edge import Edge
 from leptonai.ops.signals import Server, listen
@@ -56,6 +57,7 @@ class Watch:
         self.watcher = Watcher(score=settings.ops.anomaly_score)
         self.outcomes = Outcomes()
         self.lookouts: dict[Key, Lookout] = {}
+        self.rollouts = Rollouts(control)
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock
         self._collector = Collector(timeout or 0.8 * settings.ops.period)
@@ -79,11 +81,12 @@ class Watch:
             ("collect", self._collect),
             ("labels", self._join_labels),
             ("detect", self._detect),
+            ("rollouts", self._roll),
             ("respond", self._respond),
             ("verify", self._verify),
             ("scale", self._scale),
         ):
-            if name == "respond":  # what is decided now is dated now: reading the pages took its time
+            if name == "rollouts":  # what is decided now is dated now: reading the pages took its time
                 now = max(now, self._clock())
             await self._stage(name, stage, now)
 
@@ -155,7 +158,9 @@ class Watch:
         found = await self._collector.collect(world.services, world.replicas, world.gateway, now)
         self.store.write(found.signals)
         self._collected = found
-        self._follower.read(world.replicas, self.outcomes)
+        self.rollouts.follow(world.services)
+        self.outcomes.mirrored = any(s.canary is not None for s in world.services)
+        self._follower.read(world.replicas, self.outcomes, self.rollouts.saw)
 
     async def _join_labels(self, now: float) -> None:
         for _ in range(MOST_PAGES):
@@ -189,6 +194,10 @@ class Watch:
                     lookout.ended(exit)
             lookout.step(now, found, anomalies, self.watcher.golden(key), self.outcomes, self.store)
 
+    async def _roll(self, now: float) -> None:
+        if self._world_at == self._judged_at:
+            await self.rollouts.step(now, self._world.services, self._world.replicas, self.lookouts)
+
     async def _respond(self, now: float) -> None:
         if self._loaded:
             complete = min(self._collected.at, self._world_at)
@@ -210,7 +219,7 @@ class Watch:
             burning = any(burn.severity is not None for burn in lookout.last.burns)
             trial = lookout.on_trial(self._collected, burning or self.casebook.open(key), now)
             head = next((r for r in lookout.revisions if r.number == lookout.service.revision), None)
-            if head is None or head.verified is not None:
+            if head is None or head.verified is not None or lookout.service.canary is not None:
                 continue
             digests = {v.digest for v in lookout.service.spec.variants}
             convicted = any(w.verdict == "convicted" and w.digest in digests for w in lookout.last.wrong)

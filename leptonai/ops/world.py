@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from leptonai.plan.lanes import lanes
 from leptonai.types import Replica, Service
 
 
@@ -26,19 +27,18 @@ def converged(service: Service, replicas: Sequence[Replica]) -> bool:
     Replicas that are being stopped do not count, those to be evicted must be on their way out.
     """
     mine = [r for r in of_service(service, replicas) if r.state != "stopping"]
-    for variant in service.spec.variants:
-        dials = service.dials.variants.get(variant.name)
-        here = [r for r in mine if r.variant == variant.name]
-        wanted = dials.replicas if dials else service.spec.scale.replicas
-        epoch = dials.epoch if dials else 0
+    found = lanes(service)
+    for lane in found:
+        here = [r for r in mine if lane.holds(r)]
         fitting = [
             r
             for r in here
             if r.state == "ready"
-            and r.digest == variant.digest
-            and r.epoch == epoch
+            and r.digest == lane.variant.digest
+            and r.epoch == lane.dials.epoch
             and r.id not in service.dials.evict
         ]
-        if len(fitting) < wanted or len(here) != len(fitting):
+        if len(fitting) < lane.wanted or len(here) != len(fitting):
             return False
-    return True
+    names = {lane.variant.name for lane in found}
+    return not any(r.digest in service.rejected and r.variant in names for r in mine)

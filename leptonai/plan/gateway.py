@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from leptonai.plan import edge as at_edge
 from leptonai.plan import http
 from leptonai.plan.cluster import address, assignment, cluster, cluster_name, fixed
+from leptonai.plan.lanes import lanes, shares
 from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes
 from leptonai.plan.stats import stats
 from leptonai.settings import Gateway
-from leptonai.types import Key, Replica, Service, Variant, VariantDials
+from leptonai.types import Key, Replica, Service
 
 Json = dict[str, Any]
 Snapshot = dict[str, Json]  # file name under the gateway's folder -> content, in a safe order of writing
@@ -139,10 +140,10 @@ def _watched(
     if watches is None:
         return None
     ranked = sorted(
-        (not here and _dials(s, v).replicas == 0, zlib.crc32(name.encode()), name)
+        (not here and lane.wanted == 0, zlib.crc32(name.encode()), name)
         for s in services
-        for v in s.spec.variants
-        for name, here in [(cluster_name(s.key, v.name), any(r.variant == v.name for r in replicas.get(s.key, [])))]
+        for lane in lanes(s)
+        for name, here in [(cluster_name(s.key, lane.name), any(map(lane.routes, replicas.get(s.key, []))))]
     )
     return None if len(ranked) <= watches else frozenset(name for _, _, name in ranked[:watches])
 
@@ -156,25 +157,29 @@ def _part(
     watched: frozenset[str] | None,
     memo: Memo | None,
 ) -> Part:
-    names = {cluster_name(service.key, v.name): v for v in service.spec.variants}
+    names = {cluster_name(service.key, lane.name): lane for lane in lanes(service)}
     files = frozenset(names if watched is None else names.keys() & watched)
     if memo is not None and (known := memo.get(service.key)) and known[:3] == (service, replicas, files):
         return known[3]
     endpoints: Snapshot = {}
     clusters: list[Json] = []
     ready: set[str] = set()
-    for name, variant in names.items():
-        load = assignment(name, [r for r in replicas if r.variant == variant.name])
+    for name, lane in names.items():
+        load = assignment(name, [r for r in replicas if lane.routes(r)])
         if load["endpoints"][0]["lb_endpoints"]:
             ready.add(name)
-        if edge:
-            load["endpoints"].append(at_edge.endpoint(service, variant, name, edge))
+        if lane.only is not None:  # users before canaries: whom a version on probation cannot answer, the old one does
+            old = next(x for x in names.values() if x.variant.name == lane.variant.name)
+            spare = assignment(name, [r for r in replicas if old.holds(r)])["endpoints"][0]
+            load["endpoints"].append(spare | {"priority": 1})
+        elif edge:
+            load["endpoints"].append(at_edge.endpoint(service, lane.variant, name, edge))
             load["policy"] = at_edge.POLICY
         path = f"eds/{name}.json"
         endpoints[path] = _response([load])
         eds = _file(f"{folder}/{path}") if name in files else None
-        clusters.append(cluster(service, name, gateway, eds, load, beside=1 if edge else 0))
-    table = service_routes(service, _targets(service, ready), _mirrors(service, ready), gateway)
+        clusters.append(cluster(service, name, gateway, eds, load, beside=1 if edge and lane.only is None else 0))
+    table = service_routes(service, _targets(service, replicas, ready), _mirrors(service, ready), gateway)
     part = Part(endpoints, clusters, _match(table))
     if memo is not None:
         memo[service.key] = (service, replicas, files, part)
@@ -202,20 +207,16 @@ def _table(services: Sequence[Service], table: dict[str, Json], control: str) ->
     return {"@type": _ROUTES, "name": "gateway", "validate_clusters": False, "virtual_hosts": [host]}
 
 
-def _dials(service: Service, variant: Variant) -> VariantDials:
-    return service.dials.variants.get(variant.name, VariantDials())
-
-
-def _targets(service: Service, ready: set[str]) -> list[tuple[str, float]]:
-    """Clusters and weights. While some variant can answer, one that cannot gets nothing: users before canaries."""
-    weighed = [(cluster_name(service.key, v.name), _dials(service, v).weight) for v in service.spec.variants]
+def _targets(service: Service, replicas: Sequence[Replica], ready: set[str]) -> list[tuple[str, float]]:
+    """Clusters and weights. While some lane can answer, one that cannot gets nothing: users before canaries."""
+    weighed = [(cluster_name(service.key, lane.name), weight) for lane, weight in shares(service, replicas)]
     weighed = [(name, weight) for name, weight in weighed if weight > 0]
     return [(name, weight) for name, weight in weighed if name in ready] or weighed
 
 
 def _mirrors(service: Service, ready: set[str]) -> list[tuple[str, float]]:
-    shares = [(cluster_name(service.key, v.name), _dials(service, v).mirror) for v in service.spec.variants]
-    return [(name, share) for name, share in shares if share > 0 and name in ready]
+    copies = [(cluster_name(service.key, lane.name), lane.mirror) for lane in lanes(service)]
+    return [(name, share) for name, share in copies if share > 0 and name in ready]
 
 
 def _listener(gateway: Gateway, folder: str) -> Json:

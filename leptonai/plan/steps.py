@@ -1,8 +1,9 @@
 """Wish and world in, safe steps out. Pure: the same arguments always give the same list.
 
-Words, per variant: *current* replicas run the wished digest and epoch and are not evicted; *old* are all others that
-are present; *gone* ones no longer run (``Replica.gone``). A current replica is *proven* when it is ready and either
-never crashed before or has been ready for ``stable_after``: only proven replicas may displace healthy old ones.
+Words, per lane (a variant, or one of its two versions during a rollout): *current* replicas run the wished digest and
+epoch and are not evicted; *old* are all others that are present; *gone* ones no longer run (``Replica.gone``). A
+current replica is *proven* when it is ready and either never crashed before or has been ready for ``stable_after``:
+only proven replicas may displace healthy old ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from leptonai.plan.lanes import Lane, lanes
 from leptonai.settings import Local
 from leptonai.types import Forget, Replica, Retire, Service, Start, Step, Variant
 
@@ -29,7 +31,7 @@ def delay(attempt: int, local: Local) -> float:
 def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, local: Local) -> list[Step]:
     """The steps that are safe now towards the wish; [] when nothing is to be done at this moment.
 
-    True after the steps, per variant with n wanted:
+    True after the steps, per lane with n wanted:
 
     - ready replicas in rotation number at least min(n, ready before), except where nothing can be started and an old
       one holds the room (then exactly one old one goes first);
@@ -44,13 +46,14 @@ def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, 
     mine = [r for r in replicas if r.service == service.key]
     steps = _Steps()
     outcomes = []
-    for variant in service.spec.variants:
-        left = room.get(variant.name) if isinstance(room, Mapping) else room(variant)
+    for lane in lanes(service):
+        left = room.get(lane.variant.name) if isinstance(room, Mapping) else room(lane.variant)
         if left is not None:  # what this plan already starts may need the same room
             left = max(0, left - len(steps.starts))
-        here = [r for r in mine if r.variant == variant.name]
-        outcomes.append(_variant(service, variant, here, left, now, local, steps))
+        here = [r for r in mine if lane.holds(r)]
+        outcomes.append(_lane(service, lane, here, left, now, local, steps))
     known = {v.name for v in service.spec.variants}
+    _reject([r for r in mine if r.variant in known and r.digest in service.rejected], steps)
     leaving = _leaving([r for r in mine if r.variant not in known], all(o.satisfied for o in outcomes), steps)
     # Nothing can start and nothing is under way: one old replica makes room, so that a full machine can still change.
     blocked = [o for o in outcomes if o.blocked]
@@ -80,18 +83,17 @@ class _Outcome:
     old: list[Replica]  # those that still serve, the most dispensable first
 
 
-def _variant(
+def _lane(
     service: Service,
-    variant: Variant,
+    lane: Lane,
     replicas: list[Replica],
     room: int | None,
     now: float,
     local: Local,
     steps: _Steps,
 ) -> _Outcome:
-    dials, rollout, digest = service.dials.variants.get(variant.name), service.spec.rollout, variant.digest
-    wanted = max(0, dials.replicas if dials else service.spec.scale.replicas)
-    epoch = dials.epoch if dials else 0
+    variant, wanted, epoch = lane.variant, lane.wanted, lane.dials.epoch
+    rollout, digest = service.spec.rollout, variant.digest
     evicted = set(service.dials.evict)
 
     def proven(r: Replica) -> bool:
@@ -165,6 +167,15 @@ def _variant(
 
 def _start(service: Service, variant: Variant, epoch: int, attempt: int) -> Start:
     return Start(service=service.key, variant=variant.name, digest=variant.digest, epoch=epoch, attempt=attempt)
+
+
+def _reject(replicas: list[Replica], steps: _Steps) -> None:
+    """Replicas of a version that did not get through its rollout go at once: they answer nobody any more."""
+    for replica in replicas:
+        if replica.gone:
+            steps.forget(replica)
+        elif replica.state != "stopping":
+            steps.retire(replica, "rolled back")
 
 
 def _leaving(replicas: list[Replica], satisfied: bool, steps: _Steps) -> list[Replica]:

@@ -185,7 +185,7 @@ class MemoryPlatform:
 
     def _start(self, step: Start, service: Service) -> None:
         world, now = self.world, self.world.clock()
-        variant = next(v for v in service.spec.variants if v.name == step.variant)
+        variant = service.variant(step.variant, step.digest)
         if self.room(variant) == 0:
             raise CapacityError(
                 f"{service.key} needs a place and all {world.capacity} are taken",

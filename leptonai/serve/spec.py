@@ -33,6 +33,8 @@ UNITS: dict[str, Callable[[str], float]] = {
     "period": units.duration,
     "start_timeout": units.duration,
     "verify_seconds": units.duration,
+    "step_seconds": units.duration,
+    "step_timeout": units.duration,
     "max_wait": units.duration,
     "idle": units.duration,
     "max_age": units.duration,

@@ -12,6 +12,7 @@ import msgspec
 
 from leptonai.errors import Conflict, LeptonError, NotFound, SpecError
 from leptonai.store.database import Database
+from leptonai.store.probation import probation
 from leptonai.types import (
     Dial,
     Event,
@@ -191,8 +192,12 @@ class Store(Database):
 
     def _service(self, head: Revision, now: float) -> Service:
         assert head.spec is not None
-        dials = effective_dials(head.spec, self.dials(head.service), now)
-        return Service(spec=head.spec, dials=dials, revision=head.number)
+        log = self.dials(head.service)
+        dials = effective_dials(head.spec, log, now)
+        if head.number == 1:
+            return Service(spec=head.spec, dials=dials, revision=1)
+        canary, rejected = probation(self.revisions(head.service), log, now)
+        return Service(spec=head.spec, dials=dials, revision=head.number, canary=canary, rejected=rejected)
 
     # --- proposals -------------------------------------------------------------------------------------------------
 

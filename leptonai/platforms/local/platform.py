@@ -17,6 +17,7 @@ import psutil
 
 from leptonai.errors import LeptonError, NotFound, PlatformError
 from leptonai.plan import Memo, cluster_name, plan, routes
+from leptonai.plan.lanes import lanes
 from leptonai.platforms.local import cgroup, inject, isolate, start
 from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
@@ -230,9 +231,15 @@ class LocalPlatform:
     async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
         if (counts := await self._the_gateway.asked()) is None:
             return None
-        variants = ((s.key, v.name) for s in self._services.values() for v in s.spec.variants)
-        found = ((at, counts.get(cluster_name(*at))) for at in variants)
-        return {at: count for at, count in found if count is not None}
+        found: dict[tuple[Key, str], tuple[int, int]] = {}
+        for service in self._services.values():
+            for lane in lanes(service):
+                count = counts.get(cluster_name(service.key, lane.name))
+                if count is not None and (lane.only is None or lane.share > 0):  # copies ask for nothing
+                    at = (service.key, lane.variant.name)
+                    total, active = found.get(at, (0, 0))
+                    found[at] = (total + count[0], active + count[1])
+        return found
 
     def describe(self) -> dict[str, Any]:
         gateway = self._the_gateway
@@ -273,7 +280,7 @@ class LocalPlatform:
 
     async def _start(self, service: Service, step: Start) -> None:
         """The replica is known from here on, whatever happens: what cannot start is a failed one that says why."""
-        variant = next(v for v in service.spec.variants if v.name == step.variant)
+        variant = service.variant(step.variant, step.digest)
         uid = None
         if self._ground.isolated:
             taken = {r.record.uid: r.record.service for r in self._replicas.values() if r.record.uid is not None}
