@@ -14,6 +14,7 @@ from leptonai.types import (
     Incident,
     Key,
     LogLine,
+    LogRecord,
     Proposal,
     Replica,
     Revision,
@@ -88,6 +89,16 @@ class TelemetryStore(Protocol):
         """
 
     def names(self) -> list[str]: ...
+
+
+class LogSink(Protocol):
+    """Where received log records go: OTLP logs and the lines of agents. One producer loop, one consumer."""
+
+    def put(self, batch: Sequence[LogRecord]) -> int:
+        """Hand over; never waits. Returns how many of the oldest had to be dropped for them (0: all is kept)."""
+
+    def take(self, limit: int) -> list[LogRecord]:
+        """The oldest ``limit`` records, oldest first; they are the caller's from now on."""
 
 
 class Scored(NamedTuple):

@@ -30,6 +30,8 @@ class Gateway(Noun, frozen=True, kw_only=True):
     retries: int = 3  # of idempotent requests, on another host
     hedge_after: float = 2.0  # seconds unanswered until an idempotent request is asked of another replica too; 0: never
     respawn: float = 1.0  # seconds until a dead Envoy is started again at the latest
+    trace_share: float = 0.01  # share of good, quick requests whose trace is kept; failed and slow ones always are
+    trace_slow: float = 0.25  # seconds from which a request is slow for traces: the latency promised by default
 
 
 class Local(Noun, frozen=True, kw_only=True):
@@ -82,7 +84,41 @@ class Telemetry(Noun, frozen=True, kw_only=True):
     tenant_series: int = 50_000  # that one workspace may send; past it new ones are refused, loudly
     labels: int = 64  # of one received series
     label_bytes: int = 1024  # characters of one received label or its value
+    log_records: int = 20_000  # received log records that wait for their consumer; past it the oldest go, counted
+    jump: float = 30.0  # seconds by which a sender's clock must move against ours between two requests to be told
     ahead: float = 600.0  # seconds a received sample may lie ahead of our clock: a wrong clock must not age all others
+
+
+class Target(Noun, frozen=True, kw_only=True):
+    name: str  # becomes the label ``job``
+    url: str  # of a page in Prometheus text or OpenMetrics
+    interval: float = 15.0  # seconds between two readings
+    timeout: float = 5.0  # seconds one reading may take
+    labels: dict[str, str] = {}  # given to every series of the page
+    workspace: str = "default"  # whose limits count, and who may read
+    token: str = ""  # sent as a bearer token
+
+
+class Scrape(Noun, frozen=True, kw_only=True):
+    targets: tuple[Target, ...] = ()  # foreign pages: each {name, url, interval, timeout, labels, workspace, token}
+    page_bytes: int = 16 << 20  # of one page, unpacked; a larger one is refused whole
+    page_series: int = 20_000  # of one page; a page with more is refused whole: half a page would look like a fault
+
+
+class Prometheus(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of a Prometheus that keeps the telemetry instead of our own files; "": our own files
+    labels: dict[str, str] = {}  # on every series written and asked for, so that platforms can share one Prometheus
+    timeout: float = 10.0  # seconds one question or one write may take
+    pending: int = 1_000_000  # samples that wait for a Prometheus that is away; past it the oldest go, counted
+
+
+class Traces(Noun, frozen=True, kw_only=True):
+    spans: int = 50_000  # kept, about 1 kB each; past it the oldest traces go
+    log_bytes: int = 64_000_000  # of the files that bring them back after a restart
+    received_per_second: float = 5_000.0  # foreign spans of one workspace; more are refused, loudly
+    export_url: str = ""  # of an OTLP/HTTP collector, like http://127.0.0.1:4318/v1/traces; "": nothing leaves
+    export_headers: dict[str, str] = {}  # sent to it
+    export_pending: int = 10_000  # spans that wait for the collector; past it the oldest go, counted
 
 
 class Store(Noun, frozen=True, kw_only=True):
@@ -97,6 +133,9 @@ class Settings(Noun, frozen=True, kw_only=True):
     ops: Ops = Ops()
     store: Store = Store()
     telemetry: Telemetry = Telemetry()
+    scrape: Scrape = Scrape()
+    prometheus: Prometheus = Prometheus()
+    traces: Traces = Traces()
 
 
 def load(path: Path | None) -> Settings:

@@ -519,6 +519,34 @@ class Series(Noun, frozen=True, kw_only=True):
     value: list[float]
 
 
+class LogRecord(Noun, frozen=True, kw_only=True):
+    """One line or event that something wrote. ``source``: what wrote it, ``{"service": "till", "host": "shop-3"}``."""
+
+    at: float
+    source: dict[str, str]
+    body: str
+    severity: int = 0  # OpenTelemetry's number: 1 trace, 5 debug, 9 info, 13 warning, 17 error, 21 fatal; 0: not told
+    trace: str = ""  # 32 hex digits of the trace it belongs to, when it says so
+    span: str = ""
+
+
+class Span(Noun, frozen=True, kw_only=True):
+    """One piece of work of one service within a trace. Ids are hex as in W3C trace context; parent "": a root."""
+
+    trace: str  # 32 hex digits
+    id: str  # 16 hex digits
+    parent: str = ""
+    name: str
+    service: str  # a key of ours, or the ``service.name`` that a foreign one gives itself
+    kind: Literal["internal", "server", "client", "producer", "consumer"] = "internal"
+    start: float
+    seconds: float
+    failed: bool = False
+    request: str = ""  # the x-request-id, where there is one
+    workspace: str = DEFAULT_WORKSPACE
+    attributes: dict[str, str] = {}
+
+
 class Anomaly(Noun, frozen=True, kw_only=True):
     signal: str
     labels: dict[str, str]

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as Path
 
 from leptonai.admit import Door
-from leptonai.api import incidents, platform, proposals, records, services
+from leptonai.api import incidents, platform, proposals, records, services, telemetry
 from leptonai.api.callers import Caller, Callers
 from leptonai.api.openapi import document
 from leptonai.api.pace import Pace
@@ -50,6 +50,7 @@ ROUTES: list[Route] = [
     *incidents.ROUTES,
     *records.ROUTES,
     *platform.ROUTES,
+    *telemetry.ROUTES,
     Route("GET", "/openapi.json", None, openapi, dict[str, Any]),
 ]
 
@@ -101,6 +102,8 @@ def paths(world: World, routes: Sequence[Route]) -> list[Path]:
     for route in routes:
         table.setdefault(PREFIX + route.path, {})[route.method] = route
     table["/feedback"] = {"POST": table[f"{PREFIX}/feedback"]["POST"]}
+    for what in telemetry.OTLP:  # the paths every OTLP exporter appends to a bare address
+        table[f"/v1/{what}"] = table[f"{PREFIX}/otlp/v1/{what}"]
     return [Path(path, endpoint(world, by_method), methods=METHODS) for path, by_method in table.items()]
 
 

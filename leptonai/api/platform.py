@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 
 from leptonai import __version__
 from leptonai.admit import issue
 from leptonai.admit.door import MACHINES
-from leptonai.api.route import Asked, Labels, Query, Route
+from leptonai.api.route import Asked, Query, Route
 from leptonai.api.sessions import TICKET_TTL
-from leptonai.client.wire import Health, SeriesView, SessionView, TokenCreated, TokenRequest, TokenView
-from leptonai.errors import Conflict, Denied, NotFound, SpecError
-from leptonai.types import DEFAULT_WORKSPACE, NAME, Token, parse_key
+from leptonai.client.wire import Health, SessionView, TokenCreated, TokenRequest, TokenView
+from leptonai.errors import Conflict, NotFound, SpecError
+from leptonai.types import DEFAULT_WORKSPACE, NAME, Token
 
 
 def healthz(asked: Asked[Query, None]) -> Health:
@@ -33,50 +32,6 @@ def platform(asked: Asked[Query, None]) -> dict[str, Any]:
         "started": world.started,
         "ops": {"alive": alive, "seen": seen},
     }
-
-
-async def signals(asked: Asked[Any, None]) -> Response:
-    """The series of one signal over a stretch of time, by labels; what was not seen is null."""
-    params = dict(asked.query)
-    params.pop("workspace", None)
-    if "name" not in params:
-        raise SpecError("which signal? `name` is missing", hint="GET /api/v1/signals/names lists them")
-    if not asked.caller.covers("*"):
-        service = params.get("service")
-        if service is None:
-            raise Denied(
-                f"token {asked.caller.name!r} covers some workspaces only, so it must name a service",
-                hint="add service=NAME",
-                code="workspace",
-            )
-        asked.caller.require_workspace(parse_key(service)[0])
-    return await _ops(asked, "/signals", params)
-
-
-async def signal_names(asked: Asked[Query, None]) -> Response:
-    """The names of all signals that are kept."""
-    return await _ops(asked, "/signals/names", {})
-
-
-async def write(asked: Asked[Query, None]) -> Response:
-    """Takes Prometheus remote-write 1.0 into the workspace; 400 names what was refused, all else is kept then."""
-    workspace = asked.query.workspace or DEFAULT_WORKSPACE
-    asked.caller.require_workspace(workspace)
-    if "io.prometheus.write.v2" in asked.request.headers.get("content-type", ""):
-        raise SpecError("remote-write 2.0 is not spoken here", hint="send 1.0, the default of Prometheus", status=415)
-    body = b"".join([piece async for piece in asked.stream(asked.world.settings.telemetry.request_bytes)])
-    status, answer = await asked.world.signals.post("/write", {"workspace": workspace}, body)
-    return Response(answer, status, media_type="application/json" if answer else None)
-
-
-async def telemetry(asked: Asked[Query, None]) -> Response:
-    """What became of telemetry that was sent, by workspace, and what the store had to give up."""
-    return await _ops(asked, "/telemetry", {})
-
-
-async def _ops(asked: Asked[Any, None], path: str, params: dict[str, str]) -> Response:
-    status, body = await asked.world.signals.get(path, params)
-    return Response(body, status, media_type="application/json")
 
 
 def tokens(asked: Asked[Query, None]) -> list[TokenView]:
@@ -143,10 +98,6 @@ def session(asked: Asked[Query, None]) -> SessionView:
 ROUTES = [
     Route("GET", "/healthz", None, healthz, Health),
     Route("GET", "/platform", "viewer", platform, dict[str, Any]),
-    Route("GET", "/signals", "viewer", signals, list[SeriesView], query=Labels),
-    Route("GET", "/signals/names", "viewer", signal_names, list[str]),
-    Route("GET", "/telemetry", "viewer", telemetry, dict[str, Any]),
-    Route("POST", "/write", "operator", write, None, stream=True),
     Route("GET", "/tokens", "admin", tokens, list[TokenView]),
     Route("POST", "/tokens", "admin", create_token, TokenCreated, body=TokenRequest),
     Route("DELETE", "/tokens/{name}", "admin", revoke_token, TokenView),

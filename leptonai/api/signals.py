@@ -22,11 +22,20 @@ class Signals:
         """``(status, JSON)`` as ops answered. Raises TelemetryError when it does not answer."""
         return await self._ask("GET", path, params, None)
 
-    async def post(self, path: str, params: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        """As ``get``, with ``body`` passed on as it is."""
-        return await self._ask("POST", path, params, body)
+    async def post(
+        self, path: str, params: Mapping[str, str], body: bytes, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """As ``get``, with ``body`` and what ``headers`` say of it passed on as they are."""
+        return await self._ask("POST", path, params, body, headers)
 
-    async def _ask(self, method: str, path: str, params: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         socket = self._find()
         if socket is None:
             raise TelemetryError("ops does not run, so no signals are kept", hint="see logs/ops.log of the home folder")
@@ -36,7 +45,7 @@ class Signals:
             self._http = httpx.AsyncClient(transport=transport, base_url="http://ops", timeout=self._timeout)
             self._socket = socket
         try:
-            answer = await self._http.request(method, path, params=dict(params), content=body)
+            answer = await self._http.request(method, path, params=dict(params), content=body, headers=headers)
         except httpx.HTTPError as e:
             raise TelemetryError(
                 f"ops does not answer: {str(e) or type(e).__name__}",

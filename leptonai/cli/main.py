@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "incidents": ("incidents", "List incidents, or show one."),
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
     "report": ("incidents", "Tell an incident in plain language."),
+    "trace": ("trace", "Show where the time of a request went, or list traces."),
     "detect": ("detect", "Find anomalies in a CSV file."),
     "templates": ("templates", "Mine the templates of a log file."),
     "feedback": ("records", "Say how right a prediction or an incident was."),

@@ -16,6 +16,7 @@ from leptonai.client.wire import (
     EventRequest,
     FeedbackPage,
     FeedbackRequest,
+    Graph,
     Health,
     ProposalRequest,
     SeriesView,
@@ -24,11 +25,12 @@ from leptonai.client.wire import (
     TokenCreated,
     TokenRequest,
     TokenView,
+    TraceView,
     UndoRequest,
     VerifyRequest,
 )
 from leptonai.errors import LeptonError, PlatformError, from_body
-from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Role, parse_key
+from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Role, Span, parse_key
 
 T = TypeVar("T")
 PREFIX = "/api/v1"
@@ -190,6 +192,23 @@ def signals(name: str, start: float, end: float, labels: dict[str, str] | None, 
 
 def signal_names() -> Call[list[str]]:
     return Call("GET", f"{PREFIX}/signals/names", list[str])
+
+
+def trace(id: str) -> Call[list[Span]]:
+    return Call("GET", f"{PREFIX}/traces/{quote(id, safe='')}", list[Span])
+
+
+def traces(service: str, failed: bool, slower_than: float, limit: int) -> Call[list[TraceView]]:
+    params = _given(service=service or None, failed=failed, slower_than=slower_than, limit=limit)
+    return Call("GET", f"{PREFIX}/traces", list[TraceView], params)
+
+
+def graph(seconds: float) -> Call[Graph]:
+    return Call("GET", f"{PREFIX}/graph", Graph, _given(seconds=seconds))
+
+
+def telemetry() -> Call[dict[str, Any]]:
+    return Call("GET", f"{PREFIX}/telemetry", dict[str, Any])
 
 
 def platform() -> Call[dict[str, Any]]:

@@ -21,10 +21,12 @@ from leptonai.client.rollout import Progress, Report, rollout, verdict
 from leptonai.client.wire import (
     FeedbackPage,
     FeedbackRequest,
+    Graph,
     Health,
     ServiceView,
     TokenCreated,
     TokenView,
+    TraceView,
     Verdict,
 )
 from leptonai.errors import Conflict, Denied, NotFound, PlatformError, StartError
@@ -44,6 +46,7 @@ from leptonai.types import (
     Revision,
     Role,
     Series,
+    Span,
     Spec,
     SpecChange,
 )
@@ -135,6 +138,24 @@ class Client:
 
     def signal_names(self) -> list[str]:
         return self.send(calls.signal_names())
+
+    def trace(self, id: str) -> list[Span]:
+        """The spans of one trace, by its id or that of its request, in order of their start. NotFound: none is kept."""
+        return self.send(calls.trace(id))
+
+    def traces(
+        self, *, service: str = "", failed: bool = False, slower_than: float = 0.0, limit: int = 50
+    ) -> list[TraceView]:
+        """The newest traces that are kept, newest first."""
+        return self.send(calls.traces(service, failed, slower_than, limit))
+
+    def graph(self, seconds: float = 3600.0) -> Graph:
+        """Who called whom in the last ``seconds``."""
+        return self.send(calls.graph(seconds))
+
+    def telemetry(self) -> dict[str, Any]:
+        """What became of telemetry that was sent, by workspace and policy."""
+        return self.send(calls.telemetry())
 
     def platform(self) -> dict[str, Any]:
         """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""

@@ -146,3 +146,41 @@ class SeriesView(Noun, frozen=True, kw_only=True):
     def series(self) -> Series:
         value = [math.nan if v is None else v for v in self.value]
         return Series(name=self.name, labels=self.labels, at=self.at, value=value)
+
+
+class TraceView(Noun, frozen=True, kw_only=True):
+    """One trace in a list: its root as far as it was seen, and what it went through."""
+
+    trace: str
+    request: str
+    name: str
+    start: float
+    seconds: float
+    failed: bool
+    services: tuple[str, ...]
+    spans: int
+
+
+class Edge(Noun, frozen=True, kw_only=True):
+    """Calls seen from one service to another. ``seconds``: their mean."""
+
+    caller: str
+    callee: str
+    calls: int
+    failed: int
+    seconds: float
+
+
+class Node(Noun, frozen=True, kw_only=True):
+    """A service in the graph. ``spans`` 0: it is only named by its callers."""
+
+    service: str
+    spans: int
+    failed: int
+
+
+class Graph(Noun, frozen=True, kw_only=True):
+    """Who called whom: services by name, calls by caller and callee."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]

@@ -7,11 +7,12 @@ from collections.abc import Hashable, Sequence
 from math import inf
 from typing import Any
 
-import psutil
-
 from leptonai.errors import TelemetryError
+from leptonai.ops import gpu
 from leptonai.ops.counters import Counters, buckets
 from leptonai.ops.exposition import parse
+from leptonai.ops.gpu import Gpus, Nvml
+from leptonai.ops.host import Host
 from leptonai.ops.http import Gone, Peer, Unanswered
 from leptonai.plan import cluster_name
 from leptonai.plan.lanes import lanes
@@ -66,13 +67,17 @@ class _Target:
 
 
 class Collector:
-    """Remembers the last counters of every process it reads. ``timeout``: seconds one page may take."""
+    """Remembers the last counters of every process it reads. ``timeout``: seconds one page may take.
 
-    def __init__(self, timeout: float) -> None:
+    ``folder``: whose disk is watched whatever it is called. ``gpus``: NVML's unless given.
+    """
+
+    def __init__(self, timeout: float, folder: str = "/", gpus: Gpus | None = None) -> None:
         self._timeout = timeout
         self._targets: dict[str, _Target] = {}
         self._gateway: _Target | None = None
-        self._host: tuple[float, float] | None = None
+        self._host = Host(folder=folder)
+        self._gpus = gpus or Nvml()
         self._last: float | None = None
 
     async def collect(
@@ -94,7 +99,8 @@ class Collector:
         users, traffic = pages[-1] or ([], None)
         signals += users
         signals += self._ready(services, replicas, now)
-        signals += self._cpu(now)
+        signals += self._host.read(now)
+        signals += gpu.signals(self._gpus.read(), now)
         return Collected(
             at=now,
             seconds=seconds,
@@ -172,15 +178,6 @@ class Collector:
             Signal(name="ready_count", labels={"service": key}, at=now, value=float(count))
             for key, count in ready.items()
         ]
-
-    def _cpu(self, now: float) -> list[Signal]:
-        times = psutil.cpu_times()
-        total, idle = float(sum(times[:8])), float(times.idle + getattr(times, "iowait", 0.0))
-        before, self._host = self._host, (total, idle)
-        if before is None or total <= before[0]:
-            return []
-        busy = 1.0 - (idle - before[1]) / (total - before[0])
-        return [Signal(name="host_cpu_ratio", labels={}, at=now, value=min(max(busy, 0.0), 1.0))]
 
 
 def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:

@@ -22,18 +22,19 @@ def parse(text: str) -> Iterator[Sample]:
         if not line or line[0] == "#":
             continue
         end = line.rfind("}") + 1
-        head, tail = (line[:end], line[end:].split()) if end else (line.partition(" ")[0], line.split()[1:])
+        start, tail = (line[:end], line[end:].split()) if end else (line.partition(" ")[0], line.split()[1:])
         try:
             value = float(tail[0])
         except (ValueError, IndexError):
             continue
-        name, labels = _head(head)
+        name, labels = head(start)
         yield name, labels, value
 
 
 @lru_cache(maxsize=1 << 16)
-def _head(head: str) -> tuple[str, dict[str, str]]:
-    name, _, inside = head.partition("{")
+def head(text: str) -> tuple[str, dict[str, str]]:
+    """Name and labels of a sample's head, ``name{label="value"}``."""
+    name, _, inside = text.partition("{")
     return name, {key: _ESCAPE.sub(_unescape, value) for key, value in _LABEL.findall(inside)}
 
 

@@ -25,6 +25,10 @@ class Line(msgspec.Struct):
     seconds: float = 0.0
     code: int = 200
     output: Any = None
+    trace: str = ""  # the traceparent that came with the request
+    queue: float | None = None  # seconds; None: not told, negative: it never came to that
+    wait: float | None = None
+    compute: float | None = None
 
 
 # The folder belongs to the replica, which nobody trusts: no links are followed, and a pipe must not make us wait.

@@ -1,16 +1,20 @@
-"""Telemetry that others send: limits per workspace, what poses as ours renamed, everything that is dropped counted."""
+"""Telemetry that others send: limits per workspace, what poses as ours renamed, everything that is odd counted."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from leptonai.errors import SpecError
-from leptonai.ops.remote_write import REFUSED, STALE, Labels, decode, unpack
-from leptonai.platforms.embedded import Embedded
+from leptonai.ops.remote_write import REFUSED, STALE, Columns, Labels, decode, unpack
+from leptonai.ops.tidy import Tidy
+from leptonai.ops.units import base_unit, is_counter
+from leptonai.platforms.embedded.log import Ids
+from leptonai.protocols import Floats
 from leptonai.settings import Telemetry
 from leptonai.types import DEFAULT_WORKSPACE
 
@@ -18,27 +22,62 @@ log = logging.getLogger(__name__)
 OURS = frozenset({"service", "replica", "digest", "workspace"})  # labels that only the platform gives
 ACTIVE = 3600.0  # seconds after which the series of a workspace are counted anew: those that ended count no more
 RETRY_HINT = "it must not be sent again as it is; telemetry.* in settings.yaml are the limits"
+Pairs = tuple[tuple[str, str], ...]
+
+
+class Point(NamedTuple):
+    """One sample as it came. ``labels`` in any order, without the name; ``at`` in unix seconds."""
+
+    name: str
+    labels: Pairs
+    at: float
+    value: float
+
+
+class Dropped(NamedTuple):
+    """What became of a request: how many samples were not taken, and why, in words ("": all were taken)."""
+
+    samples: int
+    why: str
+
+
+class Keeper(Protocol):
+    """A store that takes columns, as ``platforms.embedded`` and ``platforms.prometheus`` do."""
+
+    generation: int
+
+    def series(self, name: str, labels: dict[str, str]) -> int: ...
+
+    def append(self, ids: Ids, at: Floats, value: Floats) -> None: ...
 
 
 class _Tenant:
     def __init__(self) -> None:
         self.known: dict[bytes, int] = {}  # label bytes -> id
+        self.named: dict[tuple[str, Pairs], int] = {}
         self.ids: set[int] = set()
         self.generation = -1
         self.began = float("-inf")
+        self.lag: dict[str, float] = {}  # source -> our clock less that of its newest sample, last time
 
 
 class Receiver:
     """Takes what others send into the store. ``counts``: ``(workspace, what)`` -> how many.
 
-    ``taken``, ``stale`` (end marks of Prometheus), ``future`` and ``old`` samples, ``refused`` samples of series past
-    a limit, ``series_limit`` and ``label_limit`` refusals of a series, ``histograms``.
+    Samples: ``taken``, ``stale`` (end marks of Prometheus), ``future`` and ``old`` (refused), ``refused`` (of series
+    past a limit); of those taken also ``nan``, ``infinite``, ``duplicate``, ``out_of_order``, ``gap``, ``reset`` and
+    ``unit`` (brought to its base unit). Series: ``series_limit``, ``label_limit``. Requests: ``clock_jump``,
+    ``malformed``. ``histograms``: native ones, which are not read.
     """
 
-    def __init__(self, store: Embedded, settings: Telemetry, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Keeper, settings: Telemetry, clock: Callable[[], float]) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.names: dict[str, set[str]] = {}  # workspace -> the names it sends
         self._store, self._settings, self._clock = store, settings, clock
         self._tenants: dict[str, _Tenant] = {}
+        self._tidy = Tidy()
+        self._factor: dict[int, float] = {}  # of series that are brought to their base unit
+        self._generation = store.generation
 
     def remote_write(self, body: bytes, workspace: str = DEFAULT_WORKSPACE) -> None:
         """Every sample within the limits can be read when this returns, in seconds and under the name ``__name__``.
@@ -47,26 +86,97 @@ class Receiver:
         the default workspace a label ``workspace`` is added. SpecError: the body is broken (nothing is taken), or
         something was refused by a limit (all else is taken); its message says what and how much.
         """
+        tenant = self._tenant(workspace)
+        try:
+            data = unpack(body, self._settings.request_bytes)
+            got = decode(data, tenant.known, lambda labels: self._intern(labels, workspace, tenant))
+        except SpecError:
+            self.malformed(workspace, "remote-write")
+            raise
+        dropped = self._keep(got, workspace, tenant, "remote-write")
+        if dropped.why:
+            raise SpecError(
+                f"workspace {workspace!r}: dropped {dropped.why}; all else was taken", hint=RETRY_HINT, code="dropped"
+            )
+
+    def take(self, points: Iterable[Point], workspace: str = DEFAULT_WORKSPACE, source: str = "") -> Dropped:
+        """As ``remote_write`` for samples of any other origin; ``source`` names it where clocks are compared."""
+        tenant = self._tenant(workspace)
+        named = tenant.named
+        ids: list[int] = []
+        at: list[float] = []
+        value: list[float] = []
+        for point in points:
+            key = (point[0], point[1])
+            id = named.get(key)
+            if id is None:
+                id = self._intern([("__name__", point[0]), *point[1]], workspace, tenant)
+                if id != REFUSED:
+                    named[key] = id
+            ids.append(id)
+            at.append(point[2])
+            value.append(point[3])
+        columns = Columns(np.array(ids, np.int32), np.array(at, np.float64), np.array(value, np.float64), 0)
+        return self._keep(columns, workspace, tenant, source)
+
+    def count(self, workspace: str, what: str, by: int = 1) -> None:
+        self.counts[workspace, what] += by
+
+    def malformed(self, workspace: str, what: str) -> None:
+        """A request could not be read at all: counted, and told in the log the first time."""
+        if not self.counts[workspace, "malformed"]:
+            log.error("workspace %s: a %s request could not be read; told once, counted from now on", workspace, what)
+        self.counts[workspace, "malformed"] += 1
+
+    def _tenant(self, workspace: str) -> _Tenant:
+        if self._generation != self._store.generation:
+            self._generation = self._store.generation
+            self._tidy.clear()
+            self._factor.clear()
         tenant = self._tenants.setdefault(workspace, _Tenant())
+        many = len(tenant.known) + len(tenant.named)  # one series may come in many orders of its labels
+        full = many > 4 * self._settings.tenant_series
         now = self._clock()
-        full = len(tenant.known) > 4 * self._settings.tenant_series  # one series may come in many orders of its labels
         if full or tenant.generation != self._store.generation or now - tenant.began > ACTIVE:
-            tenant.known, tenant.ids, tenant.generation, tenant.began = {}, set(), self._store.generation, now
+            tenant.known, tenant.named, tenant.ids = {}, {}, set()
+            tenant.generation, tenant.began = self._store.generation, now
+        return tenant
+
+    def _keep(self, got: Columns, workspace: str, tenant: _Tenant, source: str) -> Dropped:
+        now = self._clock()
         before = self.counts.copy()
-        data = unpack(body, self._settings.request_bytes)
-        got = decode(data, tenant.known, lambda labels: self._intern(labels, workspace, tenant))
+        finite = np.isfinite(got.at)
         stale = got.value.view(np.uint64) == STALE
-        refused = got.ids == REFUSED
-        future = got.at > now + self._settings.ahead
-        old = got.at < now - self._settings.retain
+        refused = (got.ids == REFUSED) & ~stale
+        future = ~(got.at <= now + self._settings.ahead) & ~refused & ~stale
+        old = (got.at < now - self._settings.retain) & finite & ~refused & ~stale
         taken = ~(stale | refused | future | old)
-        self._store.append(got.ids[taken], got.at[taken], got.value[taken])
-        for what, which in (("taken", taken), ("stale", stale), ("refused", refused & ~stale)):
+        ids, at, value = got.ids[taken], got.at[taken], got.value[taken]
+        if self._factor:
+            factor = np.fromiter((self._factor.get(i, 1.0) for i in ids.tolist()), np.float64, len(ids))
+            self.counts[workspace, "unit"] += int((factor != 1.0).sum())
+            value = value * factor
+        for what, n in self._tidy.look(ids, at, value).items():
+            self.counts[workspace, what] += n
+        self._store.append(ids, at, value)
+        for what, which in (("taken", taken), ("stale", stale), ("refused", refused), ("future", future), ("old", old)):
             self.counts[workspace, what] += int(which.sum())
-        self.counts[workspace, "future"] += int((future & ~refused & ~stale).sum())
-        self.counts[workspace, "old"] += int((old & ~refused & ~stale).sum())
         self.counts[workspace, "histograms"] += got.histograms
-        self._tell(workspace, before)
+        if len(at):
+            self._watch_clock(workspace, tenant, source, now - float(at.max()))
+        return Dropped(int((refused | future | old).sum()), self._tell(workspace, before))
+
+    def _watch_clock(self, workspace: str, tenant: _Tenant, source: str, lag: float) -> None:
+        """A sender whose clock ran ahead of ours all at once: told, its samples taken as they are within the limits.
+
+        One that falls behind looks like one that replays what it kept, and is seen as ``out_of_order``.
+        """
+        before = tenant.lag.get(source)
+        tenant.lag[source] = lag
+        if before is not None and before - lag > self._settings.jump and lag < -self._settings.jump:
+            if not self.counts[workspace, "clock_jump"]:
+                log.error("workspace %s: the clock of %r jumped by %.0f s; told once", workspace, source, before - lag)
+            self.counts[workspace, "clock_jump"] += 1
 
     def _intern(self, labels: Labels, workspace: str, tenant: _Tenant) -> int:
         name = next((v for k, v in labels if k == "__name__"), "")
@@ -81,11 +191,16 @@ class Receiver:
         own = {f"exported_{k}" if k in OURS else k: v for k, v in texts}
         if workspace != DEFAULT_WORKSPACE:
             own["workspace"] = workspace
-        id = self._store.series(name, own)
+        base, factor = base_unit(name)
+        id = self._store.series(base, own)
+        self._tidy.opened(id, is_counter(base))
+        if factor != 1.0:
+            self._factor[id] = factor
         tenant.ids.add(id)
+        self.names.setdefault(workspace, set()).add(base)
         return id
 
-    def _tell(self, workspace: str, before: Counter[tuple[str, str]]) -> None:
+    def _tell(self, workspace: str, before: Counter[tuple[str, str]]) -> str:
         s = self._settings
         said = []
         for what, text in (
@@ -103,9 +218,4 @@ class Receiver:
                 said.append(f"{n} {text}")
                 if not before[workspace, what]:
                     log.error("workspace %s: dropped %d %s; told once, counted from now on", workspace, n, text)
-        if said:
-            raise SpecError(
-                f"workspace {workspace!r}: dropped {'; '.join(said)}; all else was taken",
-                hint=RETRY_HINT,
-                code="dropped",
-            )
+        return "; ".join(said)

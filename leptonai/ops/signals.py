@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import time as clock
 from typing import Any
 
 import msgspec
@@ -17,13 +18,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from leptonai.errors import LeptonError, PlatformError, SpecError
-from leptonai.ops.receive import Receiver
+from leptonai.ops.feeds import Feeds
+from leptonai.ops.otlp.message import What
+from leptonai.ops.trace.graph import call_graph
 from leptonai.protocols import TelemetryStore
 from leptonai.types import DEFAULT_WORKSPACE
 
 
-def app(store: TelemetryStore, receiver: Receiver | None = None) -> Starlette:
-    """``POST /write?workspace=`` takes Prometheus remote-write, ``GET /telemetry`` counts what became of it.
+def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
+    """What ops answers. ``covers`` in a query names the workspaces that may be seen, by commas; without it, all.
+
+    ``POST /write?workspace=`` takes Prometheus remote-write, ``GET /telemetry`` counts what became of it.
+
+    ``POST /otlp/metrics|logs|traces?workspace=`` and ``POST /agent?workspace=`` take those, ``GET /traces`` lists what
+    is kept, ``GET /traces/{trace or request id}`` shows one, ``GET /graph?seconds=`` who called whom.
 
     ``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
 
@@ -44,22 +52,73 @@ def app(store: TelemetryStore, receiver: Receiver | None = None) -> Starlette:
             return _json(e.body(), e.status)
 
     async def names(request: Request) -> Response:
-        return _json(await run_in_threadpool(store.names))
+        found, covers = await run_in_threadpool(store.names), _covers(request)
+        sent = feeds.receiver.names if feeds else {}
+        foreign = {n for w, own in sent.items() if not covers(w) for n in own}
+        foreign -= {n for w, own in sent.items() if covers(w) for n in own}
+        return _json([n for n in found if n not in foreign])
 
     async def write(request: Request) -> Response:
         try:
-            if receiver is None:
-                raise SpecError("this store takes no remote-write", hint="the embedded one does", status=501)
-            receiver.remote_write(await request.body(), request.query_params.get("workspace") or DEFAULT_WORKSPACE)
+            _feeds().receiver.remote_write(await request.body(), _workspace(request))
         except LeptonError as e:
             return _json(e.body(), e.status)
         return Response(status_code=204)
 
+    async def otlp(request: Request) -> Response:
+        kind, encoding = (request.headers.get(h, "") for h in ("content-type", "content-encoding"))
+        what: What = request.path_params["what"]
+        try:
+            answer = _feeds().otlp(what, await request.body(), kind, encoding, _workspace(request))
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+        return Response(answer, media_type=kind.partition(";")[0].strip())
+
+    async def agent(request: Request) -> Response:
+        encoding = request.headers.get("content-encoding", "")
+        try:
+            return _json({"taken": _feeds().agent(await request.body(), encoding, _workspace(request))})
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+
+    async def traces(request: Request) -> Response:
+        params = dict(request.query_params)
+        try:
+            found = _feeds().traces.search(
+                service=params.get("service", ""),
+                failed=params.get("failed", "") in ("true", "1"),
+                slower_than=_number(params, "slower_than", 0.0),
+                start=_number(params, "start", 0.0),
+                limit=min(1000, int(_number(params, "limit", 50.0))),
+                covers=_covers(request),
+            )
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+        return _json(found)
+
+    async def trace(request: Request) -> Response:
+        covers = _covers(request)
+        try:
+            return _json([s for s in _feeds().traces.trace(request.path_params["id"]) if covers(s.workspace)])
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+
+    async def graph(request: Request) -> Response:
+        covers, params = _covers(request), dict(request.query_params)
+        try:
+            since = clock() - _number(params, "seconds", 3600.0)
+            return _json(call_graph(s for s in _feeds().traces.spans(since) if covers(s.workspace)))
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+
     async def telemetry(request: Request) -> Response:
-        received: dict[str, dict[str, int]] = {}
-        for (workspace, what), n in receiver.counts.items() if receiver else ():
-            received.setdefault(workspace, {})[what] = n
-        return _json({"received": received, "store": getattr(store, "counts", {})})
+        told = feeds.counts() if feeds else {"received": {}}
+        return _json(told | {"store": getattr(store, "counts", {})})
+
+    def _feeds() -> Feeds:
+        if feeds is None:
+            raise SpecError("this store takes nothing from others", hint="the embedded one does", status=501)
+        return feeds
 
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
@@ -70,9 +129,24 @@ def app(store: TelemetryStore, receiver: Receiver | None = None) -> Starlette:
             Route("/signals/names", names),
             Route("/telemetry", telemetry),
             Route("/write", write, methods=["POST"]),
+            Route("/otlp/{what:str}", otlp, methods=["POST"]),
+            Route("/agent", agent, methods=["POST"]),
+            Route("/traces", traces),
+            Route("/traces/{id}", trace),
+            Route("/graph", graph),
             Route("/healthz", health),
         ]
     )
+
+
+def _workspace(request: Request) -> str:
+    return request.query_params.get("workspace") or DEFAULT_WORKSPACE
+
+
+def _covers(request: Request) -> Callable[[str], bool]:
+    given = request.query_params.get("covers")
+    covered = given.split(",") if given is not None else []
+    return lambda workspace: given is None or workspace in covered
 
 
 def _number(params: dict[str, str], name: str, default: float) -> float:
@@ -105,8 +179,8 @@ def listen(path: Path) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves the signals inside the loop of ops; ends when ``should_exit`` is set."""
 
-    def __init__(self, store: TelemetryStore, receiver: Receiver | None = None) -> None:
-        config = uvicorn.Config(app(store, receiver), log_level="warning", access_log=False, lifespan="off", ws="none")
+    def __init__(self, store: TelemetryStore, feeds: Feeds | None = None) -> None:
+        config = uvicorn.Config(app(store, feeds), log_level="warning", access_log=False, lifespan="off", ws="none")
         super().__init__(config)
 
     @contextlib.contextmanager

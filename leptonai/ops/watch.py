@@ -19,10 +19,10 @@ from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
 from leptonai.ops.detect import Watcher
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
+from leptonai.ops.feeds import Feeds
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
-from leptonai.ops.predictions import Follower
-from leptonai.ops.receive import Receiver
+from leptonai.ops.predictions import Follower, Line
 from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
 from leptonai.ops.scale.edge import Edge
@@ -32,7 +32,7 @@ from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
-from leptonai.types import Event, Key, Signal
+from leptonai.types import Event, Key, Replica, Signal
 
 log = logging.getLogger(__name__)
 FRESH_EXIT = 15.0  # seconds; an exit told by the log at our start is news only when it is younger
@@ -50,8 +50,10 @@ class Watch:
         store: TelemetryStore,
         clock: Callable[[], float],
         timeout: float | None = None,
+        feeds: Feeds | None = None,
     ) -> None:
-        """``timeout``: seconds a process may take to show its page, 80 % of the period unless given."""
+        """``timeout``: seconds a process may take to show its page, 80 % of the period unless given. ``feeds`` makes
+        traces of the requests seen here; None: nobody does."""
         self.settings, self.control, self.store = settings, control, store
         self.casebook = Casebook(settings, control, store)
         self.watcher = Watcher(score=settings.ops.anomaly_score)
@@ -60,7 +62,8 @@ class Watch:
         self.rollouts = Rollouts(control)
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock
-        self._collector = Collector(timeout or 0.8 * settings.ops.period)
+        self._feeds = feeds
+        self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home))
         self._follower = Follower(home / "run")
         self._scaler = Scaler(home / "scaler", settings, control)
         self._edge = Edge(home, timeout or 0.8 * settings.ops.period)
@@ -160,7 +163,14 @@ class Watch:
         self._collected = found
         self.rollouts.follow(world.services)
         self.outcomes.mirrored = any(s.canary is not None for s in world.services)
-        self._follower.read(world.replicas, self.outcomes, self.rollouts.saw)
+        self._follower.read(world.replicas, self.outcomes, self._answered)
+        if self._feeds is not None:
+            self._feeds.step(world.services, now)
+
+    def _answered(self, replica: Replica, line: Line) -> None:
+        self.rollouts.saw(replica, line)
+        if self._feeds is not None:
+            self._feeds.answered(replica, line)
 
     async def _join_labels(self, now: float) -> None:
         for _ in range(MOST_PAGES):
@@ -247,10 +257,11 @@ async def run(
     """
     socket = socket or make_runtime_folder(home) / "ops.sock"
     kept = store or Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
-    watch = Watch(home, settings, control, kept, clock)
-    receiver = Receiver(kept, settings.telemetry, clock) if isinstance(kept, Embedded) else None
-    server = Server(kept, receiver)
+    feeds = Feeds(home, settings, kept, clock) if isinstance(kept, Embedded) else None
+    watch = Watch(home, settings, control, kept, clock, feeds=feeds)
+    server = Server(kept, feeds)
     serving = asyncio.create_task(server.serve([listen(socket)]))
+    feeding = asyncio.create_task(feeds.run()) if feeds else None
     note = home / "ops.json"
     try:
         started = {"socket": str(socket), "pid": os.getpid(), "started": clock()}
@@ -264,9 +275,14 @@ async def run(
             await asyncio.sleep(max(0.0, due - clock()))
     finally:
         server.should_exit = True
+        if feeding:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         watch.close()
+        if feeds:
+            feeds.close()
         if isinstance(kept, Embedded) and store is None:
             kept.close()
         note.unlink(missing_ok=True)

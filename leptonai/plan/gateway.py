@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from leptonai.plan import edge as at_edge
 from leptonai.plan import http
+from leptonai.plan.access import access_log
 from leptonai.plan.cluster import address, assignment, cluster, cluster_name, fixed
 from leptonai.plan.lanes import lanes, shares
 from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes
@@ -219,12 +220,18 @@ def _mirrors(service: Service, ready: set[str]) -> list[tuple[str, float]]:
     return [(name, share) for name, share in copies if share > 0 and name in ready]
 
 
+def _manager(gateway: Gateway, folder: str) -> Json:
+    manager = http.connection_manager(gateway, _file(f"{folder}/rds.json"))
+    manager["typed_config"]["access_log"] = access_log(gateway, folder)
+    return manager
+
+
 def _listener(gateway: Gateway, folder: str) -> Json:
     return {
         "@type": _LISTENER,
         "name": "gateway",
         "address": {"socket_address": {"address": gateway.host, "port_value": gateway.port}},
         "filter_chains": [
-            {"filters": [http.connection_manager(gateway, _file(f"{folder}/rds.json"))]},
+            {"filters": [_manager(gateway, folder)]},
         ],
     }

@@ -345,8 +345,10 @@ class App:
         if error is not None and step.begun:
             self.metrics.errors.add(KINDS.get(code, "bad_request"))
         seconds = now - job.arrived
-        self.predictions.add(request.id, time.time(), seconds, code, summary(step.output))
-        self.metrics.saw((code, seconds, max(0.0, step.started - job.arrived), 0.0, step.seconds, 1))
+        queue = max(0.0, step.started - job.arrived)
+        output = summary(step.output)
+        self.predictions.add(request.id, time.time(), seconds, code, output, request.trace, queue, 0.0, step.seconds)
+        self.metrics.saw((code, seconds, queue, 0.0, step.seconds, 1))
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
@@ -369,10 +371,10 @@ class App:
             self.metrics.errors.add("client_gone")
             return
         self.answered = at
-        self.predictions.add(request.id, at, seconds, code, answer.output)
         wait = answer.wait if answer.seconds >= 0.0 else -1.0
-        queue = answer.started - answer.wait - job.arrived
-        self.metrics.saw((code, seconds, queue if queue > 0.0 else 0.0, wait, answer.seconds, answer.batch))
+        queue = max(0.0, answer.started - answer.wait - job.arrived)
+        self.predictions.add(request.id, at, seconds, code, answer.output, request.trace, queue, wait, answer.seconds)
+        self.metrics.saw((code, seconds, queue, wait, answer.seconds, answer.batch))
 
     def part(self) -> None:
         """Move the loop back to the main thread: what comes from now on is computed beside it."""

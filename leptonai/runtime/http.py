@@ -63,6 +63,7 @@ class Request(Struct, eq=False):
     headers: dict[bytes, bytes]  # names as they were spelled; valid while the request is handled, copy to keep
     gone: bool = False
     left: Callable[[], None] | None = None  # called on the I/O loop when the client leaves before the answer's end
+    trace: bytes = b""  # its traceparent, as it came
 
     def header(self, name: bytes) -> bytes:
         """A header whatever its capitals; gateways write lower case, which is looked up before. b"" when missing."""
@@ -231,6 +232,7 @@ class Connection(asyncio.Protocol):
             parser.should_keep_alive(),
             monotonic(),
             headers,
+            trace=headers.get(b"traceparent", b"")[:MAX_ID],
         )
         chunks.clear()
         target.clear()

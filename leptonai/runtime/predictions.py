@@ -17,8 +17,8 @@ MAX_LINE = 1024  # bytes of a line, about: an id of 128, eight values of 64, and
 MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
 
 
-class Prediction(Struct, eq=False, gc=False):
-    """One answered inference, as it is written."""
+class Prediction(Struct, eq=False, gc=False, omit_defaults=True):
+    """One answered inference, as it is written. Phases: seconds, -1 where it never came to that."""
 
     id: str
     at: float  # unix seconds of the answer
@@ -26,6 +26,10 @@ class Prediction(Struct, eq=False, gc=False):
     seconds: float  # from the request read to its answer
     code: int
     output: Any
+    trace: str = ""  # the traceparent that came with the request, as it came
+    queue: float = 0.0
+    wait: float = 0.0
+    compute: float = 0.0
 
 
 class PredictionLog:
@@ -52,10 +56,24 @@ class PredictionLog:
         if self._room:
             self._thread.start()
 
-    def add(self, id: bytes, at: float, seconds: float, code: int, output: Any) -> None:
+    def add(
+        self,
+        id: bytes,
+        at: float,
+        seconds: float,
+        code: int,
+        output: Any,
+        trace: bytes = b"",
+        queue: float = -1.0,
+        wait: float = -1.0,
+        compute: float = -1.0,
+    ) -> None:
         """Hand over a line; it is on disk about FLUSH seconds later."""
         if len(self._pending) < self._room:
-            self._pending.append(Prediction(id.decode("latin-1"), at, self._digest, seconds, code, output))
+            known = trace.decode("latin-1") if trace else ""
+            self._pending.append(
+                Prediction(id.decode("latin-1"), at, self._digest, seconds, code, output, known, queue, wait, compute)
+            )
         elif self._room:
             self.dropped += 1
 

@@ -172,7 +172,7 @@ def test_a_token_of_one_workspace_sees_and_changes_that_one_only(stage: Stage) -
             body = proposal(DialChange(service=service, set={"main.replicas": 2}))
             assert http.post("/proposals", content=json.dumps(body)).status_code == status
         assert http.post("/events", json={"kind": "x", "subject": "digits"}).status_code == 403
-        assert http.get("/signals?name=ready_count").status_code == 403
+        assert http.get("/signals?name=ready_count&workspace=default").status_code == 403
         assert http.get("/signals?name=ready_count&service=digits").status_code == 403
 
 

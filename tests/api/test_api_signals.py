@@ -17,11 +17,11 @@ import pytest
 
 from leptonai.api.world import status_line
 from leptonai.errors import TelemetryError
-from leptonai.ops.receive import Receiver
+from leptonai.ops.feeds import Feeds
 from leptonai.ops.signals import Server, listen
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.telemetry import Memory
-from leptonai.settings import Telemetry
+from leptonai.settings import Settings, Telemetry
 from leptonai.types import Replica, Signal
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def ops(socket: Path, kept: Memory | Embedded, receiver: Receiver | None = None) -> Iterator[None]:
+def ops(socket: Path, kept: Memory | Embedded, feeds: Feeds | None = None) -> Iterator[None]:
     """The part of ops that answers questions, as ops runs it."""
-    server = Server(kept, receiver)
+    server = Server(kept, feeds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listen(socket)])), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -68,9 +68,9 @@ def test_remote_write_is_passed_on_to_ops_by_operators_of_the_workspace(stage: S
     sample = b"\x12\x10\x09" + struct.pack("<d", 2.5) + b"\x10" + bytes.fromhex("80d0dbc3f430")  # of 2023
     series = label + sample
     body = pa.Codec("snappy").compress(b"\x0a" + bytes([len(series)]) + series, asbytes=True)
-    receiver = Receiver(kept, Telemetry(retain=1e10), time.time)
+    feeds = Feeds(None, Settings(telemetry=Telemetry(retain=1e10)), kept, time.time)
     plant = {"workspace": "plant"}
-    ending = ops(stage.home / "ops.sock", kept, receiver)
+    ending = ops(stage.home / "ops.sock", kept, feeds)
     with stage.http("operator") as http, stage.http("viewer") as viewer, ending:
         assert viewer.post("/write", content=body).status_code == 403
         assert http.post("/write", params=plant, content=body).status_code == 204

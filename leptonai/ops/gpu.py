@@ -1,0 +1,110 @@
+"""GPUs as NVML shows them (nvidia-ml-py, the extra ``gpu``). A machine without one has no such series.
+
+Source: NVIDIA Management Library, API reference: utilisation is the share of the last sampling period in which a
+kernel ran; power in milliwatts, temperature in degrees Celsius.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from leptonai.types import Signal
+
+log = logging.getLogger(__name__)
+
+
+class Reading(NamedTuple):
+    """One GPU. None: it does not tell that."""
+
+    number: int
+    name: str
+    busy: float | None = None  # 0..1
+    memory_used: float | None = None  # bytes
+    memory_total: float | None = None
+    celsius: float | None = None
+    watts: float | None = None
+    ecc_errors: float | None = None  # uncorrected, since the driver was loaded
+
+
+class Gpus(Protocol):
+    def read(self) -> Sequence[Reading]:
+        """Every GPU of the machine, by index; [] when there is none. Never raises."""
+
+
+class FakeGpus:
+    """Shows what it was given: for tests, and to see what a GPU would look like."""
+
+    def __init__(self, *readings: Reading) -> None:
+        self.readings = list(readings)
+
+    def read(self) -> Sequence[Reading]:
+        return self.readings
+
+
+class Nvml:
+    """The real ones. Without the extra ``gpu``, a driver or a card, ``read`` gives []."""
+
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        self._handles: list[tuple[int, str, Any]] = []
+        try:
+            import pynvml
+        except ImportError:
+            return
+        try:
+            pynvml.nvmlInit()
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                name = pynvml.nvmlDeviceGetName(handle)
+                self._handles.append((index, name.decode() if isinstance(name, bytes) else str(name), handle))
+            self._nvml = pynvml
+        except (pynvml.NVMLError, OSError) as e:
+            log.info("no GPU is watched: %s", e)
+
+    def read(self) -> Sequence[Reading]:
+        return [self._one(*h) for h in self._handles] if self._nvml is not None else []
+
+    def _one(self, index: int, name: str, handle: Any) -> Reading:
+        nvml = self._nvml
+
+        def ask(question: Any, *more: Any) -> Any:
+            try:
+                return question(handle, *more)
+            except nvml.NVMLError:  # not supported by this card, or it has fallen off the bus
+                return None
+
+        busy, memory = ask(nvml.nvmlDeviceGetUtilizationRates), ask(nvml.nvmlDeviceGetMemoryInfo)
+        power = ask(nvml.nvmlDeviceGetPowerUsage)
+        return Reading(
+            number=index,
+            name=name,
+            busy=busy.gpu / 100.0 if busy else None,
+            memory_used=float(memory.used) if memory else None,
+            memory_total=float(memory.total) if memory else None,
+            celsius=ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+            watts=power / 1000.0 if power is not None else None,
+            ecc_errors=ask(
+                nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+            ),
+        )
+
+
+def signals(readings: Sequence[Reading], now: float, labels: dict[str, str] | None = None) -> list[Signal]:
+    """What the readings say at ``now``; what a GPU does not tell is left out."""
+    out: list[Signal] = []
+    for gpu in readings:
+        own = {**(labels or {}), "gpu": str(gpu.number), "model": gpu.name}
+        share = gpu.memory_used / gpu.memory_total if gpu.memory_used is not None and gpu.memory_total else None
+        for name, value in (
+            ("gpu_busy_ratio", gpu.busy),
+            ("gpu_memory_used_bytes", gpu.memory_used),
+            ("gpu_memory_used_ratio", share),
+            ("gpu_temperature_celsius", gpu.celsius),
+            ("gpu_power_watts", gpu.watts),
+            ("gpu_ecc_errors_count", gpu.ecc_errors),
+        ):
+            if value is not None:
+                out.append(Signal(name=name, labels=own, at=now, value=float(value)))
+    return out

@@ -1,0 +1,1 @@
+"""OTLP/HTTP in and out: metrics, logs and traces in the messages of the OpenTelemetry standard."""
