@@ -13,7 +13,7 @@ from msgspec import Struct
 
 FLUSH = 0.2  # seconds between writes
 MAX_VALUES = 8  # of an output, in its summary
-MAX_LINE = 1024  # bytes of a line, about: an id of 128, eight values of 64, and the rest
+MAX_LINE = 1280  # bytes of a line, about: an id and a traceparent of 128, eight values of 64, and the rest
 MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
 
 
