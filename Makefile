@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # For the PyTorch tests; `make test TORCH=` leaves it out, and the tests say so.
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test check unit clean
+.PHONY: install demo test check unit bench-serving clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PY) -m venv $(VENV)
@@ -34,5 +34,13 @@ unit: $(VENV)/.dev
 
 test: check unit
 
+# The peers live in environments of their own; one that cannot be installed is left out, loudly.
+.bench/%/.ready: benchmarks/peers/requirements-%.txt
+	$(PY) -m venv .bench/$*
+	.bench/$*/bin/pip install --quiet --requirement $< && touch $@ || echo "LEFT OUT: $* cannot be installed" >&2
+
+bench-serving: $(VENV)/.dev $(foreach peer,ray mlserver litserve bentoml,.bench/$(peer)/.ready)
+	$(BIN)/python benchmarks/serving.py --peers .bench
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .bench

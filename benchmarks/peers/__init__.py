@@ -1,0 +1,1 @@
+"""The servers that serving.py compares, and how they are started and measured."""
