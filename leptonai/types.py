@@ -54,10 +54,16 @@ class Resources(Noun, frozen=True, kw_only=True):
 
 
 class Batching(Noun, frozen=True, kw_only=True):
-    """Eager size-and-wait batching: take what is queued, up to ``max_size`` samples, waiting at most ``max_wait``."""
+    """How a replica makes batches. It may be changed while replicas run: see ``Tuning``.
 
-    max_size: int = 32
-    max_wait: float = 0.0
+    ``adaptive`` sizes batches by the learnt cost of the model so that ``slo.latency`` holds, and waits where that would
+    have paid so far; ``eager`` takes what is queued, up to ``max_size``, once the oldest has waited ``max_wait``.
+    """
+
+    policy: Literal["adaptive", "eager"] = "adaptive"
+    max_size: int = 32  # samples in a batch; a larger request is computed in slices
+    max_bytes: int = 64 << 20  # of the request bodies in a batch
+    max_wait: float = 0.0  # eager only
     max_queue: int = 1024  # samples waiting; past it a request is shed with 429
 
 
@@ -176,7 +182,7 @@ class RateLimit(Noun, frozen=True, kw_only=True):
 
 
 class Variant(Noun, frozen=True, kw_only=True):
-    """One model as it runs: everything that, when changed, needs new processes. ``digest`` names it."""
+    """One model as it runs: everything that, when changed, needs new processes (but ``batching``). See ``digest``."""
 
     name: str = "main"
     model: str  # "sha256:..." of an artifact once admitted
@@ -190,8 +196,11 @@ class Variant(Noun, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """16 hex digits over every field; equal exactly when two variants run the same bytes the same way."""
-        return hashlib.sha256(canonical(self)).hexdigest()[:16]
+        """16 hex digits over every field but ``batching``, which running replicas are told anew.
+
+        Equal exactly when two variants need the same processes.
+        """
+        return hashlib.sha256(canonical(msgspec.structs.replace(self, batching=Batching()))).hexdigest()[:16]
 
 
 class Spec(Noun, frozen=True, kw_only=True):
@@ -220,6 +229,19 @@ class Spec(Noun, frozen=True, kw_only=True):
     @property
     def balancing(self) -> Balance:
         return self.balance if isinstance(self.balance, Balance) else Balance(policy=self.balance)
+
+
+class Tuning(Noun, frozen=True, kw_only=True):
+    """What a replica can be told while it runs: how to make batches, and by when an answer is good or still wanted."""
+
+    batching: Batching = Batching()
+    latency: float = 0.25  # of the SLO
+    timeout: float = 30.0
+
+    @staticmethod
+    def of(spec: Spec, variant: Variant) -> Tuning:
+        """What the wish says of ``variant``."""
+        return Tuning(batching=variant.batching, latency=spec.slo.latency, timeout=spec.timeout)
 
 
 # --- the wish: dials half ------------------------------------------------------------------------------------------
@@ -425,6 +447,8 @@ class Replica(Noun, frozen=True, kw_only=True):
     address: str = ""  # "unix:/path" or "host:port"
     pid: int | None = None
     attempt: int = 0  # consecutive crashes before this start
+    tuning: Tuning | None = None  # in force there; None: not known
+    cost: tuple[float, float] | None = None  # learnt: n samples take cost[0] * n + cost[1] seconds; None: not (yet)
 
     @property
     def gone(self) -> bool:
@@ -453,7 +477,14 @@ class Forget(Noun, frozen=True, kw_only=True, tag="forget"):
     replica: str
 
 
-Step = Start | Retire | Forget
+class Tune(Noun, frozen=True, kw_only=True, tag="tune"):
+    """Tell a running replica how to make batches from now on."""
+
+    replica: str
+    tuning: Tuning
+
+
+Step = Start | Retire | Forget | Tune
 
 
 class Launch(Noun, frozen=True, kw_only=True):
@@ -467,6 +498,7 @@ class Launch(Noun, frozen=True, kw_only=True):
     socket: str  # the Unix socket to listen on
     run_dir: str  # the replica's own folder: prediction log, failure.json
     timeout: float = 30.0
+    latency: float = 0.25  # of the SLO
     drain: float = 30.0
     prediction_log_bytes: int = 8_000_000
 

@@ -1,6 +1,6 @@
 import pytest
 
-from leptonai.types import Dial, Scale, Spec, Variant, effective_dials, make_key, parse_key
+from leptonai.types import Batching, Dial, Scale, Spec, Variant, effective_dials, make_key, parse_key
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,4 @@ def test_digest_changes_with_every_field_that_needs_new_processes() -> None:
     assert one.digest == Variant(model="sha256:a").digest
     assert one.digest != Variant(model="sha256:b").digest
     assert one.digest != Variant(model="sha256:a", env={"A": "1"}).digest
+    assert one.digest == Variant(model="sha256:a", batching=Batching(max_size=1)).digest  # told while it runs

@@ -78,6 +78,7 @@ BOUNDS: dict[str, Bound] = {
     "rate_limit.burst": Bound(1, 10**7, "requests"),
     "rate_limit.anonymous": Bound(0.01, 10**6, "requests per second"),
     "batching.max_size": Bound(1, 65_536, "samples"),
+    "batching.max_bytes": Bound(1, 1 << 40, "bytes"),
     "batching.max_wait": Bound(0.0, 60.0, "seconds"),
     "batching.max_queue": Bound(1, 10**7, "samples"),
 }
@@ -139,6 +140,12 @@ def _variant(variant: Variant, where: str, admitted: bool) -> None:
         raise FieldError(
             f"{where}.batching.max_queue",
             f"{variant.batching.max_queue} is under max_size {variant.batching.max_size}: no full batch could wait",
+        )
+    if variant.batching.max_wait and variant.batching.policy != "eager":
+        raise FieldError(
+            f"{where}.batching.max_wait",
+            f"{variant.batching.max_wait:g} s, but policy {variant.batching.policy} finds out itself when to wait",
+            "leave max_wait out, or say policy: eager",
         )
     for key, value in variant.env.items():
         if not ENV_NAME.fullmatch(key):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from leptonai.plan.lanes import Lane, lanes
 from leptonai.settings import Local
-from leptonai.types import Forget, Replica, Retire, Service, Start, Step, Variant
+from leptonai.types import Forget, Replica, Retire, Service, Start, Step, Tune, Tuning, Variant
 
 Room = Callable[[Variant], int | None] | Mapping[str, int | None]
 
@@ -40,8 +40,9 @@ def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, 
     - a gone replica is replaced ``delay(attempt)`` after it went, its Start carrying ``attempt + 1``.
 
     Hung replicas that are current and not evicted are left alone: present but sick is not for serve to repair.
+    What runs in the wished way but was told of other batching is told anew, and keeps running.
     ``room`` may be a function or a dict by variant name; None is no known limit. Starts come before Forgets, Forgets
-    before Retires. Replicas of other services are ignored.
+    before Retires, Retires before Tunes. Replicas of other services are ignored.
     """
     mine = [r for r in replicas if r.service == service.key]
     steps = _Steps()
@@ -60,7 +61,7 @@ def plan(service: Service, replicas: Sequence[Replica], room: Room, now: float, 
     if blocked and not steps.starts and not steps.retires and not any(r.state == "stopping" for r in mine):
         for replica in [*(r for o in blocked for r in o.old), *leaving][:1]:
             steps.retire(replica, "making room")
-    return [*steps.starts, *steps.forgets, *steps.retires]
+    return [*steps.starts, *steps.forgets, *steps.retires, *steps.tunes]
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Steps:
     starts: list[Start] = field(default_factory=list)
     forgets: list[Forget] = field(default_factory=list)
     retires: list[Retire] = field(default_factory=list)
+    tunes: list[Tune] = field(default_factory=list)
 
     def retire(self, replica: Replica, reason: str) -> None:
         self.retires.append(Retire(replica=replica.id, reason=reason))
@@ -138,6 +140,11 @@ def _lane(
     for replica in [r for r in current if r.state != "ready"][:excess]:
         steps.retire(replica, "scaled down")
         current.remove(replica)
+
+    tuning = Tuning.of(service.spec, variant)
+    for replica in sorted(current, key=lambda r: r.id):
+        if replica.tuning is not None and replica.tuning != tuning and replica.reason != "hung":
+            steps.tunes.append(Tune(replica=replica.id, tuning=tuning))
 
     # Fill up: gone ones when their back-off is over (each holds its place until then), then fresh ones.
     missing = wanted - len(current)

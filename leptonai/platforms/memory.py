@@ -26,6 +26,8 @@ from leptonai.types import (
     Service,
     Start,
     Step,
+    Tune,
+    Tuning,
     Variant,
 )
 
@@ -48,6 +50,7 @@ class _Process:
     began: float
     ready_at: float
     behaviour: Behaviour
+    tuning: Tuning
     exits_at: float | None = None
     exit_reason: str = "exited"
     stopped_at: float | None = None  # SIGSTOP
@@ -103,6 +106,8 @@ class MemoryPlatform:
                     self.world.processes.pop(step.replica, None)
                 case Retire():
                     self._retire(self.world.processes[step.replica], step.reason)
+                case Tune():
+                    self.world.processes[step.replica].tuning = step.tuning
         return steps
 
     async def remove(self, key: Key) -> None:
@@ -201,6 +206,7 @@ class MemoryPlatform:
             began=now,
             ready_at=now + delay,
             behaviour=behaviour,
+            tuning=Tuning.of(service.spec, variant),
             exits_at=None if behaviour.exit_after is None else now + behaviour.exit_after,
         )
         world.processes[process.id] = process
@@ -248,4 +254,5 @@ class MemoryPlatform:
             address=f"unix:/memory/{process.id}",
             pid=None if state == "failed" and reason != "hung" else process.pid,
             attempt=attempt,
+            tuning=process.tuning,
         )

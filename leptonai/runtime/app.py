@@ -19,19 +19,21 @@ from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
 from leptonai.runtime import background, golden, loaders
 from leptonai.runtime.asgi import Mounted
 from leptonai.runtime.background import BACKGROUND
-from leptonai.runtime.batching import Eager, Job
+from leptonai.runtime.batching import LEVELS, Job, batcher
 from leptonai.runtime.compute import IDLE, Answer, Compute, Loaded
+from leptonai.runtime.cost import LONG
 from leptonai.runtime.doors import Doors
 from leptonai.runtime.faults import Faults
 from leptonai.runtime.flow import Step
-from leptonai.runtime.health import LONG, STALE_GRACE, Phase, Readiness, Running, readiness
+from leptonai.runtime.health import STALE_GRACE, Phase, Readiness, Running, readiness
 from leptonai.runtime.http import BINARY, JSON, Connection, Parts, Request
 from leptonai.runtime.metrics import Metrics
 from leptonai.runtime.model import Model, TensorModel
 from leptonai.runtime.openai import error_body
 from leptonai.runtime.pages import Pages, Route
 from leptonai.runtime.predictions import PredictionLog, summary
-from leptonai.types import Launch, parse_key
+from leptonai.runtime.shed import admit, schedule
+from leptonai.types import Launch, Tuning, parse_key
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class App:
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
         self._launch = launch
+        variant = launch.variant
+        self.tuning = Tuning(batching=variant.batching, latency=launch.latency, timeout=launch.timeout)
         self._loop = loop
         self.name = parse_key(launch.service)[1]
         self.version = str(launch.revision)
@@ -70,14 +74,12 @@ class App:
             lambda loaded: self._soon(self._on_loaded, loaded),
             lambda error: self._soon(self._on_failed, error),
             self._on_answers,
-            Eager(launch.variant.batching),
+            lambda cost: batcher(self.tuning, cost),
             self.faults,
             self.name,
             self.version,
         )
         self.done: asyncio.Future[LeptonError | None] = loop.create_future()
-        self._max_queue = launch.variant.batching.max_queue  # samples
-        self._timeout = launch.timeout
         self.drain = launch.drain
         self.socket = launch.socket
         self.model: Model | None = None
@@ -86,7 +88,7 @@ class App:
         self._seen: Readiness | None = None
         self.since = time.time()
         self.in_flight = 0
-        self.submitted = 0  # samples handed to the compute thread since the start
+        self.submitted = [0] * (LEVELS + 1)  # samples handed to the compute thread since the start, by priority
         self._outgoing: list[Job] = []
         self.answered = 0.0  # unix seconds of the last inference
         self._active = 0.0  # when an inference was last received or answered
@@ -258,35 +260,32 @@ class App:
     def _submit(self, request: Request, job: Job) -> None:
         if self.faults.failing and self.faults.fails():
             raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
-        limit, waiting = self._max_queue, self.submitted - self.compute.taken
-        if waiting and waiting + job.samples > limit:
-            raise CapacityError(
-                f"{waiting} samples wait, the limit is {limit}",
-                hint="send slower, or add replicas",
-                code="shed",
-                status=429,
-                retry_after=1,
-            )
+        headers = request.headers
+        if b"x-timeout-us" in headers or b"x-priority" in headers:
+            schedule(job, headers)
         job.request = request
         job.arrived = request.arrived
-        job.deadline = request.arrived + (job.allowed or self._timeout)
+        job.deadline = request.arrived + (job.allowed or self.tuning.timeout)
         if job.flow is not None and job.flow.asynchronous:
             self._begin(request, job)
             return
-        self.submitted += job.samples
-        self.in_flight += 1
-        if self.compute.here:
+        if self.compute.here:  # what arrives is computed at once: nothing waits
+            self.in_flight += 1
             self._compute_here(job)
             return
+        job.bytes = len(request.body)
+        admit(job, self.tuning.batching, self.submitted, self.compute, self.model is not None and self.model.alone)
+        self.submitted[job.priority] += job.samples
+        self.in_flight += 1
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(job)
 
     def _begin(self, request: Request, job: Job) -> None:
         """Run an asynchronous job beside the compute thread. The queue's limit is that of those under way."""
-        if self.in_flight >= self._max_queue:
+        if self.in_flight >= self.tuning.batching.max_queue:
             raise CapacityError(
-                f"{self.in_flight} requests are under way, the limit is {self._max_queue}",
+                f"{self.in_flight} requests are under way, the limit is {self.tuning.batching.max_queue}",
                 hint="send slower, or add replicas",
                 code="shed",
                 status=429,
@@ -301,6 +300,7 @@ class App:
         jobs, self._outgoing = self._outgoing, []
         if self.compute.here:  # the loop has moved since they arrived
             for job in jobs:
+                self.compute.taken[job.priority] += job.samples
                 self._compute_here(job)
         else:
             self.compute.submit(jobs)
@@ -352,6 +352,9 @@ class App:
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
+        if not answer.whole:
+            self.metrics.sizes.append(float(answer.batch))
+            return
         self.in_flight -= 1
         self._active = now
         job = answer.job
@@ -383,6 +386,13 @@ class App:
             self._loop.stop()
 
     # --- what probes ask --------------------------------------------------------------------------------------------
+
+    def tune(self, tuning: Tuning) -> None:
+        """Batch by other rules from now on; what waits stays where it is."""
+        if tuning != self.tuning:
+            log.info("batching: %s", tuning)
+            self.tuning = tuning
+            self.compute.batch_by(batcher(tuning, self.compute.cost))
 
     def verdict(self) -> Readiness:
         compute, now, running = self.compute, self.clock(), None

@@ -14,13 +14,14 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
 
+import numpy as np
 from msgspec import Struct
 
 from leptonai.errors import LeptonError, ModelError
-from leptonai.runtime.batching import Batcher, Job
+from leptonai.runtime.batching import LEVELS, Batcher, Job, Queue, enqueue, sweep
+from leptonai.runtime.cost import Cost
 from leptonai.runtime.faults import Faults
 from leptonai.runtime.flow import MAX_OPEN, Step, Streams
-from leptonai.runtime.health import Cost
 from leptonai.runtime.http import Parts
 from leptonai.runtime.loaders import one_line
 from leptonai.runtime.model import Model
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 IDLE = 1.0  # seconds without a job until the canned inference runs
 STUCK = 0.01  # seconds until streams whose clients do not read are looked at again
+SWEEP_EVERY = 0.02  # seconds between looks for jobs in the queue that nobody waits for
 TRACEBACK_EVERY = 1.0  # seconds between tracebacks in the log: a failing model must not fill the disk
 
 
@@ -53,10 +55,11 @@ class Answer(Struct, eq=False):
     output: Any = None  # for the prediction log
     seconds: float = -1.0  # its batch took to compute; -1: it was not computed
     batch: int = 0  # samples in its batch, on the batch's first answer only
+    whole: bool = True  # False: a slice was computed, its job is not answered yet
 
 
 class Compute:
-    """``running`` is the heartbeat, (since, samples) or None; ``taken`` counts samples taken off the queue so far.
+    """``running`` is the heartbeat, (since, samples) or None; ``taken[level]`` counts samples taken off the queue.
 
     ``loaded``, ``failed`` and ``notify`` are called in the compute thread.
     """
@@ -67,22 +70,24 @@ class Compute:
         loaded: Callable[[Loaded], None],
         failed: Callable[[LeptonError], None],
         notify: Callable[[], None],
-        batcher: Batcher,
+        make: Callable[[Cost], Batcher],
         faults: Faults,
         name: str,
         version: str,
     ) -> None:
         self._load, self._loaded, self._failed, self._notify = load, loaded, failed, notify
-        self._batcher, self._faults = batcher, faults
+        self.cost = Cost()
+        self.batcher = make(self.cost)
+        self._faults = faults
         self._name, self._version = name, version
         self._inbox: SimpleQueue[list[Job] | Callable[[], None] | None] = SimpleQueue()
         self._guest: Callable[[], None] | None = None
         self._canned: Callable[[], None] | None = None
-        self._queue: deque[Job] = deque()
+        self._queue: Queue = []
         self._outbox: deque[list[Answer | Step]] = deque()
         self._streams = Streams(self.wrap)
         self._notified = False
-        self.cost = Cost()
+        self._swept = 0.0
         self._traced = 0.0
         self._model: Model
         self._retry_alone = False
@@ -90,7 +95,7 @@ class Compute:
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self.here = False  # the I/O loop runs in the compute thread
         self.running: tuple[float, int] | None = None
-        self.taken = 0
+        self.taken = [0] * (LEVELS + 1)
         self.beat = monotonic()
         self.canned_error = ""
 
@@ -100,6 +105,11 @@ class Compute:
     def submit(self, jobs: list[Job]) -> None:
         """Hand over jobs in order of arrival; each comes back in exactly one Answer."""
         self._inbox.put(jobs)
+
+    def batch_by(self, batcher: Batcher) -> None:
+        """The next batch is made by ``batcher``; a wait for more is begun anew."""
+        self.batcher = batcher
+        self._inbox.put([])
 
     def host(self, guest: Callable[[], None]) -> None:
         """Call ``guest`` in the compute thread once what was submitted is computed; ``here`` is true meanwhile."""
@@ -156,7 +166,14 @@ class Compute:
             elif not self._inbox.empty():
                 self._take(0.0)
             now = monotonic()
-            batch = self._batcher.next_batch(queue, now)
+            if now - self._swept >= SWEEP_EVERY:
+                self._swept = now
+                if dead := sweep(queue, now):
+                    self._send(self._refused(dead, now))
+                    opened, patience = (opened, patience) if queue else (0.0, IDLE)
+                    if not queue:
+                        continue
+            batch = self.batcher.next_batch(queue, now)
             if isinstance(batch, float):
                 opened, patience = opened or now, batch
                 continue
@@ -174,9 +191,8 @@ class Compute:
 
     def _open(self, job: Job, now: float, wait: float) -> Sequence[Answer | Step]:
         """Begin an answer that is made step by step."""
-        self.taken += job.samples
         if job.request.gone or now > job.deadline:
-            return _worth_computing([job], now, wait)[1]
+            return [_unwanted(job, now)]
         if self._faults.slow:
             time.sleep(self._faults.delay())
         self.running = (now, 1)
@@ -215,7 +231,7 @@ class Compute:
                     self._stopping = True
                     return False
                 if isinstance(jobs, list):
-                    self._queue.extend(jobs)
+                    enqueue(self._queue, jobs)
                 else:
                     self._guest = jobs
                 if inbox.empty():
@@ -244,38 +260,70 @@ class Compute:
         self.running = None
 
     def _batch(self, batch: list[Job], now: float, wait: float) -> Sequence[Answer | Step]:
-        if len(batch) == 1:
+        for job in batch:
+            self.taken[job.priority] += job.samples
+        if len(batch) == 1 and batch[0].whole is None:
             if batch[0].flow is not None:
                 return self._open(batch[0], now, wait)
             return [self.one(batch[0], now, wait)]
-        samples = sum([job.samples for job in batch])
-        self.taken += samples
-        batch, answers = _worth_computing(batch, now, wait)
-        if not batch:
+        answers: list[Answer] = []
+        live: list[Job] = []
+        for job in batch:
+            if job.request.gone or now > job.deadline:
+                self._leave(job.whole or job)
+                answers.append(_unwanted(job.whole or job, now))
+            else:
+                live.append(job)
+        if not live:
             return answers
-        samples = sum([job.samples for job in batch])
+        batch, samples = live, sum([job.samples for job in live])
         self.running = (now, samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
         try:
             results: list[Any] = self._model.run(batch)
+            end = monotonic()
+            self.cost.saw(samples, end - now, end)
         except BaseException as e:  # noqa: BLE001 - see _run
             results = self._alone(batch) if self._retry_alone else [self.wrap(e)] * len(batch)
-        end = monotonic()
+            end = monotonic()
         self.running = None
         seconds = end - now
-        self.cost.saw(samples, seconds, end)
-        self._batcher.observe(samples, seconds)
         for job, result in zip(batch, results, strict=True):
-            answers.append(self._answer(job, result, now, wait, seconds, samples))
+            if job.whole is None:
+                answers.append(self._answer(job, result, now, wait, seconds, samples))
+            else:
+                answers.append(self._slice(job, job.whole, result, now, wait, seconds, samples))
             samples = 0
         return answers
 
+    def _slice(self, part: Job, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
+        """The answer of a job whose last slice this is, or that fails with it; else one that only counts."""
+        if not isinstance(result, LeptonError):
+            job.results = [*(job.results or []), result]
+            if job.sliced < job.samples:
+                return Answer(job, now, wait, seconds=seconds, batch=samples, whole=False)
+            result = {name: np.concatenate([r[name] for r in job.results]) for name in result}
+        else:
+            self._leave(job)
+        return self._answer(job, result, now, wait, seconds, samples)
+
+    def _leave(self, job: Job) -> None:
+        """A job of which slices may still be queued is not computed any further."""
+        if job in self._queue:
+            self._queue.remove(job)
+            self.taken[job.priority] += job.samples - job.sliced
+
+    def _refused(self, dead: list[Job], now: float) -> list[Answer]:
+        """The answers of jobs that nobody waits for."""
+        for job in dead:
+            self.taken[job.priority] += job.samples - job.sliced
+        return [_unwanted(job, now) for job in dead]
+
     def one(self, job: Job, now: float, wait: float = 0.0) -> Answer:
         """Run one job, in the compute thread. Written flat: it is most of what a short request costs."""
-        self.taken += job.samples
         if job.request.gone or now > job.deadline:
-            return _worth_computing([job], now, wait)[1][0]
+            return _unwanted(job, now)
         self.running = (now, job.samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
@@ -291,8 +339,6 @@ class Compute:
         seconds = (end or monotonic()) - now
         self.running = None
         self.cost.saw(job.samples, seconds, now)
-        if job.key is not None:
-            self._batcher.observe(job.samples, seconds)
         return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples)
 
     def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
@@ -331,18 +377,10 @@ class Compute:
             log.exception(text)
 
 
-def _worth_computing(batch: list[Job], now: float, wait: float) -> tuple[list[Job], list[Answer]]:
-    """The jobs that still matter, and the answers of those that do not: their client is gone, or time is up."""
-    live: list[Job] = []
-    answers: list[Answer] = []
-    for job in batch:
-        if job.request.gone:
-            answers.append(Answer(job, now, wait))
-        elif now > job.deadline:
-            answers.append(Answer(job, now, wait, error=_late(now - job.arrived, job.deadline - job.arrived)))
-        else:
-            live.append(job)
-    return live, answers
+def _unwanted(job: Job, now: float) -> Answer:
+    """The answer of a job that is not computed: its client is gone, or its time is up."""
+    gone = job.request.gone
+    return Answer(job, now, 0.0, error=None if gone else _late(now - job.arrived, job.deadline - job.arrived))
 
 
 def _late(waited: float, limit: float) -> LeptonError:

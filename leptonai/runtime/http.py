@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
+from math import ceil
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -96,7 +97,7 @@ class Request(Struct, eq=False):
 
     def fail(self, error: LeptonError, body: dict[str, Any] | None = None) -> None:
         """Send the one JSON shape of an error, or the ``body`` that its door wants, with Retry-After if it says so."""
-        extra = b"" if error.retry_after is None else b"\r\nretry-after: %d" % max(1, round(error.retry_after))
+        extra = b"" if error.retry_after is None else b"\r\nretry-after: %d" % max(1, ceil(error.retry_after))
         self.answer(error.status, orjson.dumps(body or error.body(), default=str), extra)
 
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from leptonai.errors import SpecError
+from leptonai.runtime.batching import LEVELS, USUAL
 from leptonai.runtime.tensors import MAX_DEPTH
 
 MAX_VALUES = 2**48  # of one tensor; numpy counts in int64, and no body that is accepted comes near
@@ -86,6 +87,16 @@ def deadline_of(request: InferRequest) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise SpecError(f"parameters.timeout is {value!r}", hint="give microseconds as a number; 0 means no limit")
     return float(value) / 1e6
+
+
+def priority_of(request: InferRequest) -> int:
+    """The level from ``parameters.priority`` (the schedule policy): 1 the highest; 0: none given."""
+    if not request.parameters or "priority" not in request.parameters:
+        return 0
+    value = request.parameters["priority"]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LEVELS:
+        raise SpecError(f"parameters.priority is {value!r}", hint=f"1 (first) to {LEVELS}; 0 means {USUAL}")
+    return value
 
 
 def refuse_unknown(parameters: dict[str, Any] | None) -> None:

@@ -80,6 +80,7 @@ class Metrics:
     def __init__(self) -> None:
         self._rows: list[float] = []
         self.saw = self._rows.extend
+        self.sizes: list[float] = []  # samples of batches in which no job came to its end
         self.requests = Counter("leptonai_requests_total", "Inference requests answered, by HTTP status.", "code")
         self.errors = Counter("leptonai_errors_total", "Errors by kind.", "kind")
         self.request = Histogram("leptonai_request_seconds", "From the request read to its answer.", SECONDS)
@@ -95,6 +96,9 @@ class Metrics:
 
     def fold(self) -> None:
         """Sum up the rows seen so far."""
+        if self.sizes:
+            self.size.add(np.array(self.sizes))
+            self.sizes.clear()
         size = len(self._rows) // ROW * ROW
         if not size:
             return

@@ -13,10 +13,10 @@ from msgspec import Raw
 from leptonai.errors import ModelError, SpecError
 from leptonai.protocols import Predictor
 from leptonai.runtime import binary
-from leptonai.runtime.batching import Job
+from leptonai.runtime.batching import USUAL, Job
 from leptonai.runtime.flow import Flow
 from leptonai.runtime.http import Parts
-from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, wanted_outputs
+from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, priority_of, wanted_outputs
 from leptonai.runtime.tensors import ORJSON, Array, array_of, datatype_of, encode_tensor, fit, plain, reshaped
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class TensorModel:
                 )
             arrays[name] = tensor_of(tensor)
         job = self._job(arrays, request)
-        job.allowed = deadline_of(request)
+        job.allowed, job.priority = deadline_of(request), priority_of(request) or USUAL
         return job
 
     def example_job(self, inputs: Mapping[str, Any]) -> Job:

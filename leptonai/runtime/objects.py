@@ -12,10 +12,10 @@ import orjson
 from msgspec import UNSET, Raw
 
 from leptonai.errors import LeptonError, ModelError, SpecError
-from leptonai.runtime.batching import Job
+from leptonai.runtime.batching import USUAL, Job
 from leptonai.runtime.flow import Flow, event, missing
 from leptonai.runtime.http import Parts
-from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, refuse_unknown
+from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, priority_of, refuse_unknown
 from leptonai.runtime.loaders.python import Parameter, PythonPredictor
 from leptonai.runtime.model import infer_answer, tensor_of
 from leptonai.runtime.openai import OpenAI
@@ -109,7 +109,7 @@ class ObjectModel:
             if p.required and p.name not in arguments:
                 raise SpecError(f"input {p.name!r} is missing", hint=f"inputs: {', '.join(self._names)}")
         job = Job(arguments, 1, self._batch_key(arguments), request)
-        job.allowed = deadline_of(request)
+        job.allowed, job.priority = deadline_of(request), priority_of(request) or USUAL
         return job
 
     def example_job(self, inputs: Mapping[str, Any]) -> Job:

@@ -14,6 +14,7 @@ from leptonai.runtime.doors import OPENAI, model_paths
 from leptonai.runtime.faults import decode_fault
 from leptonai.runtime.health import body
 from leptonai.runtime.http import Request
+from leptonai.runtime.shed import decode_tuning
 
 if TYPE_CHECKING:
     from leptonai.runtime.app import App
@@ -42,6 +43,7 @@ class Pages:
         routes = {
             "/-/ready": Route(get, self._ready),
             "/-/fault": Route(post, self._fault),
+            "/-/batching": Route((b"PUT",), self._tune),
             "/metrics": Route(get, self._metrics),
             "/predict": infer,
             "/v1/models": Route(get, self._openai_models),
@@ -64,7 +66,9 @@ class Pages:
         verdict = self._app.verdict()
         running = self._app.compute.running
         age = self._app.clock() - running[0] if running else 0.0
-        answer = body(verdict, self._app.since, self._app.in_flight, round(age, 6))
+        answer = body(
+            verdict, self._app.since, self._app.in_flight, round(age, 6), self._app.tuning, self._app.compute.cost
+        )
         request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
 
     def _server_ready(self, request: Request) -> None:
@@ -102,13 +106,21 @@ class Pages:
         request.answer(200, orjson.dumps((about.load if action == "load" else about.unload)(model, self._app.name)))
 
     def _metrics(self, request: Request) -> None:
-        now = self._app.clock()
+        now, compute = self._app.clock(), self._app.compute
+        cost = compute.cost.learn()
         gauges = {
             "leptonai_in_flight": float(self._app.in_flight),
-            "leptonai_queued": float(self._app.submitted - self._app.compute.taken),
-            "leptonai_heartbeat_age_seconds": max(0.0, now - self._app.compute.beat),
+            "leptonai_queued": float(max(0, sum(self._app.submitted) - sum(compute.taken))),
+            "leptonai_heartbeat_age_seconds": max(0.0, now - compute.beat),
+            "leptonai_batch_size_limit": float(compute.batcher.size),
+            "leptonai_batch_cost_seconds_per_sample": cost.per_sample,
+            "leptonai_batch_cost_fixed_seconds": cost.fixed,
         }
         request.answer(200, self._app.metrics.text(gauges, self._app.predictions.dropped), b"", TEXT)
+
+    def _tune(self, request: Request) -> None:
+        self._app.tune(decode_tuning(request.body))
+        request.answer(200, request.body)
 
     def _fault(self, request: Request) -> None:
         fault = decode_fault(request.body)

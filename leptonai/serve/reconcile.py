@@ -12,7 +12,7 @@ import msgspec
 
 from leptonai.errors import LeptonError
 from leptonai.protocols import Platform, Record
-from leptonai.types import Forget, Key, Replica, Retire, Service, Start, Step
+from leptonai.types import Forget, Key, Replica, Retire, Service, Start, Step, Tune
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,6 +173,8 @@ class Reconciler:
                 terms |= {"replica": step.replica, "reason": step.reason}
             case Forget():
                 terms |= {"replica": step.replica}
+            case Tune():
+                terms |= {"replica": step.replica, "tuning": msgspec.to_builtins(step.tuning)}
         self._say(f"plan.{type(step).__name__.lower()}", service.key, terms)
 
     def _look(self) -> list[Replica]:

@@ -19,11 +19,27 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from leptonai.errors import NotFound
 from leptonai.protocols import Platform
-from leptonai.types import Dials, Fault, Key, Replica, Rollout, Service, Spec, Start, Step, Variant, VariantDials
+from leptonai.types import (
+    Batching,
+    Dials,
+    Fault,
+    Key,
+    Replica,
+    Rollout,
+    Service,
+    Slo,
+    Spec,
+    Start,
+    Step,
+    Tuning,
+    Variant,
+    VariantDials,
+)
 
 
 class PlatformSuite(ABC):
@@ -200,6 +216,20 @@ class PlatformSuite(ABC):
             after = await self.settle(platform, self.wish(self.good(), 2, epoch=1), Watch(ready=2, live=3))
             assert {r.digest for r in before} == {r.digest for r in after}
             assert not {r.id for r in before} & {r.id for r in after}
+
+        self.drive(story)
+
+    def test_other_batching_is_told_to_what_runs(self) -> None:
+        async def story(platform: Platform) -> None:
+            before = await self.settle(platform, self.wish(self.good(), 2))
+            variant = msgspec.structs.replace(self.good(), batching=Batching(policy="eager", max_size=3))
+            changed = self.wish(variant, 2, slo=Slo(latency=0.7), timeout=9.0)
+            want = Tuning.of(changed.spec, variant)
+            assert not any(r.tuning == want for r in before)
+            watch = Watch(ready=2, live=2)
+            await self.until(platform, changed, lambda seen: all(r.tuning == want for r in seen), watch=watch)
+            after = await self.settle(platform, changed, watch)
+            assert {(r.id, r.pid) for r in before} == {(r.id, r.pid) for r in after}
 
         self.drive(story)
 

@@ -8,7 +8,21 @@ import pytest
 
 from leptonai.plan import delay, plan
 from leptonai.settings import Local
-from leptonai.types import Dials, Forget, Replica, Retire, Rollout, Service, Spec, Start, Step, Variant, VariantDials
+from leptonai.types import (
+    Dials,
+    Forget,
+    Replica,
+    Retire,
+    Rollout,
+    Service,
+    Spec,
+    Start,
+    Step,
+    Tune,
+    Tuning,
+    Variant,
+    VariantDials,
+)
 
 NEW, OLD = Variant(model="new"), Variant(model="old")
 LOCAL = Local()
@@ -36,10 +50,29 @@ def start(attempt: int = 0, epoch: int = 0) -> Start:
     return Start(service="s", variant="main", digest=NEW.digest, epoch=epoch, attempt=attempt)
 
 
+SAME, OTHER = Tuning(), Tuning(latency=9.0)
 hung = {"state": "failed", "reason": "hung"}
 CASES: dict[str, tuple[list[Step], list[Step]]] = {
     "an empty world is filled": (steps(wish(2)), [start(), start()]),
     "a matching world needs nothing": (steps(wish(2), replica("a"), replica("b")), []),
+    "what batches by other rules is told, and keeps running": (
+        steps(
+            wish(3),
+            replica("a", tuning=OTHER),
+            replica("b", tuning=SAME),
+            replica("c", "starting", since=99.0, tuning=OTHER),
+        ),
+        [Tune(replica="a", tuning=SAME), Tune(replica="c", tuning=SAME)],
+    ),
+    "who does not say how it batches, hangs or goes is not told": (
+        steps(
+            wish(2),
+            replica("a"),
+            replica("b", **hung, tuning=OTHER),
+            replica("c", "stopping", tuning=OTHER),
+        ),
+        [],
+    ),
     "only as many as there is room for": (steps(wish(3), room=1), [start()]),
     "what is stopping does not count": (steps(wish(1), replica("a", "stopping")), [start()]),
     "another service's replicas are nobody's business": (steps(wish(0), replica("a", service="t")), []),

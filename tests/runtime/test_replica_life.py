@@ -35,7 +35,8 @@ def test_it_answers_probes_while_loading_and_refuses_inference(start: Callable[.
     text = "import time\nclass A:\n    def setup(self): time.sleep(1.5)\n    def predict(self): return 1\n"
     replica = start({"model.py": text})
     seen = replica.until(lambda: replica.ready() if replica.ready()["state"] == "starting" else None)
-    assert set(seen) == {"state", "reason", "detail", "since", "in_flight", "running_for"}
+    assert set(seen) == {"state", "reason", "detail", "since", "in_flight", "running_for", "tuning", "cost"}
+    assert seen["cost"] is None and seen["tuning"]["batching"]["policy"] == "adaptive"
     assert replica.client.get("/-/ready").status_code == 503
     assert replica.client.get("/v2/health/ready").status_code == 503
     assert replica.client.get("/v2/health/live").status_code == 200

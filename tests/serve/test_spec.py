@@ -26,7 +26,7 @@ options: {threads: 2, nested: [1, {a: b}]}
 env: {MODE: fast, LEVEL: 3}
 python: /usr/bin/python3
 resources: {cpu: 0.5, memory: 512MB}
-batching: {max_size: 8, max_wait: 5ms}
+batching: {policy: eager, max_size: 8, max_bytes: 1MiB, max_wait: 5ms}
 trust: none
 replicas: 2
 scale: {min: 1, max: 5}
@@ -49,7 +49,7 @@ def test_sugar_and_units() -> None:
                 env={"MODE": "fast", "LEVEL": "3"},
                 python="/usr/bin/python3",
                 resources=Resources(cpu=0.5, memory=512_000_000),
-                batching=Batching(max_size=8, max_wait=0.005),
+                batching=Batching(policy="eager", max_size=8, max_bytes=1 << 20, max_wait=0.005),
                 idempotent=True,
             ),
         ),
@@ -125,6 +125,10 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "too short to count": ("name: d\nmodel: a\nslo: {period: 60s}\n", ["too short for counts every 1 s"]),
     "certainty": ("name: d\nmodel: a\nslo: {availability: 1}\n", ["slo.availability: 1 is out", "under 1"]),
     "zero time": ("name: d\nmodel: a\ntimeout: 0\n", ["timeout: 0 is out of bounds; it may be 0.01 to 86400 seconds"]),
+    "wait of a policy that finds out": (
+        "{name: d, model: a, batching: {max_wait: 5ms}}",
+        ["max_wait: 0.005 s", "policy adaptive", "policy: eager"],
+    ),
     "queue under batch": ("{name: d, model: a, batching: {max_queue: 1}}", ["max_queue: 1 is under max_size 32"]),
     "balance": ("name: d\nmodel: a\nbalance: luck\n", ["f.yaml:3: balance", "luck"]),
     "trust": ("name: d\nmodel: a\ntrust: me\n", ["f.yaml:3: trust", "me"]),

@@ -39,6 +39,7 @@ from leptonai.types import (
     Service,
     Start,
     Step,
+    Tune,
     Variant,
     parse_key,
 )
@@ -180,6 +181,8 @@ class LocalPlatform:
                         self._retire(self._replicas[step.replica], step.reason)
                     case Forget():
                         self._forget(self._replicas[step.replica])
+                    case Tune():
+                        await self._replicas[step.replica].tune(step.tuning)
             return steps
 
     async def remove(self, key: Key) -> None:

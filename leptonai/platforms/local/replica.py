@@ -16,7 +16,7 @@ from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process
 from leptonai.platforms.local.rundir import Ended, Record, RunDir
 from leptonai.settings import Local
-from leptonai.types import Replica
+from leptonai.types import Replica, Tuning
 
 _FAST = 0.1  # seconds between probes while starting, so that a rollout does not wait for our clock
 
@@ -39,6 +39,8 @@ class LocalReplica:
         self.log = Log(folder.log, record.started)
         self.client = UnixClient(record.socket)
         self._probing: asyncio.Task[None] | None = None
+        self._tuning: Tuning | None = None  # as the replica says
+        self._cost: tuple[float, float] | None = None
         self._over = 0  # the memory limit, once we killed it for that
 
     @property
@@ -69,6 +71,8 @@ class LocalReplica:
             address=f"unix:{record.socket}",
             pid=self.process.pid if self.process and self.process.alive else None,
             attempt=health.attempt,
+            tuning=self._tuning,
+            cost=self._cost,
         )
 
     def hold(self, process: Process) -> None:
@@ -105,6 +109,17 @@ class LocalReplica:
         self.health = ended(self.health, Ending(), self._clock(), self.folder.failure(), over, "")
         self._settle()
 
+    async def tune(self, tuning: Tuning) -> bool:
+        """Tell the process; True when it follows. What it does not hear now it is told again, from what it says."""
+        try:
+            answer = await self.client.request("PUT", "/-/batching", 0.5, msgspec.json.encode(tuning))
+        except Unanswered:
+            return False
+        if answer.status != 200:
+            return False
+        self._tuning = tuning
+        return True
+
     def stopping(self, reason: str) -> None:
         self.health = self.health._replace(state="stopping", reason=reason, detail="", since=self._clock())
         self._save(msgspec.structs.replace(self.record, stopping=reason))
@@ -137,6 +152,7 @@ class LocalReplica:
             try:
                 answer = await self.client.request("GET", "/-/ready", patience)
                 ok = answer.status == 200
+                self._tuning, self._cost = _says(answer.body)
                 detail = "" if ok else _detail(answer.body)
             except Unanswered as e:
                 detail = "no answer" if isinstance(e.__cause__, TimeoutError) else str(e)
@@ -171,6 +187,24 @@ class LocalReplica:
         self.record = record
         with contextlib.suppress(OSError):  # a full disk: a fresh platform finds the process or its absence anyway
             self.folder.save(record)
+
+
+class _Says(msgspec.Struct):
+    """The part of a probe's answer that is about batching. Unknown fields are skipped."""
+
+    tuning: Tuning | None = None
+    cost: tuple[float, float] | None = None
+
+
+_SAYS = msgspec.json.Decoder(_Says)
+
+
+def _says(body: bytes) -> tuple[Tuning | None, tuple[float, float] | None]:
+    try:
+        said = _SAYS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # another version's runtime, or none of ours
+        return None, None
+    return said.tuning, said.cost
 
 
 def _state(body: bytes) -> str:

@@ -66,6 +66,7 @@ def prepare(folder: RunDir, record: Record, service: Service, variant: Variant, 
         socket=record.socket,
         run_dir=str(folder.path),
         timeout=service.spec.timeout,
+        latency=service.spec.slo.latency,
         drain=service.spec.drain,
     )
     folder.create(launch, record.uid)
