@@ -32,6 +32,7 @@ from leptonai.store import Artifacts
 from leptonai.types import Dials, Fault, Replica, Service, Spec, Variant, VariantDials
 
 CONNECTIONS = 64
+HANDOVER_SECONDS = 20.0
 MODEL = """
 class Double:
     def predict(self, x: float) -> float:
@@ -79,6 +80,10 @@ class User(asyncio.Protocol):
             self.load.good(self.asked)
         else:
             self.load.failed(self.asked, f"{status} {body[:160].decode(errors='replace')}")
+        if b"connection: close" in lower:  # the server wants to see another connection next
+            self.asked = 0.0
+            self.transport.close()
+            return
         self.ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,11 +184,13 @@ class World:
         self.service: Service | None = None
         self._loop: asyncio.Task[None] | None = None
 
-    def _platform(self) -> LocalPlatform:
+    def _platform(self, threads: int = 0) -> LocalPlatform:
         def record(kind: str, subject: str, detail: dict[str, Any]) -> None:
             self.events.append((time.time(), kind, subject, detail))
 
-        return LocalPlatform(self.home, Settings(gateway=Gateway(port=0)), self.artifacts, record=record)
+        return LocalPlatform(
+            self.home, Settings(gateway=Gateway(port=0, threads=threads)), self.artifacts, record=record
+        )
 
     def model(self, text: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
@@ -358,6 +365,30 @@ async def envoy(world: World) -> Result:
     return result
 
 
+async def handover(world: World) -> Result:
+    """A changed setting, as an upgrade: another Envoy takes over, until at least 20,000 requests were sent."""
+    result = Result("planned handover of Envoy, again and again", goal="0 failed of 20,000", recovered="each")
+    world.wish(2, tag="handover")
+    await world.settled(2)
+    taken: list[float] = []
+    async with world.load(result):
+        began = time.time()
+        while time.time() - began < HANDOVER_SECONDS:
+            if world._loop:
+                world._loop.cancel()
+            await world.platform.close()
+            world.platform = world._platform(threads=2 + len(taken) % 2)
+            once = time.time()
+            await world.start()
+            taken.append(time.time() - once)
+            done = len(taken)
+            while sum(kind == "gateway.left" for _, kind, _, _ in world.events) < done:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    result.recover_seconds = sum(taken) / len(taken)
+    result.held = result.failed == 0 and result.sent >= 20_000
+    return result
+
+
 SCENARIOS: dict[str, Callable[[World], Awaitable[Result]]] = {
     "kill": kill,
     "kill_unrepeatable": kill_unrepeatable,
@@ -367,6 +398,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Result]]] = {
     "restart": restart,
     "adopt": adopt,
     "envoy": envoy,
+    "handover": handover,
 }
 
 

