@@ -30,6 +30,7 @@ RIDGE = 0.1  # start variance of a coefficient: the rule of thumb it starts from
 LOOK_FIRST, LOOK_AGAIN = 64, 1.25  # samples until a season is first looked for; then each time there are 1.25 x more
 _ARRAYS = ("scales", "weight", "a", "p", "said", "errors", "judged", "loss", "square")
 RULES = ("long mean", "recent mean", "regression")  # the simpler first
+BEYOND = 1.25  # times the largest root seen: some 1.5 times the largest sample; past it, nothing was learnt
 SHARPNESS = 8.0  # weights are loss ** -SHARPNESS: a tenth more loss halves a weight, twice the loss silences it
 
 
@@ -51,6 +52,7 @@ class Forecaster:
         self.decay = 0.5 ** (1 / np.array(SPANS))
         self.weight = np.zeros(len(SPANS))
         self.spread = 0.0  # running variance of the square roots
+        self.top = 0.0  # the largest of them
         # the rule of thumb it starts from: the mean of the scales
         self.a = np.tile(np.concatenate(([0.0, 0.0], np.full(len(SPANS), 1 / len(SPANS)), np.zeros(4))), (count, 1))
         self.p = np.tile(RIDGE * np.eye(size), (count, 1, 1))
@@ -80,7 +82,8 @@ class Forecaster:
         said = np.empty((4, len(self.horizons)))
         said[0], said[1] = self.scales[-1], self.scales[0]
         said[2] = (self.a * features).sum(axis=1)
-        np.maximum(said, 0.0, out=said)
+        self.top = max(self.top, z)
+        np.clip(said, 0.0, BEYOND * self.top, out=said)  # a young regression after a jump says anything
         said[3] = (self.weights * said[:3]).sum(axis=0)
         self.pending.append((features, said))
         self.said = said
@@ -89,14 +92,15 @@ class Forecaster:
         """One for other ``horizons`` that has seen the same past: its seasons are known, its regression starts anew."""
         out = Forecaster(horizons, self.season if self.given else None)
         out.history, out.look = self.history, self.look
-        out.scales, out.weight, out.spread = self.scales.copy(), self.weight.copy(), self.spread
+        out.scales, out.weight, out.spread, out.top = self.scales.copy(), self.weight.copy(), self.spread, self.top
         out._fit(self.season)
         return out
 
     def dump(self) -> dict[str, Any]:
         """All that was learnt, as plain values; ``load`` of one with the same horizons goes on where this one is."""
         kept: dict[str, Any] = {n: getattr(self, n).astype("<f8").tobytes() for n in _ARRAYS}
-        kept |= {"horizons": self.horizons, "season": self.season, "look": self.look, "spread": self.spread}
+        season, spread = [float(p) for p in self.season], float(self.spread)
+        kept |= {"horizons": self.horizons, "season": season, "look": self.look, "spread": spread, "top": self.top}
         return kept | {"history": self.history.dump()}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -107,7 +111,7 @@ class Forecaster:
         self.history.load(state["history"])
         for name, values in fresh.items():
             setattr(self, name, values)
-        self.look, self.spread = int(state["look"]), float(state["spread"])
+        self.look, self.spread, self.top = int(state["look"]), float(state["spread"]), float(state["top"])
         self._fit(tuple(float(p) for p in state["season"]))
 
     @property

@@ -138,3 +138,11 @@ def test_horizons_are_checked() -> None:
         Forecaster(())
     with pytest.raises(SpecError, match="horizons"):
         Forecaster((0,))
+
+
+def test_a_jump_in_a_young_series_is_not_taken_further() -> None:
+    """Three equal samples, then next to nothing: a regression on them could say anything."""
+    forecaster = Forecaster((1, 2))
+    for value in [2.06, 2.11, 2.1] + [0.1] * 20:
+        forecaster.step(value)
+        assert forecaster.mean().max() < 6.0

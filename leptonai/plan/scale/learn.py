@@ -69,7 +69,7 @@ class Learner:
 
     def dump(self) -> dict[str, Any]:
         """What ``restored`` makes the same learner of."""
-        spread = [getattr(self.spread, n) for n in SUMS]
+        spread = [float(getattr(self.spread, n)) for n in SUMS]
         return {"sample": self.sample, "ahead": self.ahead, "spread": spread, "forecaster": self.forecaster.dump()}
 
     @staticmethod
