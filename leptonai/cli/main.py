@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("incidents", "Tell an incident in plain language."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
     "detect": ("detect", "Find anomalies in a CSV file."),
+    "forecast": ("forecast", "Forecast a column of a CSV file, with bands."),
     "templates": ("templates", "Mine the templates of a log file."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "proposals": ("proposals", "List proposed changes."),

@@ -66,8 +66,9 @@ class Garch(Columns):
         warm = self["n"] >= self.warm
         square = np.where(warm, np.minimum(square, 25.0 * self["v"]), square)
         gain = np.where(where, np.maximum(1.0 / (self["n"] + 1.0), self.alpha), 0.0)
-        unit = square / np.maximum(self["v"], 1e-300)
-        unit = np.where(self["v"] > 0, np.minimum(unit, 25.0), 1.0)
+        unit = np.where(
+            self["v"] > 0, np.minimum(square, 25.0 * self["v"]) / np.where(self["v"] > 0, self["v"], 1.0), 1.0
+        )
         h = self["h"]
         said = -0.5 * np.log(h) - (FREEDOM + 1) / 2 * np.log1p(unit / ((FREEDOM - 2) * h))
         likelihood = self.forgetting * self["likelihood"] + said

@@ -20,7 +20,7 @@ class Cusum(Slotted):
     ``drift`` 0.5 is the best for shifts of one sigma (Hawkins & Olwell 1998, chapter 2). The sum's own law is learnt
     (``series.peaks``), so memory in the series costs sensitivity, not false alarms. When the level adopts a shift the
     sums begin anew: it was told for ``patience`` steps. Cost: one level, one tail, 200 bytes a series. Cold start:
-    ``settle`` values for the level and 60 for the tail. Fails on: a climb slower than the level follows.
+    ``settle`` values for the level and 200 for the tail. Fails on: a climb slower than the level follows.
     """
 
     name = "cusum"
@@ -29,7 +29,7 @@ class Cusum(Slotted):
         self.drift = drift
         self._level, self._peaks = (
             Level(alpha=alpha, patience=patience, warm=settle),
-            Peaks(memory=20000.0, peaks=1500.0),
+            Peaks(warm=200, memory=20000.0, peaks=1500.0),
         )
         self._sums = Columns(up=0.0, down=0.0)
         super().__init__(level=self._level, peaks=self._peaks, sums=self._sums)

@@ -31,8 +31,8 @@ from leptonai.series.columns import Columns
 
 ALARM = 3.0  # decades
 LOUDER = 1.2  # within ``quiet`` steps of an alarm only what is so many times worse is another
-ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "mahalanobis")
-OFF = ("quantile", "garch", "pca", "isolation_forest", "random_forest", "one_class_svm")  # see docs/benchmarks.md
+ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "mahalanobis", "pca")
+OFF = ("quantile", "garch", "isolation_forest", "random_forest", "one_class_svm")  # see docs/benchmarks.md
 STATED = ("threshold", "exhaustion", "missing")
 
 
@@ -68,7 +68,7 @@ class FullTier:
     and silence. ``expected`` and ``scale`` are those of the least surprised of ewma, ar and seasonal.
 
     - Cold start: 30 values until ewma speaks (alone: ALONE decades are taken off once two voters speak), 60 for ar,
-      120 for cusum, 190 for mahalanobis, 20 samples of ``every`` for novelty, 3 days for seasonal.
+      230 for cusum, 190 for mahalanobis and pca, 20 samples of ``every`` for novelty, 3 days for seasonal.
     - Level shifts are adopted after ``patience`` steps, leaks never (``series.robust.Level``); a leak towards a limit
       is told by exhaustion however slow it is.
     - Repeats: ``news`` of the newest step says where an alarm is none that was told before.
@@ -98,7 +98,7 @@ class FullTier:
             "mahalanobis": lambda: Mahalanobis(patience=patience),
             "quantile": Quantile,
             "garch": lambda: Volatility(patience=patience),
-            "pca": Pca,
+            "pca": lambda: Pca(patience=patience),
             "isolation_forest": lambda: IsolationForest(seed),
             "random_forest": lambda: RandomForest(seed),
             "one_class_svm": lambda: OneClass(seed),

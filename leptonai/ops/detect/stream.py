@@ -19,7 +19,8 @@ QUIET = 11  # coarse samples: for so long after an alarm only what is worse by L
 LOUDER = 1.2
 WINDOW = 8  # coarse samples before and behind a novelty that share its range score
 EDGE = 0.5  # what is left of it at the window's edge
-DECADES = 4.75  # novelty to decades: ALARM is where NAB's weights put the best single threshold
+DECADES = 5.0  # novelty to decades: ALARM is near where NAB's weights put the best single threshold
+DOUBT = 0.05  # each alarm of a series makes the next ones smaller: a score is divided by 1 + DOUBT x alarms so far
 BETWEEN = 1.0  # the most that a row without news can score
 HUGE = 1e300  # values beyond it are taken for it: sums stay finite
 ALARM = 3.0
@@ -77,13 +78,14 @@ class Stream:
 
     Novelty is found on two time scales, the coarse one FINER times the fine one, and the geometric mean of both counts:
     one that sees nothing vetoes. ``score`` of a row depends on that row and those before it: ALARM and more where
-    something very new is worse than all within the last QUIET samples by LOUDER, at most BETWEEN where nothing is.
+    something very new is worse than all within the last QUIET samples by LOUDER, at most BETWEEN where nothing is. Each
+    alarm makes the series a little less credible (DOUBT): one that is always new must be louder each time.
     ``range_score`` is the greatest novelty near the row, fading to EDGE at WINDOW samples. It is known ``delay`` rows
     later: ``push`` returns those that became known, oldest first, and ``finish`` the rest.
     nan and infinite values count as missing: they are not learnt from.
     """
 
-    louder = LOUDER
+    louder, doubt = LOUDER, DOUBT
 
     def __init__(self, hints: Hints = Hints()) -> None:
         self.hints = hints
@@ -94,7 +96,7 @@ class Stream:
         self._fade = 1.0 - (1.0 - EDGE) * np.abs(np.arange(-WINDOW, WINDOW + 1)) / WINDOW
         self._recent: deque[tuple[int, float]] = deque()  # (sample, novelty), novelty descending
         self._block = np.empty(0)
-        self._samples = 0
+        self._samples = self._alarms = 0
         self._near = np.zeros(2 * WINDOW + 1)  # novelty of the newest samples, oldest first
 
     def push(self, values: Floats) -> tuple[Floats, Floats]:
@@ -147,7 +149,11 @@ class Stream:
             self._recent.pop()
         self._recent.append((self._samples, novelty))
         between = self._between(ended=True)
-        return max(DECADES * novelty, between) if news else between
+        if not news:
+            return between
+        score = DECADES * novelty / (1.0 + self.doubt * self._alarms)
+        self._alarms += score >= ALARM
+        return max(score, between)
 
     def _agree(self, fine: float, coarse: float) -> float:
         return float(np.sqrt(fine * coarse))

@@ -41,7 +41,7 @@ class Volatility(Slotted):
         sigma = np.sqrt(self.garch.variance())
         known = np.isfinite(residual) & np.isfinite(sigma)
         usual = np.maximum(self.garch["v"], 1e-6 * np.nan_to_num(told.expected) ** 2 + 1e-300)
-        unit = np.minimum(np.nan_to_num(residual) ** 2 / usual, MOST**2)
+        unit = np.minimum(np.nan_to_num(residual) ** 2, MOST**2 * usual) / usual
         recent = np.where(known, own["recent"] + (unit - own["recent"]) / self.span, own["recent"])
         apart = np.where(known, np.abs(np.log(np.maximum(recent, 1e-3))), np.nan)
         score = self._peaks.score(apart)
