@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+from leptonai import __version__
 from leptonai.plan import streams
 from leptonai.plan.cluster import hash_policies
 from leptonai.plan.units import seconds
@@ -19,6 +21,7 @@ _PREVIOUS = f"{_EXTENSIONS}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _PRIORITIES = f"{_EXTENSIONS}.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 _LOCAL_RATE = f"{_EXTENSIONS}.filters.http.local_ratelimit.v3.LocalRateLimit"
 RATE_FILTER = "envoy.filters.http.local_ratelimit"
+EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "schedule_policy"]
 WEIGHTS = 10_000  # parts that weights are rounded to
 HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
 TOKENS = 10_000  # of one service that are counted apart; the longest unseen ones are forgotten
@@ -50,18 +53,19 @@ def service_routes(
 
 
 def fixed_routes(control: str) -> list[Json]:
-    live = {
-        "match": {"path": "/v2/health/live"},
-        "direct_response": {"status": 200, "body": {"inline_string": '{"live":true}'}},
-        "response_headers_to_add": [
-            {
-                "header": {"key": "content-type", "value": "application/json"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ],
-    }
+    """What the gateway says of itself, and what it hands to control, ``""`` when there is none.
+
+    Ready is the gateway; whether a model is, its own path says: one that wakes up must not make the others unready.
+    """
+    server = {"name": "leptonai", "version": __version__, "extensions": EXTENSIONS}
+    own = [
+        _says("/v2/health/live", {"live": True}),
+        _says("/v2/health/ready", {"ready": True}),
+        _says("/v2", server),
+        _says("/v2/", server),
+    ]
     if not control:
-        return [live]
+        return own
     retry = {
         # control may be restarting: nothing was sent yet, so this is safe for any method
         "retry_on": "connect-failure",
@@ -72,7 +76,29 @@ def fixed_routes(control: str) -> list[Json]:
         "match": {"path": "/feedback"},
         "route": {"cluster": control, "prefix_rewrite": "/api/v1/feedback", "timeout": "10s", "retry_policy": retry},
     }
-    return [live, feedback]
+    repository = {
+        "match": {"path_separated_prefix": "/v2/repository"},
+        "route": {
+            "cluster": control,
+            "prefix_rewrite": "/api/v1/repository",
+            "timeout": "10s",
+            "retry_policy": retry,
+        },
+    }
+    return [*own, feedback, repository]
+
+
+def _says(path: str, answer: Json) -> Json:
+    return {
+        "match": {"path": path},
+        "direct_response": {"status": 200, "body": {"inline_string": json.dumps(answer, separators=(",", ":"))}},
+        "response_headers_to_add": [
+            {
+                "header": {"key": "content-type", "value": "application/json"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
+    }
 
 
 def rate_limits(specs: list[Spec]) -> Json:

@@ -65,7 +65,7 @@ def only_ready(body: bytes) -> bool:
     """The ``ready`` of an index request, which may be empty."""
     try:
         return msgspec.json.decode(body, type=_Index).ready if body.strip() else False
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise SpecError(f"not an index request: {e}", hint='send {"ready": true}, {} or nothing') from e
 
 

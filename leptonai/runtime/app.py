@@ -212,7 +212,8 @@ class App:
             return route
         if path.startswith(b"/v2/repository/models/") and path.endswith((b"/load", b"/unload")):
             return Route((b"POST",), Pages(self).repository)
-        if self._app is not None and self.model is not None and not path.startswith(b"/-/"):
+        ours = path.startswith((b"/-/", b"/v2/models/", b"/v2/repository/"))
+        if self._app is not None and self.model is not None and not ours:
             return Route((request.method,), self._mounted)
         parts = path.decode("utf-8", "replace").split("/")
         if parts[1:3] == ["v2", "models"] and len(parts) > 3:

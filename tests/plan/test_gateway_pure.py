@@ -85,7 +85,11 @@ def test_paths_of_the_default_workspace_and_of_others() -> None:
     paths = [next(iter(r["match"].values())) for r in table(snapshot)]
     assert paths == [
         "/v2/health/live",
+        "/v2/health/ready",
+        "/v2",
+        "/v2/",
         "/feedback",
+        "/v2/repository",
         "/v2/models/s",
         "/v2/models/s",
         "/services/s/-",
