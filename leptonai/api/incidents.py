@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from leptonai.api.route import Asked, Query, Route
+from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.errors import NotFound, SpecError
 from leptonai.types import DEFAULT_WORKSPACE, Incident
 
 
 class Which(Query, frozen=True, kw_only=True):
     open: bool | None = None
-    limit: int = 100
+    limit: Limit = 100
 
 
 def workspace_of(subject: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio.to_thread
 
 from leptonai.admit.door import MACHINES
-from leptonai.api.route import Asked, Query, Route
+from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, UndoRequest
 from leptonai.errors import Denied, NotFound, PlatformError, SpecError
 from leptonai.types import Proposal, SpecChange, parse_key
@@ -20,7 +20,7 @@ MOST_WHY = 2000  # characters
 class Status(Query, frozen=True, kw_only=True):
     status: str | None = None
     service: str | None = None
-    limit: int = 100
+    limit: Limit = 100
 
 
 def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from leptonai.api.incidents import workspace_of
-from leptonai.api.route import Asked, Query, Route
+from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.client.wire import Accepted, EventRequest, FeedbackPage, FeedbackRequest
 from leptonai.errors import NotFound, SpecError
 from leptonai.types import NAME, Event, Feedback, parse_key
@@ -16,7 +16,7 @@ MOST_TEXT = 1000  # characters of an id, a verdict or a label; ten times that fo
 
 class After(Query, frozen=True, kw_only=True):
     after: int = 0
-    limit: int = 1000
+    limit: Limit = 1000
 
 
 class Log(Query, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Log(Query, frozen=True, kw_only=True):
     after: int | None = None
     subject: str | None = None
     kind: str | None = None
-    limit: int = 200
+    limit: Limit = 200
 
 
 def send_feedback(asked: Asked[Query, FeedbackRequest | list[FeedbackRequest]]) -> Accepted:

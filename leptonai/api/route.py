@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from leptonai.api.world import World
 
 PREFIX = "/api/v1"
+Limit = Annotated[int, msgspec.Meta(ge=0)]  # items of one answer
 JSON_BODY = 4 << 20  # bytes of one JSON body: an incident with all its evidence is far below; artifacts are streamed
 
 Q = TypeVar("Q", bound="Query")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonai.api.route import Asked, Query, Route
+from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.client.wire import ServiceView, VerifyRequest
 from leptonai.errors import NotFound, SpecError
 from leptonai.types import Event, LogLine, Replica, Revision, parse_key
@@ -14,13 +14,13 @@ class Page(Query, frozen=True, kw_only=True):
     """``after``: a sequence number; the oldest events after it are given. Without it, the newest ``limit``."""
 
     after: int | None = None
-    limit: int = 200
+    limit: Limit = 200
 
 
 class Lines(Query, frozen=True, kw_only=True):
     replica: str | None = None
     since: float = 0.0
-    limit: int = 1000
+    limit: Limit = 1000
 
 
 def services(asked: Asked[Query, None]) -> list[ServiceView]:

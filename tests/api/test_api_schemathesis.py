@@ -1,0 +1,41 @@
+"""Our OpenAPI document, and the API held to it by schemathesis: a fixed seed, a bounded time."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from api_stage import Stage
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+# Signals, telemetry and remote write are answered by ops, which does not run here; a tar is no JSON to make up.
+ELSEWHERE = "/(signals|telemetry|write|artifacts)"
+
+
+@pytest.mark.world
+def test_no_call_that_the_document_allows_or_forbids_breaks_the_api(stage: Stage, tmp_path: Path) -> None:
+    """Whatever is asked, by the schema or against it: no 5xx, and every answer is of a described shape and status."""
+    if importlib.util.find_spec("schemathesis") is None:
+        pytest.skip("schemathesis is not installed: the API is not held to its document")
+    stage.service()
+    options = {
+        "--header": f"Authorization: Bearer {stage.token('st', 'admin')}",
+        "--checks": CHECKS,
+        "--exclude-path-regex": ELSEWHERE,
+        "--phases": "coverage,fuzzing",
+        "--seed": "20261121",
+        "--max-time": "15",
+        "--generation-database": "none",
+    }
+    command = [str(Path(sys.executable).with_name("st")), "run", f"{stage.url}/api/v1/openapi.json", "--no-color"]
+    done = subprocess.run(
+        [*command, *(part for pair in options.items() for part in pair)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "Tested:" in done.stdout
