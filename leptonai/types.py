@@ -248,8 +248,9 @@ class Tuning(Noun, frozen=True, kw_only=True):
 
 
 class Dial(Noun, frozen=True, kw_only=True):
-    """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``, or
-    ``rollout.<revision>.replicas|weight|mirror|promoted``."""
+    """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``,
+    ``rollout.<revision>.replicas|weight|mirror|promoted``, or ``fallback``: 0 takes the spec's out of force, 1 puts it
+    back."""
 
     path: str
     value: float
@@ -272,6 +273,7 @@ class Dials(Noun, frozen=True, kw_only=True):
 
     variants: dict[str, VariantDials] = {}
     evict: tuple[str, ...] = ()
+    fallback: bool = True  # whether the spec's fallback may answer
 
 
 class Canary(Noun, frozen=True, kw_only=True):
@@ -352,7 +354,8 @@ def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
             auto=auto.get(variant.name, True),
         )
     evict = tuple(sorted(p.removeprefix("evict.") for p, d in last.items() if p.startswith("evict.") and d.value))
-    return Dials(variants=variants, evict=evict)
+    fallback = last.get("fallback")
+    return Dials(variants=variants, evict=evict, fallback=fallback is None or bool(fallback.value))
 
 
 class Revision(Noun, frozen=True, kw_only=True):
@@ -513,6 +516,19 @@ class Standby(Noun, frozen=True, kw_only=True):
     asleep: bool  # none is wished for now; a held request wakes it
     hold: Hold
     fallback: Fallback | None = None
+
+
+class Answered(Noun, frozen=True, kw_only=True, array_like=True):
+    """A request and its good answer, as a replica hands them to the edge (``POST /-/answers``, MessagePack)."""
+
+    at: float
+    target: bytes
+    authorization: bytes
+    json_size: bytes  # of the request, its Inference-Header-Content-Length; b"": all of it is JSON
+    body: bytes
+    content_type: bytes
+    answer: bytes
+    answer_json_size: int | None = None  # None: all of the answer is what its content type says
 
 
 class LogLine(Noun, frozen=True, kw_only=True):

@@ -65,6 +65,11 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         if head == "rollout":
             _check_rollout(change.service, path, value, world)
             continue
+        if path == "fallback":
+            if spec.fallback is None or value not in (0, 1):
+                why = "has no fallback to switch" if spec.fallback is None else f"fallback = {value:g} is no switch"
+                raise SpecError(f"{change.service}: {why}", hint="give the spec a fallback; the dial is 0 or 1")
+            continue
         limits = {
             "replicas": (spec.scale.min, spec.scale.max, "scale.min and scale.max"),
             "weight": (0.0, 1e6, "the bounds of a weight"),
@@ -79,7 +84,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         if head not in variants or dial not in limits:
             raise SpecError(
                 f"{change.service} has no dial {path!r}; its variants are {', '.join(variants)}",
-                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, or evict.<replica id>",
+                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, evict.<replica id>, or fallback",
             )
         low, high, said = limits[dial]
         if not low <= value <= high:

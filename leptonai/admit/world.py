@@ -67,6 +67,8 @@ def dialled(world: World) -> dict[str, float]:
     canary, _ = probation(world.history, world.dials, world.now)
     if canary is not None:
         out |= {f"rollout.{head.number}.{k}": float(getattr(canary, k)) for k in ("replicas", "weight", "mirror")}
+    if head.spec.fallback is not None:
+        out["fallback"] = float(dials.fallback)
     return out | {f"evict.{replica}": 1.0 for replica in dials.evict}
 
 

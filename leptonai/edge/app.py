@@ -14,6 +14,7 @@ import orjson
 
 from leptonai.edge import endpoints
 from leptonai.edge.cluster import Cluster
+from leptonai.edge.collect import collect_for_ever
 from leptonai.edge.http import Connection, Handler, Request
 from leptonai.edge.watch import Watch
 from leptonai.errors import LeptonError, NotFound, SpecError
@@ -48,6 +49,9 @@ class App:
         self._watch.close()
         while any(cluster.busy for cluster, _ in self._clusters.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+    def clusters(self) -> list[Cluster]:
+        return [cluster for cluster, _ in self._clusters.values()]
 
     # --- clusters -----------------------------------------------------------------------------------------------------
 
@@ -147,10 +151,12 @@ class App:
             self._tell(request)
 
     def _metrics(self) -> bytes:
-        lines = ["# TYPE leptonai_edge_held gauge", "# TYPE leptonai_edge_requests_total counter"]
+        lines = ["# TYPE leptonai_edge_held gauge", "# TYPE leptonai_edge_answers gauge"]
+        lines += ["# TYPE leptonai_edge_requests_total counter"]
         for cluster, _ in self._clusters.values():
             labels = f'service="{cluster.standby.service}",variant="{cluster.standby.variant}"'
             lines.append(f"leptonai_edge_held{{{labels}}} {cluster.held}")
+            lines.append(f"leptonai_edge_answers{{{labels}}} {len(cluster.answers)}")
             for outcome, count in sorted(cluster.counts.items()):
                 lines.append(f'leptonai_edge_requests_total{{{labels},outcome="{outcome}"}} {count}')
         return ("\n".join(lines) + "\n").encode()
@@ -160,8 +166,10 @@ async def serve(folder: Path, own: Path, ending: asyncio.Event) -> None:
     """Serve until ``ending``, then until nothing is held."""
     app = App(folder, own)
     app.start()
+    collecting = asyncio.create_task(collect_for_ever(app.clusters))
     log.info("the edge listens beside %s", own)
     await ending.wait()
+    collecting.cancel()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(60.0):
             await app.drained()

@@ -34,7 +34,7 @@ def standby(service: Service, variant: Variant) -> Standby:
         idempotent=bool(variant.idempotent),
         asleep=wanted == 0,
         hold=Hold(max_wait=wait, max_count=spec.hold.max_count, max_bytes=spec.hold.max_bytes),
-        fallback=spec.fallback,
+        fallback=spec.fallback if service.dials.fallback else None,
     )
 
 

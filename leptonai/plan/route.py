@@ -165,6 +165,8 @@ def _action(
         "idle_timeout": seconds(spec.timeout + 5.0),
         "retry_policy": _retry(spec, idempotent, gateway),
     }
+    if spec.fallback is not None and service.dials.fallback:
+        _ask_the_edge(action["retry_policy"])
     # A failed health check takes a hung replica out of rotation, but nothing resets the requests that wait on it. So
     # a request without an answer for long is sent to another replica too, and the first answer wins. Cutting it off
     # instead (a per-try timeout without hedging) would make every slow service fail.
@@ -217,3 +219,12 @@ def _retry(spec: Spec, idempotent: bool, gateway: Gateway) -> Json:
     if idempotent:
         policy["retriable_status_codes"] = [503]
     return policy
+
+
+def _ask_the_edge(policy: Json) -> None:
+    """With a fallback the second try is the edge's, also of what was shed: it asks a ready replica once more first."""
+    if "retriable-status-codes" not in policy["retry_on"]:
+        policy["retry_on"] += ",retriable-status-codes"
+    policy["retriable_status_codes"] = [*policy.get("retriable_status_codes", ()), 429]
+    policy["retry_priority"]["typed_config"]["update_frequency"] = 1
+    policy["num_retries"] = 2  # the third is for a dead edge; each one more would only load what sheds

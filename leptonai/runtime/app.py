@@ -17,6 +17,7 @@ import orjson
 
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
 from leptonai.runtime import background, golden, loaders
+from leptonai.runtime.answers import LastAnswers
 from leptonai.runtime.asgi import Mounted
 from leptonai.runtime.background import BACKGROUND
 from leptonai.runtime.batching import LEVELS, Job, batcher
@@ -68,6 +69,7 @@ class App:
         self.predictions = PredictionLog(
             Path(launch.run_dir) / "predictions", launch.prediction_log_bytes, launch.variant.digest
         )
+        self.answers = LastAnswers()
         self.faults = Faults()
         self.compute = Compute(
             self._load,
@@ -368,7 +370,10 @@ class App:
         elif answer.body:
             code = 200
             body = answer.body
-            request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
+            kind = JSON if body.__class__ is bytes else BINARY
+            request.connection.answer(request, 200, body, b"", kind)
+            if request.asked is not None and not answer.not_finite:
+                self.answers.add(now, request.asked, body, kind)
             if answer.not_finite:
                 self.metrics.errors.add("nan_output", answer.not_finite)
         else:
@@ -447,6 +452,7 @@ class App:
         """Once a second: sum up the metrics, refuse requests that arrive too slowly, place the loop."""
         now = self.clock()
         self.metrics.fold()
+        self.answers.tick(now)
         if self.compute.here:
             self.compute.beat = now
             if now - self._active >= IDLE:

@@ -101,7 +101,7 @@ class StandIn:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.max_body = app.max_body
+        self.max_body, self.answers = app.max_body, app.answers
         self.connections: set[Connection] = set()
 
     def handle(self, request: Request) -> None:

@@ -20,6 +20,7 @@ import orjson
 from msgspec import Struct
 
 from leptonai.errors import LeptonError
+from leptonai.runtime.answers import LastAnswers
 
 MAX_HEADER = 64 << 10  # bytes of request line and headers; Envoy's own default limit is 60 KiB
 MAX_PIPELINED = 16  # requests waiting on one connection before reading pauses
@@ -63,6 +64,7 @@ class Request(Struct, eq=False):
     arrived: float  # monotonic seconds
     headers: dict[bytes, bytes]  # names as they were spelled; valid while the request is handled, copy to keep
     gone: bool = False
+    asked: tuple[bytes, bytes, bytes, bytes] | None = None  # what LastAnswers.add takes, while answers are kept
     left: Callable[[], None] | None = None  # called on the I/O loop when the client leaves before the answer's end
     trace: bytes = b""  # its traceparent, as it came
 
@@ -116,6 +118,7 @@ class Handler(Protocol):
     read_timeout: float  # seconds from a request's first byte to its last: against a slow loris
     closing: bool  # answers end their connection
     connections: set[Connection]
+    answers: LastAnswers
 
     def handle(self, request: Request) -> None:
         """Answer now or later, exactly once."""
@@ -235,6 +238,9 @@ class Connection(asyncio.Protocol):
             headers,
             trace=headers.get(b"traceparent", b"")[:MAX_ID],
         )
+        if handler.answers.on:
+            token, json_size = (request.header(n) for n in (b"authorization", b"inference-header-content-length"))
+            request.asked = (request.target, token, json_size, body)
         chunks.clear()
         target.clear()
         self._unread.append(True)

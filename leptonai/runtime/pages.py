@@ -44,6 +44,7 @@ class Pages:
             "/-/ready": Route(get, self._ready),
             "/-/fault": Route(post, self._fault),
             "/-/batching": Route((b"PUT",), self._tune),
+            "/-/answers": Route(post, self._answers),
             "/metrics": Route(get, self._metrics),
             "/predict": infer,
             "/v1/models": Route(get, self._openai_models),
@@ -70,6 +71,10 @@ class Pages:
             verdict, self._app.since, self._app.in_flight, round(age, 6), self._app.tuning, self._app.compute.cost
         )
         request.answer(200 if verdict.ready else 503, orjson.dumps(answer))
+
+    def _answers(self, request: Request) -> None:
+        answers = self._app.answers.take(request.body, self._app.clock())
+        request.answer(200, answers, b"", b"application/msgpack")
 
     def _server_ready(self, request: Request) -> None:
         ready = self._app.verdict().ready
