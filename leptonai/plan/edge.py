@@ -16,9 +16,10 @@ METADATA = "leptonai.edge"
 POLICY = {"overprovisioning_factor": 1_000_000}
 
 
-def wakes(service: Service) -> bool:
-    """Whether a request to the service at zero replicas is to start one."""
-    return service.spec.scale.idle is not None
+def wakes(service: Service, variant: str) -> bool:
+    """Whether a request to the variant at zero replicas is to start one. Where a person set zero, ``auto`` does not."""
+    scale, dials = service.spec.scale, service.dials.variants.get(variant, VariantDials())
+    return scale.idle is not None or (scale.auto is not None and dials.auto)
 
 
 def standby(service: Service, variant: Variant) -> Standby:
@@ -26,7 +27,7 @@ def standby(service: Service, variant: Variant) -> Standby:
     spec = service.spec
     wanted = service.dials.variants.get(variant.name, VariantDials(replicas=spec.scale.replicas)).replicas
     # The gateway ends a request after spec.timeout; a held one is answered a little before, with what is known.
-    wait = min(spec.hold.max_wait, 0.9 * spec.timeout) if wanted or wakes(service) else 0.0
+    wait = min(spec.hold.max_wait, 0.9 * spec.timeout) if wanted or wakes(service, variant.name) else 0.0
     return Standby(
         service=service.key,
         variant=variant.name,
