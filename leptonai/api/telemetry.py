@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from leptonai import __version__
 from leptonai.api.route import Asked, Labels, Query, Route
 from leptonai.client.wire import Graph, SeriesView, TraceView
-from leptonai.errors import NotFound, SpecError
+from leptonai.errors import NotFound, SpecError, TelemetryError
+from leptonai.ops import page
 from leptonai.types import DEFAULT_WORKSPACE, Span, parse_key
 
 OTLP = ("metrics", "logs", "traces")
@@ -26,6 +28,10 @@ class TracesQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slower_than: float = 0.0  # seconds
     start: float = 0.0  # unix seconds
     limit: int = 50
+
+
+class ImportQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    done: bool = False
 
 
 class GraphQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +79,13 @@ async def write(asked: Asked[Query, None]) -> Response:
         raise SpecError("remote-write 2.0 is not spoken here", hint="send 1.0, the default of Prometheus", status=415)
     status, answer = await asked.world.signals.post("/write", {"workspace": workspace}, await _body(asked))
     return Response(answer, status, media_type=JSON if answer else None)
+
+
+async def import_(asked: Asked[ImportQuery, None]) -> Response:
+    """Takes samples of any age, as remote-write 1.0; with `done` and no body, all that was imported can be read."""
+    params = {"workspace": _workspace(asked), "done": str(asked.query.done).lower()}
+    status, answer = await asked.world.signals.post("/import", params, await _body(asked))
+    return Response(answer, status, media_type=JSON)
 
 
 async def otlp(what: str, asked: Asked[Query, None]) -> Response:
@@ -136,6 +149,54 @@ async def telemetry(asked: Asked[Query, None]) -> Response:
     return Response(msgspec.json.encode({"received": own}), media_type=JSON)
 
 
+async def metrics(asked: Asked[Query, None]) -> Response:
+    """The platform itself as one page of Prometheus text: control, ops, services and replicas."""
+    world = asked.world
+    now = world.clock()
+    seen = world.callers.ops_seen
+    replicas: dict[tuple[str, str], int] = {}
+    for replica in world.platform.observe():
+        if asked.caller.covers(parse_key(replica.service)[0]):
+            key = (replica.service, replica.state)
+            replicas[key] = replicas.get(key, 0) + 1
+    families = [
+        *page.process("control"),
+        page.Family("leptonai_build_info", "gauge", "The version that runs.", [({"version": __version__}, 1.0)]),
+        page.Family(
+            "leptonai_replicas", "gauge", "Replicas by service and state.",
+            [({"service": s, "state": t}, float(n)) for (s, t), n in sorted(replicas.items())],
+        ),
+        page.Family(
+            "leptonai_ops_alive", "gauge", "Whether ops gave a sign of life in time.",
+            [({}, float(seen is not None and now - seen <= world.settings.api.ops_deadman))],
+        ),
+    ]  # fmt: skip
+    text = page.text(families)
+    if asked.caller.covers("*"):
+        try:
+            status, body = await world.signals.get("/metrics", {})
+        except TelemetryError:  # ops is away, as leptonai_ops_alive says
+            status, body = 502, b""
+        if status == 200:
+            text = joined(text, body.decode())
+    return Response(text, media_type=page.TYPE)
+
+
+def joined(*pages: str) -> str:
+    """Several pages as one: what is told of one metric stands together, under its first HELP and TYPE."""
+    heads: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for line in (line for p in pages for line in p.splitlines()):
+        if line.startswith("# "):
+            name = line.split(" ", 3)[2]
+            known = heads.setdefault(name, [])
+            if not any(h.split(" ", 3)[1] == line.split(" ", 3)[1] for h in known):
+                known.append(line)
+        elif line:
+            samples.setdefault(line.partition("{")[0].partition(" ")[0], []).append(line)
+    return "\n".join(x for name in samples for x in [*heads.get(name, []), *samples[name]]) + "\n"
+
+
 async def traces(asked: Asked[TracesQuery, None]) -> Response:
     """The newest traces that are kept, newest first; all that failed or were slow, and a share of the others."""
     q = asked.query
@@ -159,7 +220,7 @@ async def graph(asked: Asked[GraphQuery, None]) -> Response:
     return await _ops(asked, "/graph", {"seconds": str(asked.query.seconds)} | _covers(asked))
 
 
-def _workspace(asked: Asked[Query, None]) -> str:
+def _workspace(asked: Asked[Any, None]) -> str:
     workspace = asked.query.workspace or DEFAULT_WORKSPACE
     asked.caller.require_workspace(workspace)
     return workspace
@@ -188,10 +249,12 @@ ROUTES = [
     Route("GET", "/signals/names", "viewer", signal_names, list[str]),
     Route("GET", "/telemetry", "viewer", telemetry, dict[str, Any]),
     Route("POST", "/write", "operator", write, None, stream=True),
+    Route("POST", "/import", "operator", import_, None, query=ImportQuery, stream=True),
     Route("POST", "/otlp/v1/metrics", "operator", otlp_metrics, None, stream=True),
     Route("POST", "/otlp/v1/logs", "operator", otlp_logs, None, stream=True),
     Route("POST", "/otlp/v1/traces", "operator", otlp_traces, None, stream=True),
     Route("POST", "/agent", "operator", agent, dict[str, bool], stream=True),
+    Route("GET", "/metrics", "viewer", metrics, None),
     Route("GET", "/traces", "viewer", traces, list[TraceView], query=TracesQuery),
     Route("GET", "/traces/{id}", "viewer", trace, list[Span]),
     Route("GET", "/graph", "viewer", graph, Graph, query=GraphQuery),

@@ -38,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("detect", "Find anomalies in a CSV file."),
     "forecast": ("forecast", "Forecast a column of a CSV file, with bands."),
     "templates": ("templates", "Mine the templates of a log file."),
+    "agent": ("agent", "Watch this machine for a platform that runs elsewhere."),
+    "import": ("import_", "Read a CSV or Parquet file of samples into the platform."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "proposals": ("proposals", "List proposed changes."),
     "approve": ("proposals", "Approve a proposal that waits for it."),
@@ -57,7 +59,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             module = importlib.import_module(f"leptonai.cli.{COMMANDS[name][0]}")
-            command = getattr(module, name)
+            command = getattr(module, COMMANDS[name][0] if name == "import" else name)
         else:
             found = [e for e in entry_points(group="leptonai.commands") if e.name == name]
             if not found:

@@ -207,6 +207,12 @@ def graph(seconds: float) -> Call[Graph]:
     return Call("GET", f"{PREFIX}/graph", Graph, _given(seconds=seconds))
 
 
+def import_samples(body: bytes, workspace: str) -> Call[None]:
+    """An empty ``body`` ends an import: all of it can be read then."""
+    params = {"workspace": workspace, "done": str(not body).lower()}
+    return Call("POST", f"{PREFIX}/import", type(None), params, stream=iter([body]))
+
+
 def telemetry() -> Call[dict[str, Any]]:
     return Call("GET", f"{PREFIX}/telemetry", dict[str, Any])
 

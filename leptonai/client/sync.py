@@ -153,6 +153,10 @@ class Client:
         """Who called whom in the last ``seconds``."""
         return self.send(calls.graph(seconds))
 
+    def import_samples(self, body: bytes, workspace: str = "default") -> None:
+        """Samples of any age, as a remote-write request; b"" ends the import, and all of it can be read then."""
+        self.send(calls.import_samples(body, workspace))
+
     def telemetry(self) -> dict[str, Any]:
         """What became of telemetry that was sent, by workspace and policy."""
         return self.send(calls.telemetry())

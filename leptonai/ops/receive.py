@@ -79,12 +79,13 @@ class Receiver:
         self._factor: dict[int, float] = {}  # of series that are brought to their base unit
         self._generation = store.generation
 
-    def remote_write(self, body: bytes, workspace: str = DEFAULT_WORKSPACE) -> None:
+    def remote_write(self, body: bytes, workspace: str = DEFAULT_WORKSPACE, any_age: bool = False) -> None:
         """Every sample within the limits can be read when this returns, in seconds and under the name ``__name__``.
 
         A label that only the platform gives is kept as ``exported_<label>``, so nothing sent poses as ours; outside
         the default workspace a label ``workspace`` is added. SpecError: the body is broken (nothing is taken), or
-        something was refused by a limit (all else is taken); its message says what and how much.
+        something was refused by a limit (all else is taken); its message says what and how much. ``any_age``:
+        none is too old.
         """
         tenant = self._tenant(workspace)
         try:
@@ -93,7 +94,7 @@ class Receiver:
         except SpecError:
             self.malformed(workspace, "remote-write")
             raise
-        dropped = self._keep(got, workspace, tenant, "remote-write")
+        dropped = self._keep(got, workspace, tenant, "import" if any_age else "remote-write", any_age)
         if dropped.why:
             raise SpecError(
                 f"workspace {workspace!r}: dropped {dropped.why}; all else was taken", hint=RETRY_HINT, code="dropped"
@@ -142,14 +143,14 @@ class Receiver:
             tenant.generation, tenant.began = self._store.generation, now
         return tenant
 
-    def _keep(self, got: Columns, workspace: str, tenant: _Tenant, source: str) -> Dropped:
+    def _keep(self, got: Columns, workspace: str, tenant: _Tenant, source: str, any_age: bool = False) -> Dropped:
         now = self._clock()
         before = self.counts.copy()
         finite = np.isfinite(got.at)
         stale = got.value.view(np.uint64) == STALE
         refused = (got.ids == REFUSED) & ~stale
         future = ~(got.at <= now + self._settings.ahead) & ~refused & ~stale
-        old = (got.at < now - self._settings.retain) & finite & ~refused & ~stale
+        old = (got.at < (float("-inf") if any_age else now - self._settings.retain)) & finite & ~refused & ~stale
         taken = ~(stale | refused | future | old)
         ids, at, value = got.ids[taken], got.at[taken], got.value[taken]
         if self._factor:

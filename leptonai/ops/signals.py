@@ -18,9 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from leptonai.errors import LeptonError, PlatformError, SpecError
+from leptonai.ops import page
 from leptonai.ops.feeds import Feeds
 from leptonai.ops.otlp.message import What
 from leptonai.ops.trace.graph import call_graph
+from leptonai.platforms.embedded import Embedded
 from leptonai.protocols import TelemetryStore
 from leptonai.types import DEFAULT_WORKSPACE
 
@@ -64,6 +66,19 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
         except LeptonError as e:
             return _json(e.body(), e.status)
         return Response(status_code=204)
+
+    async def import_(request: Request) -> Response:
+        """Samples of any age; what is older than memory reaches is read from segments, so the end makes one."""
+        try:
+            body = await request.body()
+            if body:
+                _feeds().receiver.remote_write(body, _workspace(request), any_age=True)
+            if request.query_params.get("done") == "true" and isinstance(store, Embedded):
+                store.seal()
+                await run_in_threadpool(store.settle)
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+        return _json(None)
 
     async def otlp(request: Request) -> Response:
         kind, encoding = (request.headers.get(h, "") for h in ("content-type", "content-encoding"))
@@ -120,6 +135,27 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
             raise SpecError("this store takes nothing from others", hint="the embedded one does", status=501)
         return feeds
 
+    async def metrics(request: Request) -> Response:
+        told = feeds.counts() if feeds else {}
+        families = page.process("ops")
+        families.append(
+            page.Family(
+                "leptonai_telemetry_received_total", "counter", "Samples, series, requests, records, by what became.",
+                [({"workspace": w, "what": k}, float(n)) for w, by in told.get("received", {}).items()
+                 for k, n in by.items()],
+            )
+        )  # fmt: skip
+        for name, help, by in (
+            ("leptonai_telemetry_store_total", "What the store had to do.", dict(getattr(store, "counts", {}))),
+            ("leptonai_traces_total", "Spans by what became of them.", told.get("traces", {})),
+            ("leptonai_traces_export_total", "Spans sent to the collector.", told.get("export", {})),
+        ):
+            families.append(page.Family(name, "counter", help, [({"what": k}, float(n)) for k, n in by.items()]))
+        if feeds:
+            kept = float(len(feeds.traces))
+            families.append(page.Family("leptonai_traces_spans", "gauge", "Spans that are kept.", [({}, kept)]))
+        return Response(page.text(families), media_type=page.TYPE)
+
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
 
@@ -130,6 +166,8 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
             Route("/telemetry", telemetry),
             Route("/write", write, methods=["POST"]),
             Route("/otlp/{what:str}", otlp, methods=["POST"]),
+            Route("/import", import_, methods=["POST"]),
+            Route("/metrics", metrics),
             Route("/agent", agent, methods=["POST"]),
             Route("/traces", traces),
             Route("/traces/{id}", trace),

@@ -30,6 +30,7 @@ from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.local.rundir import make_runtime_folder
+from leptonai.platforms.prometheus import PrometheusStore
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Event, Key, Replica, Signal
@@ -241,6 +242,13 @@ class Watch:
                 lookout.revisions = tuple(await self.control.revisions(key))
 
 
+def open_store(home: Path, settings: Settings, clock: Callable[[], float]) -> Embedded | PrometheusStore:
+    """Where telemetry is kept: in the Prometheus that the settings name, else in the home folder."""
+    if settings.prometheus.url:
+        return PrometheusStore(settings.prometheus)
+    return Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
+
+
 async def run(
     home: Path,
     settings: Settings,
@@ -256,8 +264,8 @@ async def run(
     can be kept.
     """
     socket = socket or make_runtime_folder(home) / "ops.sock"
-    kept = store or Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
-    feeds = Feeds(home, settings, kept, clock) if isinstance(kept, Embedded) else None
+    kept = store or open_store(home, settings, clock)
+    feeds = Feeds(home, settings, kept, clock) if isinstance(kept, (Embedded, PrometheusStore)) else None
     watch = Watch(home, settings, control, kept, clock, feeds=feeds)
     server = Server(kept, feeds)
     serving = asyncio.create_task(server.serve([listen(socket)]))
@@ -283,7 +291,7 @@ async def run(
         watch.close()
         if feeds:
             feeds.close()
-        if isinstance(kept, Embedded) and store is None:
-            kept.close()
+        if isinstance(kept, (Embedded, PrometheusStore)) and store is None:
+            await asyncio.to_thread(kept.close)
         note.unlink(missing_ok=True)
         socket.unlink(missing_ok=True)

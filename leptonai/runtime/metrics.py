@@ -16,6 +16,11 @@ SECONDS = (
     1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+GAUGES = {
+    "leptonai_in_flight": "Requests being worked on.",
+    "leptonai_queued": "Samples waiting for the compute thread.",
+    "leptonai_heartbeat_age_seconds": "Since the compute thread gave a sign of life.",
+}
 ROW = 6  # numbers an answer leaves: status, and what ``Metrics.saw`` takes besides
 
 
@@ -142,10 +147,13 @@ class Metrics:
         )
         rss, cpu, start = process()
         for name, value in gauges.items():
-            lines += (f"# TYPE {name} gauge", f"{name} {value!r}")
-        lines += ("# TYPE process_resident_memory_bytes gauge", f"process_resident_memory_bytes {rss}")
-        lines += ("# TYPE process_cpu_seconds_total counter", f"process_cpu_seconds_total {cpu!r}")
-        lines += ("# TYPE process_start_time_seconds gauge", f"process_start_time_seconds {start!r}")
+            lines += (f"# HELP {name} {GAUGES.get(name, name)}", f"# TYPE {name} gauge", f"{name} {value!r}")
+        for name, kind, help, number in (
+            ("process_resident_memory_bytes", "gauge", "Memory held.", rss),
+            ("process_cpu_seconds_total", "counter", "Processor time used.", cpu),
+            ("process_start_time_seconds", "gauge", "Start in unix time.", start),
+        ):
+            lines += (f"# HELP {name} {help}", f"# TYPE {name} {kind}", f"{name} {number!r}")
         return ("\n".join(lines) + "\n").encode()
 
 

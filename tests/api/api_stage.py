@@ -146,6 +146,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
         loop.append(asyncio.get_running_loop())
         reconciling = asyncio.create_task(reconciler.run())
         await server.serve(sockets=[listener])
+        await app.state.world.signals.close()
         reconciling.cancel()
         await asyncio.gather(reconciling, return_exceptions=True)
         while server.server_state.connections:  # noqa: ASYNC110 - closed by now, but the loop has not heard of it yet

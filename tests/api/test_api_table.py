@@ -66,7 +66,7 @@ def test_answers_have_the_fields_the_document_promises(shared: Stage) -> None:
         checked = 0
         for route in ROUTES:
             answer = http.request(route.method, path_of(route)) if route.method == "GET" else None
-            if answer is None or answer.status_code != 200:
+            if answer is None or answer.status_code != 200 or route.answer is None:
                 continue
             promised = document["paths"][PREFIX + PARAMETER.sub(r"{\1}", route.path)]["get"]["responses"]["200"]
             matches(answer.json(), promised["content"]["application/json"]["schema"], document)

@@ -37,6 +37,7 @@ class Seen:
         if self._path is None:
             return
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self._path.with_suffix(f".{os.getpid()}.new")
             fresh.write_bytes(msgspec.json.encode(self._last))
             fresh.replace(self._path)
