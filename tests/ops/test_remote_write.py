@@ -158,7 +158,7 @@ def test_a_real_prometheus_writes_to_us(tmp_path: Path) -> None:
     store = Embedded(tmp_path / "telemetry", settings=settings)
     application = app(store, Feeds(None, Settings(telemetry=settings), store, time.time))
     page = '# TYPE press_strokes_total counter\npress_strokes_total{line="3"} 7\nidle_count 0\n'
-    application.routes.append(Route("/metrics", lambda request: PlainTextResponse(page)))
+    application.routes.append(Route("/press", lambda request: PlainTextResponse(page)))
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning", lifespan="off", ws="none"))
@@ -168,7 +168,7 @@ def test_a_real_prometheus_writes_to_us(tmp_path: Path) -> None:
     config.write_text(
         f"""
 global: {{scrape_interval: 1s}}
-scrape_configs: [{{job_name: press, static_configs: [{{targets: ["127.0.0.1:{port}"]}}]}}]
+scrape_configs: [{{job_name: press, metrics_path: /press, static_configs: [{{targets: ["127.0.0.1:{port}"]}}]}}]
 remote_write: [{{url: "http://127.0.0.1:{port}/write", queue_config: {{batch_send_deadline: 500ms}}}}]
 """
     )
