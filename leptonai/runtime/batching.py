@@ -26,11 +26,11 @@ from leptonai.types import Batching, Tuning
 LEVELS = 9  # of priority, 1 the highest
 USUAL = 5  # the level of a request that names none, so that others can go before and after it
 PASSES = 8  # batches that may go past the oldest job in a row
-ENOUGH = 0.95  # of the best throughput: past it a larger batch only makes its members wait
+ENOUGH = 0.99  # of the best throughput: past it a larger batch only makes its members wait
 HOP = 50e-6  # seconds a batch costs beside its run: two hops between threads and their bookkeeping
 WORTH = 1e-3  # seconds of fixed cost from which it is worth asking whether to wait: timers are no finer
 WAITS = (0.125, 0.25, 0.5)  # of the fixed cost: how long it may be worth waiting
-PAYS = 0.05  # of the time that requests spend: what waiting must have saved on the batches of late
+PAYS = 0.1  # of the time that requests spend: what waiting must have saved on the batches of late
 EVER = float("inf")
 
 
@@ -107,17 +107,19 @@ class Eager:
 
 
 class Adaptive:
-    """The largest batch that keeps the promise, no larger than pays; waits where that would have paid of late.
+    """The largest batch that pays, or a smaller one that keeps more promises; waits where that would have paid of late.
 
-    With the learnt t(n) = a n + b, the size is the least of ``max_size``, the n that reaches ``ENOUGH`` of the
-    throughput n / t(n) of a full batch, and the n at which t(n) ends within the leader's time: what is left of the
-    SLO's latency, or of its own deadline when that is sooner. A leader that is late for the SLO no longer holds the
-    batch small: then throughput brings the queue back. No job joins a batch that would end after its deadline.
+    With the learnt t(n) = a n + b, the size is the least n that reaches ``ENOUGH`` of the throughput n / t(n) of a full
+    batch (or a full one, if that n is over half of it). When such a batch would end after the leader's time (what is
+    left of the SLO's latency, or of its own deadline when that is sooner), the n that ends in time is taken instead, if
+    it keeps up with the pace of late and more of those that wait are then answered in theirs: for one request's sake
+    the queue must not grow. No job joins a batch that would end after its deadline.
     """
 
     def __init__(self, tuning: Tuning, cost: Cost) -> None:
         self._limits, self._latency, self._cost = tuning.batching, tuning.latency, cost
         self._order, self._hindsight = Order(tuning.batching), Hindsight(cost)
+        self._samples = self._seconds = self._last = 0.0  # computed of late, and in which time
         self.size = tuning.batching.max_size
 
     def next_batch(self, queue: Queue, now: float) -> list[Job] | float:
@@ -126,7 +128,7 @@ class Adaptive:
         if lead.key is None or not cost.runs:
             self.size = self._limits.max_size
             return self._order.take(queue, lead, self.size)
-        self.size = size = self._size(lead, now)
+        self.size = size = self._size(queue, lead, now)
         ask = cost.fixed >= WORTH
         if ask:
             self._hindsight.look(queue)
@@ -135,6 +137,9 @@ class Adaptive:
             if waiting < size and patience > 0.0 and now + patience + cost.time(waiting + 1) <= self._due(lead, now):
                 return patience
         batch = self._order.take(queue, lead, size, cost, now)
+        self._samples = 0.9 * self._samples + sum([job.samples for job in batch])
+        self._seconds = 0.9 * self._seconds + (now - self._last if self._last else 0.0)
+        self._last = now
         if ask:
             self._hindsight.took(batch, now, not queue)
         return batch
@@ -144,23 +149,37 @@ class Adaptive:
         promised = lead.arrived + self._latency
         return min(promised, lead.deadline) if promised > now + self._cost.time(1) else lead.deadline
 
-    def _size(self, lead: Job, now: float) -> int:
-        cost, cap = self._cost, self._limits.max_size
+    def _size(self, queue: Queue, lead: Job, now: float) -> int:
+        cost = self._cost
+        size = worthwhile(cost, self._limits.max_size)
         if cost.per_sample <= 0.0:
-            return cap
-        late = lead.arrived + self._latency <= now + cost.time(1)
-        size = cap if late else worthwhile(cost, cap)
-        within = (self._due(lead, now) - now - cost.fixed) / cost.per_sample
-        return max(1, int(min(size, within))) if within >= 1.0 else size
+            return size
+        within = int((self._due(lead, now) - now - cost.fixed) / cost.per_sample)
+        if not 1 <= within < size or len(queue) == 1:
+            return size
+        if within * self._seconds < self._samples * cost.time(within):
+            return size  # it would not keep up with what comes
+        return within if self._kept(queue, within, now) > self._kept(queue, size, now) else size
+
+    def _kept(self, queue: Queue, size: int, now: float) -> int:
+        """How many that wait now are answered in time when batches hold at most so many samples."""
+        kept = total = 0
+        each = self._cost.time(size)
+        for job in queue:
+            total += job.samples - job.sliced
+            ends = now + (total - 1) // size * each + each
+            kept += ends <= min(job.arrived + self._latency, job.deadline)
+        return kept
 
 
 def worthwhile(cost: Cost, cap: int) -> int:
-    """The least n of which n / t(n) reaches ``ENOUGH`` of that of ``cap``."""
+    """The least n of which n / t(n) reaches ``ENOUGH`` of that of ``cap``; ``cap`` when that is over half of it."""
     if cost.per_sample <= 1e-12:
         return cap
     ratio = (cost.fixed + HOP) / cost.per_sample  # n / t(n) is proportional to n / (n + ratio)
     share = ENOUGH * cap / (cap + ratio)
-    return min(cap, max(1, ceil(share * ratio / (1.0 - share))))
+    least = max(1, ceil(share * ratio / (1.0 - share)))
+    return least if 2 * least <= cap else cap
 
 
 class Order:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from leptonai.runtime.cost import PROVEN, UNKNOWN, Cost
+from leptonai.runtime.loaders.onnx import threads_of
+from leptonai.types import Resources, Variant
 
 SIZES: dict[str, Callable[[random.Random, int], int]] = {
     "any": lambda r, i: r.randint(1, 32),
@@ -95,3 +97,12 @@ def test_negative_slopes_and_intercepts_are_refused() -> None:
     assert falling.per_sample == 0.0 and falling.fixed > 0.0
     steep = taught(Cost(), 300, time=lambda n: 0.0001 * n**2)
     assert steep.fixed == 0.0 and steep.per_sample > 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "cpu", "threads"), [({}, None, 1), ({}, 0.5, 1), ({}, 3.5, 3), ({"threads": 2}, 8.0, 2)]
+)
+def test_a_replica_computes_with_the_cores_it_was_given(
+    options: dict[str, int], cpu: float | None, threads: int
+) -> None:
+    assert threads_of(Variant(model="m", options=options, resources=Resources(cpu=cpu))) == threads

@@ -45,8 +45,12 @@ class OnnxLoader:
 
 
 def threads_of(variant: Variant) -> int:
-    """``options.threads``, default 1: replicas scale by processes; thread pools of many would fight for the cores."""
-    threads = variant.options.get("threads", 1)
+    """``options.threads``, else the whole cores of ``resources.cpu``, else 1.
+
+    Replicas scale by processes, and beside each model runs an I/O loop and before it a gateway: a pool as large as the
+    machine in every replica would fight with all of them for the cores. Cores that a replica was given are its own.
+    """
+    threads = variant.options.get("threads", max(1, int(variant.resources.cpu or 1)))
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ModelError(f"options.threads is {threads!r}", hint="give a whole number of at least 1")
     return threads
