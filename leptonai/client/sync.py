@@ -53,6 +53,7 @@ from leptonai.types import (
 
 T = TypeVar("T")
 POLL = 0.2  # seconds between two looks at a rollout
+JUDGED_POLL = 1.0  # at one that takes minutes
 WARM = 2.0  # seconds at the full share before a promotion: the gateway asks each host every gateway.health_interval
 
 
@@ -285,7 +286,7 @@ class Client:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
                 return Verdict(revision=watched or 0, outcome="not enough evidence", why=last)
-            time.sleep(POLL)
+            time.sleep(JUDGED_POLL)
 
     def promote(
         self,

@@ -130,7 +130,7 @@ def _forward(
                 "promoted, the rest is replaced one by one",
             )
         if asked and late and not starting:
-            return Wait(why=f"there is no room for {_need(share, wanted)} replicas", stalled=True)
+            return TakeBack(why=f"there is no room for {_need(share, wanted)} replicas beside the old ones")
         return short
     return Turn(set={"weight": share, "mirror": 0.0}, why=f"{said}: {share:.0%} of the requests")
 
