@@ -71,7 +71,10 @@ def array_of(raw: memoryview, datatype: str, shape: list[int], name: str) -> Arr
     array = np.frombuffer(raw, dtype).reshape(shape)
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise SpecError(f"input {name!r} holds a BOOL that is neither 0 nor 1", hint="one byte each, 0 or 1")
-    return array if array.flags.aligned else array.copy()
+    if not array.flags.aligned:
+        array = array.copy()
+        array.flags.writeable = False  # as the view would be, and so that an answer that is this array is not copied
+    return array
 
 
 def _elements(raw: memoryview, count: int, name: str) -> Array:
