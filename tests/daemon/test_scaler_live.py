@@ -30,9 +30,9 @@ slo: {{latency: 10s}}
 scale:
   min: 1
   max: 4
-  auto: {{policy: ours, target: 0.7, window: 3s, hold: 3s}}
+  auto: {{policy: ours, target: 1, window: 2s, hold: 2s}}
 """
-AUTO = Auto(policy="ours", target=0.7, window=3.0, hold=3.0)
+AUTO = Auto(policy="ours", target=1.0, window=2.0, hold=2.0)
 COUNTS = ("ready", "starting", "least", "most", "missing")
 MODEL = f"""
 import time
@@ -96,13 +96,17 @@ def test_one_to_four_replicas_and_back_without_a_failed_request(machine: Machine
         assert replicas() == (1, 1)
         low = Load(view["url"], 2.0)
         low.start()
-        high = Load(view["url"], 24.0)  # 2.6 requests at once with the low load: 3.7 replicas at 0.7
+        high = Load(view["url"], 32.0)  # 3.4 requests at once with the low load
         high.start()
+        began = time.monotonic()
         eventually(lambda: replicas() == (4, 4), "4 replicas ready")
+        print(f"4 ready after {time.monotonic() - began:.1f} s")
         answers = high.end()
         eventually(lambda: replicas() == (1, 1), "back at 1 replica", patience=90)
+        print(f"1 again after {time.monotonic() - began:.1f} s")
         answers += low.end()
         assert set(answers) == {"200 42"}, answers
+        assert client.incidents() == [], "scaling is no trouble"
 
         events = [e for e in client.why("sleeper", limit=1000) if e.kind == "scale.decided"]
         assert {e.actor for e in events} == {"ops"}
