@@ -247,7 +247,7 @@ def test_a_stream_left_by_its_client_ends_in_the_replica(live: Live, openai: Any
 # --- curl and a browser ---
 
 
-def test_curl_reads_a_stream_longer_than_the_timeout_of_a_service(url: str) -> None:
+def test_curl_reads_a_stream(url: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl on this machine")
     base = url.partition("/services")[0]
