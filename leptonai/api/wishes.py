@@ -23,19 +23,29 @@ class Wishes:
         self._store = store
         self._cached: dict[Key, Wish] = {}
         self._whole = False
+        self._changed: set[Key] = set()
         self._until = math.inf
 
     def changed(self, key: Key) -> None:
-        self._cached.pop(key, None)
-        self._whole = False
+        self._changed.add(key)
 
     def all(self, now: float) -> list[Wish]:
         """Every live wish at ``now``, ordered by key."""
         if not self._whole or now >= self._until:
-            services = self._store.services(now)
-            self._cached = {s.key: self._wish(s, now) for s in services}
-            self._until = min((w.until for w in self._cached.values()), default=math.inf)
+            self._cached = {s.key: self._wish(s, now) for s in self._store.services(now)}
             self._whole = True
+        elif self._changed:
+            for key in self._changed:
+                service = self._store.service(key, now)
+                if service is None:
+                    self._cached.pop(key, None)
+                else:
+                    self._cached[key] = self._wish(service, now)
+            self._cached = dict(sorted(self._cached.items()))
+        else:
+            return list(self._cached.values())
+        self._changed.clear()
+        self._until = min((w.until for w in self._cached.values()), default=math.inf)
         return list(self._cached.values())
 
     def services(self, now: float) -> list[Service]:

@@ -38,6 +38,8 @@ def cluster(service: Service, name: str, gateway: Gateway, eds: Json | None, loa
     ``beside``: hosts of it that are no replicas: the edge.
     """
     spec = service.spec
+    if eds is None and not load["endpoints"][0]["lb_endpoints"]:
+        return _dormant(name, load, spec)
     made: Json = {
         "@type": CLUSTER,
         "name": name,
@@ -69,6 +71,22 @@ def cluster(service: Service, name: str, gateway: Gateway, eds: Json | None, loa
     if eds is None:
         return made | {"type": "STATIC", "load_assignment": {k: v for k, v in load.items() if k != "@type"}}
     return made | {"type": "EDS", "eds_cluster_config": {"eds_config": eds}}
+
+
+def _dormant(name: str, load: Json, spec: Spec) -> Json:
+    """One without a replica and without a file: only the edge, and as little as Envoy can be told of it."""
+    edge = [
+        {**locality, "lb_endpoints": [{"endpoint": host["endpoint"]} for host in locality["lb_endpoints"]]}
+        for locality in load["endpoints"][1:]
+    ]
+    return {
+        "@type": CLUSTER,
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": _breakers(spec.limits, spec.retry),
+        "load_assignment": {"cluster_name": name, "endpoints": edge} | {k: load[k] for k in ("policy",) if k in load},
+    }
 
 
 def fixed(name: str, at: str) -> Json:

@@ -50,6 +50,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._states: dict[str, Replica] | None = None  # None: nothing was seen yet
         self._applied: set[Key] = set()
+        self._asleep: dict[Key, Service] = {}  # applied as they are, and wishing for no replica
         self._errors: dict[Key, str] = {}
         self._working: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
@@ -96,10 +97,12 @@ class Reconciler:
             self._failed("", e)
             return
         self._errors.pop("", None)
-        present = {r.service for r in self._look()} | self._applied
-        for key in sorted(present | wished.keys()):
-            if only is not None and key not in only:
+        here = {r.service for r in self._look()}
+        for key in sorted(here | self._applied | wished.keys() if only is None else only):
+            if only is not None and key not in wished and key not in here and key not in self._applied:
                 continue
+            if only is None and key not in here and self._asleep.get(key) is wished.get(key, self):
+                continue  # at zero, and nothing of it runs: a thousand such cost nothing
             if key in self._working:
                 self._again.add(key)
             else:
@@ -126,10 +129,13 @@ class Reconciler:
     async def _apply(self, service: Service) -> None:
         key = service.key
         self._applied.add(key)
+        self._asleep.pop(key, None)
         seen = self._look()  # just before apply, so that nothing is forgotten before it was seen
         room = {v.name: self._platform.room(v) for v in service.spec.variants}
         steps = await self._platform.apply(service)
         mine = [r for r in seen if r.service == key]
+        if not mine and not steps and not service.dials.evict and not any(_wanted(service)):
+            self._asleep[key] = service
         for step in steps:
             self._tell(service, step, mine, room)
         gone = {step.replica for step in steps if isinstance(step, Forget)} | {r.id for r in mine if r.gone}
@@ -143,6 +149,7 @@ class Reconciler:
             self._say("plan.remove", key, {"replicas": [r.id for r in self._look() if r.service == key]})
         await self._platform.remove(key)
         self._applied.discard(key)
+        self._asleep.pop(key, None)
         self._look()
         self._say("plan.removed", key, {})
 
@@ -230,3 +237,8 @@ class Reconciler:
         if self._errors.get(key) != text:
             self._errors[key] = text
             self._say("plan.failed", key, body)
+
+
+def _wanted(service: Service) -> list[int]:
+    dials = service.dials.variants
+    return [dials[v.name].replicas if v.name in dials else service.spec.scale.replicas for v in service.spec.variants]

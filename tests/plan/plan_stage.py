@@ -171,7 +171,9 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """A running Envoy with replicas of these names behind the first service, all healthy."""
     (folder / "eds").mkdir()
-    made = Stage(folder, Gateway(port=0, health_interval=0.1, health_timeout=0.2, **gateway), control, watches)
+    made = Stage(
+        folder, Gateway(**{"port": 0, "health_interval": 0.1, "health_timeout": 0.2} | gateway), control, watches
+    )
     for name in names:
         await made.replica(name)
     await made.push(services, [r.noun() for r in made.replicas])

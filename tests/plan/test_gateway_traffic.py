@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 from plan_stage import Stage, TinyReplica, until
-from test_gateway import is_equal, play, service, under_load
+from test_gateway import is_equal, service, under_load
+from test_gateway import play as play_with
 
 from leptonai.types import Balance, Dials, Limits, Outlier, Policy, RateLimit, Retry, Service, Variant, VariantDials
 
 pytestmark = pytest.mark.world
+
+
+# A probe that times out because this machine is busy would take a replica out; nothing here is about that.
+play = functools.partial(play_with, health_timeout=10.0)
 
 
 def with_variant(wish: Service, name: str, dials: VariantDials, **main: Any) -> Service:
@@ -95,7 +101,7 @@ def test_a_hot_key_spills_over_when_its_load_is_bounded(tmp_path: Path) -> None:
         for r in stage.replicas:
             r.delay = 0.3
         same = {"x-session-id": "hot"}
-        assert len(await stage.ask(times=30, headers=same)) == 2
+        await until(lambda: spread(stage, same), "what is in flight on one moves the others")
         await stage.push([service(balance="maglev")], [r.noun() for r in stage.replicas])
         assert len(await stage.ask(times=30, headers=same)) == 1, "unbounded, one replica gets them all"
 
@@ -140,15 +146,16 @@ def test_one_that_answers_only_errors_is_left_out_but_never_all(tmp_path: Path) 
     async def story(stage: Stage) -> None:
         a, b = stage.replicas
         a.status = 500
-        answers = await stage.ask(times=60)
-        await until(lambda: is_out(stage, 1), "a is left out")
-        assert await stage.ask(times=30) == {"b": 30} and answers["a"], "though its probe passes"
+        assert (await stage.ask(times=60))["a"], "its probe passes, so it is asked"
+        await until(lambda: only(stage, "b"), "a is left out")
         b.status = 500
-        assert await stage.ask(times=60) == {"b": 60}, "the last one stays: a broken answer beats none"
-        assert await is_out(stage, 1)
+        for _ in range(6):
+            answers = await stage.ask(times=20)
+            assert answers["a"] + answers["b"] == 20, "one always stays: a broken answer beats none"
+            assert (await stage.stats())["cluster.s@main.outlier_detection.ejections_active"] <= 1
         a.status = b.status = 200
-        await until(lambda: is_out(stage, 0), "a is back")
-        await until(lambda: answered(stage, "a"), "a answers again")
+        await until(lambda: answered(stage, "a"), "a is back")
+        await until(lambda: answered(stage, "b"), "so is b")
 
     play(tmp_path, story, service(outlier=Outlier(errors=3, eject=2.0)))
 
@@ -163,6 +170,14 @@ def test_the_only_replica_is_never_left_out(tmp_path: Path) -> None:
 
 async def is_out(stage: Stage, count: int) -> bool:
     return bool((await stage.stats())["cluster.s@main.outlier_detection.ejections_active"] == count)
+
+
+async def spread(stage: Stage, headers: dict[str, str]) -> bool:
+    return len(await stage.ask(times=30, headers=headers)) == 2
+
+
+async def only(stage: Stage, name: str) -> bool:
+    return bool(await stage.ask(times=10) == {name: 10})
 
 
 async def answered(stage: Stage, name: str) -> bool:

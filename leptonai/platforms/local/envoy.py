@@ -23,12 +23,14 @@ from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process, boot_id
+from leptonai.platforms.local.pushing import content_version, needed, prefix
 from leptonai.platforms.local.rundir import write_atomically
 from leptonai.protocols import Record
 from leptonai.settings import Gateway as GatewaySettings
 from leptonai.types import Noun, canonical
 
 _TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
+_SUSPICIOUS = 0.1  # seconds after which it is asked whether it refused
 _READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
 _ASKED = r"/stats?usedonly&filter=^cluster\.[^@]%2B@[^.]%2B\.upstream_rq_(total|active)$"
 _ACCESS_BYTES = 32 << 20  # of lines for traces: ops has read them within a second
@@ -65,6 +67,7 @@ class Gateway:
         self._client = UnixClient(str(self.admin))
         self._written: Snapshot = {}
         self._unwatched: set[str] = set()  # files of endpoints that Envoy is told in cds.json
+        self._refused: dict[str, str] = {}  # Envoy's counts of refusals, as last read
         self._unconfirmed: set[str] = set()  # files on disk that Envoy has not been seen to have taken
         self._told = ("", "")
         self._process: Process | None = None
@@ -117,6 +120,7 @@ class Gateway:
         if found is not None:
             self._process = found
             found.watch(self._on_exit)
+            self._refused = await self._stats("Counters", "update_rejected")
             await self.push(snapshot)
             if self._known.identity == self._identity():
                 await self.check()
@@ -139,13 +143,12 @@ class Gateway:
         False, with an event, when a file was refused or could not be written: what was in force stays in force.
         A file refused earlier is looked at again, but not waited for. One push at a time: the caller sees to it.
         """
-        before = await self._stats()
         changed: set[str] = set()
         clusters = snapshot["cds.json"]["resources"]
         self._unwatched = {f"eds/{c['name']}.json" for c in clusters if c["type"] == "STATIC"}
         self._unconfirmed -= self._unwatched
         for name, content in updates(self._written, snapshot):
-            if not await self._taken(_needed(name, content, changed), changed, before):
+            if not await self._taken(needed(name, content, changed), changed):
                 return False
             try:
                 self._write(name, content)
@@ -153,7 +156,8 @@ class Gateway:
                 self._tell("gateway.push_failed", {"file": name, "error": e.strerror or str(e)})
                 return False
             changed.add(name)
-        taken = await self._taken(set(self._written), changed, before)
+        self._written = dict(snapshot)  # the same by value, and by identity at the next call
+        taken = await self._taken(set(self._written), changed)
         if changed and taken:
             self._tell("gateway.pushed", {"files": sorted(changed)})
         return taken
@@ -287,7 +291,7 @@ class Gateway:
                 )
             await self.check()
             await asyncio.sleep(0.02)
-        stats = await self._stats()
+        self._refused = stats = await self._stats("Counters", "update_rejected")
         if int(stats.get("listener_manager.lds.update_rejected", "0")):
             raise StartError(
                 f"Envoy cannot listen on {self.settings.host}:{self.settings.port}",
@@ -414,31 +418,40 @@ class Gateway:
             self._written.pop(name, None)
             self._unconfirmed.discard(name)
             return
-        write_atomically(path, msgspec.json.encode({"version_info": _version(content), **content}))
+        write_atomically(path, msgspec.json.encode({"version_info": content_version(content), **content}))
         self._written[name] = content
         if name not in self._unwatched:
             self._unconfirmed.add(name)
 
-    async def _taken(self, names: set[str], changed: set[str], before: dict[str, str]) -> bool:
+    async def _taken(self, names: set[str], changed: set[str]) -> bool:
         """Whether Envoy reports the versions on disk of ``names``; it is given time for those just ``changed``."""
         if self.pid is None:
             return True  # there is none at the moment: it will read them when it starts
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + _TAKEN_WITHIN, 0.002
         while waiting := self._unconfirmed & names:
-            stats = await self._stats()
-            done = {n for n in waiting if stats.get(f"{_prefix(n)}.version_text") == _version(self._written[n])}
-            if "cds.json" in done and stats.get("cluster_manager.warming_clusters", "0") != "0":
-                done.discard("cds.json")
+            versions = await self._stats("TextReadouts", "version_text")
+            done = {
+                n for n in waiting if versions.get(f"{prefix(n)}.version_text") == content_version(self._written[n])
+            }
+            if "cds.json" in done:
+                warming = await self._stats("Gauges", "warming_clusters")
+                if warming.get("cluster_manager.warming_clusters", "0") != "0":
+                    done.discard("cds.json")
             self._unconfirmed -= done
             waiting -= done
             if not waiting:
                 break
-            counters = {n: f"{_prefix(n)}.update_rejected" for n in waiting & changed}
-            refused = sorted(n for n, c in counters.items() if int(stats.get(c, "0")) > int(before.get(c, "0")))
-            if refused:
-                self._tell("gateway.rejected", {"files": refused, "log": self._log_tail()})
-                return False
+            # Thousands of counters are not read while all goes as it mostly does.
+            if waiting & changed and loop.time() > deadline - _TAKEN_WITHIN + _SUSPICIOUS:
+                before, self._refused = self._refused, await self._stats("Counters", "update_rejected")
+                counters = {n: f"{prefix(n)}.update_rejected" for n in waiting & changed}
+                refused = sorted(
+                    n for n, c in counters.items() if int(self._refused.get(c, "0")) > int(before.get(c, "0"))
+                )
+                if refused:
+                    self._tell("gateway.rejected", {"files": refused, "log": self._log_tail()})
+                    return False
             if not waiting & changed or loop.time() > deadline:
                 if self.pid:
                     self._tell("gateway.unconfirmed", {"files": sorted(waiting)})
@@ -454,11 +467,11 @@ class Gateway:
             self._record(kind, "gateway", detail)
         self._told = same
 
-    async def _stats(self) -> dict[str, str]:
-        """Envoy's configuration statistics; {} while it does not answer."""
+    async def _stats(self, kind: str, ending: str) -> dict[str, str]:
+        """Envoy's statistics of one type whose names end so; {} while it does not answer."""
         if self.pid is None:
             return {}
-        target = "/stats?filter=(update_rejected|version_text|warming_clusters)$"
+        target = f"/stats?type={kind}&filter={ending}$"
         try:
             text = (await self._client.request("GET", target, 1.0)).body.decode()
         except Unanswered:
@@ -473,29 +486,6 @@ class Gateway:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
         return ""
-
-
-def _needed(name: str, content: dict[str, Any] | None, changed: set[str]) -> set[str]:
-    """What Envoy must have taken before a file is written, so that no route ever names a cluster it has not."""
-    if content is None or name == "rds.json":
-        return {"cds.json"}
-    if name == "cds.json" and name in changed:  # the second time: clusters leave after the routes that named them
-        return {"cds.json", "rds.json"}
-    return set()
-
-
-def _prefix(name: str) -> str:
-    """Where Envoy counts the updates of a file."""
-    fixed = {
-        "cds.json": "cluster_manager.cds",
-        "lds.json": "listener_manager.lds",
-        "rds.json": "http.gateway.rds.gateway",
-    }
-    return fixed.get(name) or f"cluster.{name.removeprefix('eds/').removesuffix('.json')}"
-
-
-def _version(content: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical(content)).hexdigest()[:16]
 
 
 def _free_port(host: str) -> int:

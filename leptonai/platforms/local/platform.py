@@ -100,6 +100,7 @@ class LocalPlatform:
         self._edge: Edge | None = None
         self._woken = woken
         self._memo: Memo = {}
+        self._unremembered = False  # wishes were applied that are not on disk yet
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ class LocalPlatform:
         async with self._locks[service.key]:
             if self._services.get(service.key) != service:
                 self._services[service.key] = service
-                self._remember_wishes()
+                self._unremembered = True
                 self._dirty.set()
             mine = [r.noun() for r in self._replicas.values() if r.record.service == service.key]
             steps = plan(service, mine, self.room, self._clock(), self.settings.local)
@@ -188,7 +189,7 @@ class LocalPlatform:
     async def remove(self, key: Key) -> None:
         async with self._locks[key]:
             if self._services.pop(key, None) is not None:
-                self._remember_wishes()
+                self._unremembered = True
                 self._dirty.set()
             mine = [r for r in self._replicas.values() if r.record.service == key]
             for replica in mine:
@@ -411,6 +412,9 @@ class LocalPlatform:
             return True
         async with self._pushing:
             self._dirty.clear()
+            if self._unremembered:  # once for all that changed together
+                self._unremembered = False
+                self._remember_wishes()
             return await self._gateway.push(self._snapshot())
 
     async def _push_when_dirty(self) -> None:
