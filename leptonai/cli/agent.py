@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
-from leptonai.cli.session import Session
+from leptonai.cli.session import Session, json_option
 
 
 @click.command()
@@ -20,6 +21,7 @@ from leptonai.cli.session import Session
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--buffer", type=click.Path(path_type=Path), help="Folder for what waits [~/.leptonai-agent].")
 @click.option("--buffer-mb", type=click.IntRange(1), default=256, show_default=True, help="How much may wait there.")
+@json_option
 @click.pass_obj
 def agent(
     session: Session,
@@ -33,14 +35,16 @@ def agent(
     interval: float,
     buffer: Path | None,
     buffer_mb: int,
+    as_json: bool,
 ) -> None:
     """Send what this machine says of itself to a platform: host, GPUs, processes, log files. Ends with Ctrl-C.
+
+    --json writes its own log, on stderr, as JSON lines.
 
     \b
     Example:
       leptonai agent --to http://plant:8310 --token-file token --log /var/log/press.log --process nginx
     """
-    import logging
     import signal
 
     from leptonai.errors import SpecError
@@ -55,6 +59,8 @@ def agent(
     if not NAME.fullmatch(called):
         raise SpecError(f"--name {called!r} is no name", hint="lower case letters, digits and dashes, at most 40")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if as_json:
+        logging.getLogger().handlers[0].format = json_line  # type: ignore[method-assign]
     logging.getLogger("httpx").setLevel(logging.WARNING)
     folder = buffer or Path.home() / ".leptonai-agent"
     watching = Agent(
@@ -70,6 +76,13 @@ def agent(
         signal.signal(number, lambda *_: watching.stop())
     logging.getLogger("leptonai.agent").info("watching %s for %s", called, url)
     watching.run()
+
+
+def json_line(record: logging.LogRecord) -> str:
+    import msgspec
+
+    line = {"at": record.created, "level": record.levelname.lower(), "message": record.getMessage()}
+    return msgspec.json.encode(line).decode()
 
 
 def token_of(given: str | None, file: Path | None) -> str:
