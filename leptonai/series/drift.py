@@ -9,6 +9,7 @@ from leptonai.protocols import Floats
 from leptonai.series.columns import Columns
 
 LEAST = 0.3  # correlation of increments that is believed at least
+LOCAL = 4.0
 
 
 class Drift(Columns):
@@ -16,16 +17,28 @@ class Drift(Columns):
 
     Under "a random walk that goes nowhere" increments are centred at zero, so the test holds where a line fitted
     through levels would be fooled (spurious regression; see ``series.slope``). The standard error of their mean is
-    widened by their correlation, at least LEAST. One jump counts as at most six standard deviations.
+    widened by their correlation, at least LEAST. Both are taken about a mean that follows LOCAL times faster, so that a
+    rate that changed does not pass for noise for as long as it is remembered. One jump
+    counts as at most six standard deviations.
     """
 
     def __init__(self, stretch: int = 1, span: float = 120.0, warm: int = 30) -> None:
         self.stretch, self.span, self.warm = stretch, span, warm
         nan = float("nan")
         super().__init__(
-            total=0.0, when=0.0, count=0.0, value=nan, at=nan, rate=0.0, square=0.0, before=nan, product=0.0, n=0.0,
+            total=0.0,
+            when=0.0,
+            count=0.0,
+            value=nan,
+            at=nan,
+            rate=0.0,
+            local=0.0,
+            square=0.0,
+            before=nan,
+            product=0.0,
+            n=0.0,
             apart=0.0,
-        )  # fmt: skip
+        )
 
     def step(self, at: float, x: Floats, where: NDArray[np.bool_]) -> None:
         """Learn ``x`` at ``at`` seconds, where ``where`` and finite."""
@@ -43,13 +56,14 @@ class Drift(Columns):
         spread = 6.0 * (np.sqrt(self._variance()) + np.abs(self["rate"]))
         settled = (self["n"] >= self.warm) & (spread > 0)
         rate = np.where(settled, np.clip(rate, self["rate"] - spread, self["rate"] + spread), rate)
-        again = np.where(np.isfinite(self["before"]), (rate - self["rate"]) * (self["before"] - self["rate"]), 0.0)
-        self["product"][:] += gain * (again - self["product"])
-        self["square"][:] += gain * (rate**2 - self["square"])
+        apart = np.where(use & (self["n"] > 0), rate - self["local"], 0.0)
+        self["product"][:] += gain * (apart * np.nan_to_num(self["before"]) - self["product"])
+        self["square"][:] += gain * (apart**2 - self["square"])
+        self["local"][:] += np.minimum(LOCAL * gain, 1.0) * (rate - self["local"])
         self["rate"][:] += gain * (rate - self["rate"])
         self["apart"][:] += gain * (np.where(use, elapsed, 0.0) - self["apart"])
         self["n"][use] += 1.0
-        self["before"][use] = rate[use]
+        self["before"][use] = apart[use]
         self["value"][due], self["at"][due] = value[due], when[due]
         for name in ("total", "when", "count"):
             self[name][due] = 0.0
@@ -74,4 +88,4 @@ class Drift(Columns):
         return np.clip(self["n"] / 2 - 1, 1.0, 2 * self.span)
 
     def _variance(self) -> Floats:
-        return np.maximum(self["square"] - self["rate"] ** 2, 0.0)
+        return self["square"]

@@ -21,7 +21,7 @@ class Exemplar(Slotted):
     et al., ICDM 2016). The law of that ratio is learnt (``series.peaks``). What a sample said holds until the next, so
     that detectors that judge each value can agree with it. ``expected`` is the mean of the stretch before, ``scale``
     the share of the range that is usual. Cost: 2 kB a series at 256 kept; all work falls on every ``every``-th step.
-    Cold start: 20 samples, for which nothing is said. Fails on: what looks like something that was there before, and
+    Cold start: 48 samples, for which nothing is said. Fails on: what looks like something that was there before, and
     a slow climb within the range.
     """
 
@@ -69,7 +69,8 @@ class Exemplar(Slotted):
         value = np.full(self.slots, np.nan)
         value[sampled] = ratio
         told = self._peaks.score(value)
-        self._peaks.learn(value, learn)
+        settled = own["samples"] >= 2 * LENGTHS[-1] + self._peaks.warm  # a short past makes everything new
+        self._peaks.learn(value, learn & settled)
         own["said"][due] = np.minimum(own["said"][due], 0.0)  # nothing came: no news, if there was ever any
         own["said"][sampled] = told[sampled]
         taught = due[own["count"][due] > 0]

@@ -31,8 +31,8 @@ from leptonai.series.columns import Columns
 
 ALARM = 3.0  # decades
 LOUDER = 1.2  # within ``quiet`` steps of an alarm only what is so many times worse is another
-ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "mahalanobis", "pca")
-OFF = ("quantile", "garch", "isolation_forest", "random_forest", "one_class_svm")  # see docs/benchmarks.md
+ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "garch", "mahalanobis", "pca")
+OFF = ("quantile", "isolation_forest", "random_forest", "one_class_svm")  # see docs/benchmarks.md
 STATED = ("threshold", "exhaustion", "missing")
 
 
@@ -68,7 +68,7 @@ class FullTier:
     and silence. ``expected`` and ``scale`` are those of the least surprised of ewma, ar and seasonal.
 
     - Cold start: 30 values until ewma speaks (alone: ALONE decades are taken off once two voters speak), 60 for ar,
-      230 for cusum, 190 for mahalanobis and pca, 20 samples of ``every`` for novelty, 3 days for seasonal.
+      230 for cusum, 190 for mahalanobis and pca, 48 samples of ``every`` for novelty, 3 days for seasonal.
     - Level shifts are adopted after ``patience`` steps, leaks never (``series.robust.Level``); a leak towards a limit
       is told by exhaustion however slow it is.
     - Repeats: ``news`` of the newest step says where an alarm is none that was told before.
@@ -156,6 +156,9 @@ class FullTier:
 
     def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
         told = {name: voter.step(at, x, learn) for name, voter in self.voters.items()}
+        for name, voter in self.voters.items():
+            if isinstance(voter, Grouped):  # of a signal alone it would only repeat what ewma says
+                told[name] = told[name]._replace(score=np.where(voter.together, told[name].score, np.nan))
         score = agreed([t.score for t in told.values()])
         expected, scale, least = np.full(len(x), np.nan), np.full(len(x), np.nan), np.full(len(x), np.inf)
         for name in ("ewma", "ar", "seasonal"):

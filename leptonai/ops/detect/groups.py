@@ -83,6 +83,12 @@ class Grouped(Slotted):
         self._index = None
 
     @property
+    def together(self) -> NDArray[np.bool_]:
+        """Per slot: was it assigned to a group?"""
+        out: NDArray[np.bool_] = self._own["group"] >= 0
+        return out
+
+    @property
     def contributions(self) -> Floats:
         """Per slot, its share of its group's statistic at the newest step; they sum to 1 a group."""
         return self._own["share"].copy()
