@@ -103,9 +103,10 @@ class Running:
             raise
         return s
 
-    def talk(self, data: bytes) -> bytes:
-        """Send bytes, read until the replica closes."""
+    def talk(self, data: bytes, patience: float = 20.0) -> bytes:
+        """Send bytes, read until the replica closes; TimeoutError when it is silent for so many seconds."""
         with self.raw() as s:
+            s.settimeout(patience)
             s.sendall(data)
             got = b""
             while part := s.recv(65536):
