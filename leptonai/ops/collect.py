@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from math import inf
-from typing import Any
 
 from leptonai.errors import TelemetryError
 from leptonai.ops import gpu
@@ -14,6 +13,7 @@ from leptonai.ops.exposition import parse
 from leptonai.ops.gpu import Gpus, Nvml
 from leptonai.ops.host import Host
 from leptonai.ops.http import Gone, Peer, Unanswered
+from leptonai.ops.world import wished_replicas
 from leptonai.plan import cluster_name
 from leptonai.plan.lanes import lanes
 from leptonai.series.histogram import quantile, share_above
@@ -55,6 +55,7 @@ class Collected(Noun, frozen=True, kw_only=True):
     unanswered: dict[str, float] = {}
     answered: dict[str, float] = {}  # replica id -> requests it answered since the collection before
     gateway: bool = False  # the gateway answered
+    resting: frozenset[Key] = frozenset()  # at zero for a while, and nobody asks: no signals, since all would be 0
 
 
 class _Target:
@@ -79,6 +80,7 @@ class Collector:
         self._host = Host(folder=folder)
         self._gpus = gpus or Nvml()
         self._last: float | None = None
+        self._at_zero: frozenset[Key] = frozenset()  # as last seen; their zeros have been told
 
     async def collect(
         self, services: Sequence[Service], replicas: Sequence[Replica], gateway: str | None, now: float
@@ -88,17 +90,21 @@ class Collector:
         self._last = now
         live = [r for r in replicas if r.address and r.state in ("ready", "failed", "starting") and not r.gone]
         self._forget({r.id: r.address for r in live})
-        pages = await asyncio.gather(*(self._page(r, now) for r in live), self._users(services, gateway, now))
+        at_zero = frozenset(s.key for s in services if not wished_replicas(s)) - {r.service for r in replicas}
+        told, self._at_zero = self._at_zero & at_zero, at_zero
+        pages, (users, traffic, asked) = await asyncio.gather(
+            asyncio.gather(*(self._page(r, now) for r in live)), self._users(services, told, gateway, now)
+        )
+        resting = told - asked
         signals: list[Signal] = []
         answered = {}
-        for replica, found in zip(live, pages[:-1], strict=True):
+        for replica, found in zip(live, pages, strict=True):
             signals += found
             rates = [s.value for s in found if s.name == "replica_request_rate_per_second"]
             if rates:
                 answered[replica.id] = rates[0] * seconds
-        users, traffic = pages[-1] or ([], None)
         signals += users
-        signals += self._ready(services, replicas, now)
+        signals += self._ready([s for s in services if s.key not in resting], replicas, now)
         signals += self._host.read(now)
         signals += gpu.signals(self._gpus.read(), now)
         return Collected(
@@ -109,6 +115,7 @@ class Collector:
             unanswered=self._unanswered(live, now),
             answered=answered,
             gateway=traffic is not None,
+            resting=resting,
         )
 
     def close(self) -> None:
@@ -152,9 +159,13 @@ class Collector:
             if (target := self._targets[replica.id]).answered is not None and target.missed >= 2
         }
 
-    async def _users(self, services: Sequence[Service], address: str | None, now: float) -> Any:
+    async def _users(
+        self, services: Sequence[Service], told: frozenset[Key], address: str | None, now: float
+    ) -> tuple[list[Signal], dict[Key, Traffic] | None, set[Key]]:
+        """What users saw, and those of ``told`` that were asked; others of them are left out."""
+        unknown: tuple[list[Signal], None, set[Key]] = [], None, set()
         if address is None:
-            return None
+            return unknown
         if self._gateway is None or self._gateway.peer.address != address:
             if self._gateway:
                 self._gateway.peer.close()
@@ -163,11 +174,14 @@ class Collector:
         try:
             body = await target.peer.get(GATEWAY_PAGE, self._timeout)
         except TelemetryError:
-            return None
+            return unknown
         elapsed = now - target.asked if target.asked is not None else 0.0
         target.asked = now
         rose = target.counters.rise(_gateway_counters(body.decode("utf-8", "replace")))
-        return _users(services, rose, elapsed, now)
+        moved = {str(k[1]).partition("@")[0] for k, rise in rose.items() if isinstance(k, tuple) and rise > 0}
+        asked = {key for key in told if key.replace("/", ".") in moved}
+        signals, traffic = _users([s for s in services if s.key not in told or s.key in asked], rose, elapsed, now)
+        return signals, traffic, asked
 
     def _ready(self, services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
         ready = {s.key: 0 for s in services}

@@ -60,6 +60,12 @@ class Lookout:
         self._lost: dict[str, str] = {}
         self._awake: float | None = None  # since when it is expected to answer: wished, and ready once since then
 
+    @property
+    def quiet(self) -> bool:
+        """Nothing of the past is still being judged: while nothing comes, a look would find nothing."""
+        burning = any(burn.severity is not None for burn in self.last.burns)
+        return not (self.last.triggers or burning or self.exits or self.replicas or self._lost)
+
     def ended(self, exit: Exit) -> None:
         """A replica of the service ended by itself; told once or more, by the audit log or by its state."""
         known = self.exits.get(exit.replica)

@@ -194,12 +194,14 @@ class Watch:
             return
         self._judged_at = found.at
         replicas = as_seen(self._world.replicas, found.unanswered, now)
-        awake = [s.key for s in self._world.services]
+        services = {s.key: s for s in self._world.services}
+        awake = services.keys() - found.resting
         sick = [key for key in awake if self.casebook.open(key)]
         anomalies = self.watcher.step(now, found.signals, expected=awake, frozen=sick)
         for key, lookout in self.lookouts.items():
-            service = next((s for s in self._world.services if s.key == key), lookout.service)
-            lookout.wish(service, replicas, now)
+            if key in found.resting and lookout.quiet:
+                continue
+            lookout.wish(services.get(key, lookout.service), replicas, now)
             for replica in lookout.replicas:
                 if (exit := exit_of_replica(replica)) is not None:
                     lookout.ended(exit)
@@ -217,8 +219,8 @@ class Watch:
     async def _scale(self, now: float) -> None:
         if not self._loaded or self._collected.at != self._world_at:
             return  # without the wish and the incidents of this round, nothing is known to scale by
-        trouble = {s.key: self.casebook.trouble(s.key) for s in self._world.services}
-        automatic = any(s.spec.scale.auto for s in self._world.services)
+        automatic = [s.key for s in self._world.services if s.spec.scale.auto]
+        trouble = {key: self.casebook.trouble(key) for key in automatic}
         held = await self._edge.held() if automatic else {}
         await self._scaler.step(now, self._world, self._collected, trouble, held)
         self.store.write(self._scaler.readings)
@@ -227,6 +229,8 @@ class Watch:
         if not self._loaded or not self._collected.at == self._judged_at == self._world_at:
             return
         for key, lookout in self.lookouts.items():
+            if key in self._collected.resting:
+                continue
             burning = any(burn.severity is not None for burn in lookout.last.burns)
             trial = lookout.on_trial(self._collected, burning or self.casebook.open(key), now)
             head = next((r for r in lookout.revisions if r.number == lookout.service.revision), None)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from leptonai.ops.collect import GATEWAY_PAGE, Collected, Collector
 from leptonai.ops.counters import Counters
 from leptonai.ops.exposition import parse
 from leptonai.ops.http import Gone, Peer, Unanswered
-from leptonai.types import Dials, Replica, Service, Slo, Spec, Variant
+from leptonai.types import Dials, Replica, Service, Slo, Spec, Variant, VariantDials
 
 Answer = Callable[[bytes], Awaitable[bytes | None]]
 
@@ -186,7 +187,7 @@ def test_a_counter_that_fell_rose_by_what_it_shows() -> None:
 
 SERVICE = Service(
     spec=Spec(name="digits", variants=(Variant(model="sha256:" + "0" * 64),), slo=Slo(latency=0.1)),
-    dials=Dials(),
+    dials=Dials(variants={"main": VariantDials(replicas=1)}),
     revision=1,
 )
 
@@ -295,5 +296,36 @@ def test_what_users_see_comes_from_the_gateway(short: Path) -> None:
             collector.close()
         gone = await collector.collect([SERVICE], [], admin, 104.0)
         assert not gone.gateway and gone.traffic == {}
+
+    asyncio.run(story())
+
+
+def test_a_service_at_zero_costs_nothing_until_somebody_asks(short: Path) -> None:
+    """Its zeros are told once; then it has no signals, until the gateway has seen a request for it."""
+    asleep = msgspec.structs.replace(SERVICE, dials=Dials(variants={"main": VariantDials(replicas=0)}))
+
+    async def story() -> None:
+        shown = [gateway(*row) for row in ((0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0), (0, 5, 5, 0), (0, 5, 5, 0))]
+
+        async def give(path: bytes) -> bytes:
+            return chunked(shown.pop(0))
+
+        async with serving(short / "g", give):
+            collector, admin = Collector(timeout=5.0), str(short / "g")
+
+            async def look(service: Service, at: float) -> Collected:
+                return await collector.collect([service], [], admin, at)
+
+            assert values(await look(SERVICE, 100.0), service="digits") == {"ready_count": 0.0}
+            told = await look(asleep, 101.0)
+            assert told.resting == frozenset()
+            assert values(told, service="digits") == {"ready_count": 0.0, "request_rate_per_second": 0.0}
+            rests = await look(asleep, 102.0)
+            assert rests.resting == {"digits"} and not values(rests, service="digits") and rests.traffic == {}
+            asked = await look(asleep, 103.0)
+            assert asked.resting == frozenset() and asked.traffic["digits"].errors == 5
+            assert values(asked, service="digits")["error_ratio"] == 1.0
+            assert (await look(asleep, 104.0)).resting == {"digits"}
+            collector.close()
 
     asyncio.run(story())
