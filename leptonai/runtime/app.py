@@ -406,7 +406,9 @@ class App:
             since, samples = heartbeat
             running = Running(since, compute.cost.expect(samples, now), samples)
         failure = self._failure.message if self._failure else ""
-        verdict = readiness(self._phase, running, compute.alive, compute.canned_error, now, failure)
+        verdict = readiness(
+            self._phase, running, compute.alive, compute.canned_error, now, failure, BACKGROUND.blocked(now)
+        )
         if self._seen is None or verdict[:3] != self._seen[:3]:
             self._seen, self.since = verdict, time.time()
         return verdict

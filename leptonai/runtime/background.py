@@ -16,6 +16,7 @@ from leptonai.runtime.batching import Job
 from leptonai.runtime.flow import Flow, Open, Step
 
 BEAT = 0.5  # seconds between heartbeats of the loop
+BLOCKED = 5.0  # seconds without one after which the loop counts as blocked: code that awaits never takes that long
 FULL = 0.01  # seconds until a client that reads slowly is looked at again
 
 
@@ -35,6 +36,11 @@ class Background:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._run, args=(self._loop,), name="background", daemon=True).start()
             return self._loop
+
+    def blocked(self, now: float) -> float:
+        """Seconds for which the loop has not turned, once they are too many; 0 while it turns or was never used."""
+        silent = now - self.beat - BEAT if self.beat else 0.0
+        return silent if silent > BLOCKED else 0.0
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)

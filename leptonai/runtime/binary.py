@@ -1,7 +1,7 @@
 """The binary tensor extension of the Open Inference Protocol: tensors as raw bytes behind the JSON, both ways. Pure.
 
 Little-endian, row-major, packed; an element of BYTES is its length (uint32) and its bytes. A tensor is a view of the
-request's bytes: it is copied only where its elements would not be aligned in memory.
+request's bytes: it is copied only where its elements would not be aligned in memory, or may be written to.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def decode(body: bytes, json_size: bytes) -> InferRequest:
     return request
 
 
-def array_of(raw: memoryview, datatype: str, shape: list[int], name: str) -> Array:
-    """The tensor in ``raw``; read-only. SpecError when its bytes are not exactly those of ``shape``."""
+def array_of(raw: memoryview, datatype: str, shape: list[int], name: str, own: bool = False) -> Array:
+    """The tensor in ``raw``; read-only, or with ``own`` a copy to write to. SpecError when its bytes are not exactly
+    those of ``shape``."""
     dtype = DTYPES.get(datatype)
     if dtype is None:
         raise SpecError(f"input {name!r}: unknown datatype {datatype!r}", hint=f"one of {', '.join(DTYPES)}")
@@ -71,9 +72,9 @@ def array_of(raw: memoryview, datatype: str, shape: list[int], name: str) -> Arr
     array = np.frombuffer(raw, dtype).reshape(shape)
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise SpecError(f"input {name!r} holds a BOOL that is neither 0 nor 1", hint="one byte each, 0 or 1")
-    if not array.flags.aligned:
+    if own or not array.flags.aligned:
         array = array.copy()
-        array.flags.writeable = False  # as the view would be, and so that an answer that is this array is not copied
+        array.flags.writeable = own
     return array
 
 

@@ -31,9 +31,17 @@ class Readiness(NamedTuple):
 
 
 def readiness(
-    phase: Phase, running: Running | None, alive: bool, canned_error: str, now: float, failure: str = ""
+    phase: Phase,
+    running: Running | None,
+    alive: bool,
+    canned_error: str,
+    now: float,
+    failure: str = "",
+    blocked: float = 0.0,
 ) -> Readiness:
-    """The verdict at ``now``. ``alive``: the compute thread exists. ``canned_error``: why the idle inference failed."""
+    """The verdict at ``now``. ``alive``: the compute thread exists. ``canned_error``: why the idle inference failed.
+    ``blocked``: seconds for which asynchronous code has not given its loop back; 0: it does.
+    """
     if phase == "starting":
         return Readiness(False, "starting", "starting", "the model is being loaded")
     if phase == "failed":
@@ -46,6 +54,9 @@ def readiness(
         if age > limit:
             text = f"one batch of {running.samples} has been running for {age:.1f} s, over the limit of {limit:.1f} s"
             return Readiness(False, "failed", "hung", text)
+    if blocked:
+        text = f"asynchronous code has blocked its event loop for {blocked:.1f} s: it must await, or run in a thread"
+        return Readiness(False, "failed", "hung", text)
     if canned_error:
         return Readiness(False, "failed", "canned_failed", f"the idle inference fails: {canned_error}")
     if phase == "stopping":

@@ -175,10 +175,10 @@ class TensorModel:
         ), bad
 
 
-def tensor_of(tensor: InferInput) -> Array:
-    """An input's array, of the shape it says. SpecError when its data are not that."""
+def tensor_of(tensor: InferInput, own: bool = False) -> Array:
+    """An input's array, of the shape it says; ``own``: it can be written to. SpecError when its data are not that."""
     if tensor.binary:
-        return binary.array_of(memoryview(tensor.data), tensor.datatype, tensor.shape, tensor.name)
+        return binary.array_of(memoryview(tensor.data), tensor.datatype, tensor.shape, tensor.name, own)
     return reshaped(array_of(bytes(tensor.data), tensor.datatype, tensor.name), tensor.shape, tensor.name)
 
 

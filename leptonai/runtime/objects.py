@@ -104,7 +104,7 @@ class ObjectModel:
             p = self._parameters.get(tensor.name)
             if p is None:
                 raise SpecError(f"unknown input {tensor.name!r}", hint=f"inputs: {', '.join(self._names)}")
-            arguments[p.name] = _argument(tensor, p)
+            arguments[p.name] = _argument(tensor, p, own=self._key is None)
         for p in self._parameters.values():
             if p.required and p.name not in arguments:
                 raise SpecError(f"input {p.name!r} is missing", hint=f"inputs: {', '.join(self._names)}")
@@ -194,12 +194,13 @@ def _optional(p: Parameter) -> Any:
     return (Raw if p.array else p.hint) | msgspec.UnsetType if p.hint is not Any else Any
 
 
-def _argument(tensor: InferInput, p: Parameter) -> Any:
+def _argument(tensor: InferInput, p: Parameter, own: bool) -> Any:
+    """``own``: an array is the method's to write to, as one that came as JSON is; a batch is stacked into its own."""
     if p.hint is not Any and tensor.datatype != p.datatype:
         raise SpecError(
             f"input {p.name!r} is {tensor.datatype!r}, predict takes {p.datatype}", hint=f"send it as {p.datatype}"
         )
-    array = tensor_of(tensor)
+    array = tensor_of(tensor, own and p.array)
     if tensor.binary and tensor.datatype == "BYTES" and p.hint is not bytes and p.hint is not Any:
         for element in array.ravel():
             if isinstance(element, bytes):

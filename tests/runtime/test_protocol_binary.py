@@ -121,6 +121,27 @@ def test_an_array_that_a_class_keeps_is_sent_as_it_was(echo: Running) -> None:
     assert [g[0] - got[0][0] for g in got] == [0.0, 1.0, 2.0]
 
 
+def test_a_class_may_write_to_its_input_however_it_came(start: Callable[..., Running]) -> None:
+    doubling = """
+import numpy as np
+from numpy.typing import NDArray
+
+class Doubling:
+    def predict(self, x: NDArray[np.float32]):
+        x *= 2
+        return x
+"""
+    replica = start({"model.py": doubling}).wait_ready()
+    x = np.arange(5, dtype="<f4")
+    about, block = tensor("x", x, "FP32")
+    plain = {"inputs": [{"name": "x", "shape": [5], "datatype": "FP32", "data": x.tolist()}]}
+    answers = [replica.client.post("/v2/models/m/infer", json=plain)]
+    for shift in range(4):  # of the tensor in the body: aligned and not
+        answers.append(infer(replica, *message({"inputs": [about], "id": "i" * shift}, block)))
+    for answer in answers:
+        assert answer.json()["outputs"][0]["data"] == [0.0, 2.0, 4.0, 6.0, 8.0], answer.text
+
+
 def test_packed_bodies(echo: Running) -> None:
     x = json.dumps({"t": ["a", "b"]}).encode()
     bare = zlib.compressobj(wbits=-15)

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,7 +50,7 @@ class Writer:
 """
 
 ASYNC = """
-import asyncio, pathlib
+import asyncio, pathlib, time
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
@@ -71,6 +72,8 @@ class Slow:
                 f.write(f"{i}\\n")
 
     async def chat(self, messages):
+        if messages[0]["content"] == "block":
+            time.sleep(60)
         await asyncio.sleep(0)
         return "yes"
 
@@ -248,3 +251,15 @@ def test_an_app_beside_the_model(slow: Running) -> None:
     r = slow.client.get("/broken")
     assert r.status_code == 500
     assert slow.ready()["state"] == "ready"
+
+
+def test_asynchronous_code_that_blocks_its_loop_makes_the_replica_hung(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """The I/O loop and the compute thread are idle all the while: nothing else could tell."""
+    running = start({"model.py": ASYNC}, options={"notes": str(tmp_path / "notes")}).wait_ready()
+    body = {"messages": [{"role": "user", "content": "block"}]}
+    with pytest.raises(httpx.ReadTimeout):
+        running.client.post("/v1/chat/completions", json=body, timeout=0.5)
+    seen = running.until(lambda: (r := running.ready())["reason"] == "hung" and r)
+    assert seen["state"] == "failed" and "blocked its event loop" in seen["detail"]

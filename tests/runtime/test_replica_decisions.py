@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from leptonai.runtime.background import BEAT, BLOCKED, Background
 from leptonai.runtime.golden import close
 from leptonai.runtime.health import STALE_GRACE, Running, readiness
 from leptonai.runtime.predictions import summary
@@ -52,3 +53,14 @@ def test_a_summary_is_small_whatever_the_output_is() -> None:
     assert summary("x" * 1000) == "x" * 64
     assert summary([{"k": "v" * 100}] * 9)[0].startswith("{'k'")
     assert summary({}) is None
+
+
+def test_asynchronous_code_that_blocks_is_a_hang_that_says_what_to_do() -> None:
+    assert readiness("serving", None, True, "", 9.0, blocked=0.0).ready
+    verdict = readiness("serving", None, True, "", 9.0, blocked=6.0)
+    assert (verdict.state, verdict.reason) == ("failed", "hung") and "6.0 s" in verdict.detail
+    background = Background()
+    assert background.blocked(1e9) == 0.0, "never used"
+    background.beat = 100.0
+    assert background.blocked(100.0 + BEAT + BLOCKED) == 0.0
+    assert background.blocked(101.0 + BEAT + BLOCKED) == BLOCKED + 1.0
