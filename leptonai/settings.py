@@ -36,7 +36,7 @@ class Gateway(Noun, frozen=True, kw_only=True):
 
 class Local(Noun, frozen=True, kw_only=True):
     probe_interval: float = 0.5  # seconds between readiness probes of a replica
-    hung_after: float = 2.0  # seconds without an answer while the process is alive: failed, reason "hung"
+    hung_after: float = 2.0  # seconds without an answer while it is alive and had a processor: failed, reason "hung"
     backoff_first: float = 1.0  # seconds before the second start of a crashing replica, doubled each time ...
     backoff_max: float = 64.0  # ... up to this
     stable_after: float = 10.0  # ready this long: a crash counts as the first again

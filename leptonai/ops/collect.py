@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Hashable, Sequence
 from math import inf
 
@@ -16,6 +17,7 @@ from leptonai.ops.http import Gone, Peer, Unanswered
 from leptonai.ops.world import wished_replicas
 from leptonai.plan import cluster_name
 from leptonai.plan.lanes import lanes
+from leptonai.platforms.local.process import Starved
 from leptonai.series.histogram import quantile, share_above
 from leptonai.types import Key, Noun, Replica, Service, Signal
 
@@ -65,6 +67,7 @@ class _Target:
         self.answered: float | None = None  # when the last question that got an answer was asked
         self.asked: float | None = None  # the same, kept over silence: what rates are taken over
         self.missed = 0  # questions in a row without an answer
+        self.starved: list[Starved] = []  # of the process and of ours, since the first of those
 
 
 class Collector:
@@ -138,13 +141,15 @@ class Collector:
             return []
         except Unanswered:
             target.missed += 1
+            if not target.starved and replica.pid is not None:
+                target.starved = [Starved(replica.pid), Starved(os.getpid())]
             return []
         except TelemetryError:
-            target.answered, target.missed = now, 0
+            target.answered, target.missed, target.starved = now, 0, []
             return []
         elapsed = now - target.asked if target.asked is not None else 0.0
         target.answered = target.asked = now
-        target.missed = 0
+        target.missed, target.starved = 0, []
         labels = {"service": replica.service, "replica": replica.id, "digest": replica.digest}
         return [
             Signal(name=name, labels=labels, at=now, value=value)
@@ -152,9 +157,10 @@ class Collector:
         ]
 
     def _unanswered(self, live: Sequence[Replica], now: float) -> dict[str, float]:
-        """Two misses in a row at least: one late answer, or a gap in our own clock, is no silence."""
+        """Two misses in a row at least: one late answer, or a gap in our own clock, is no silence. Seconds in which
+        the process or we had no processor to run on are none either."""
         return {
-            replica.id: now - target.answered
+            replica.id: now - target.answered - max((s.seconds() for s in target.starved), default=0.0)
             for replica in live
             if (target := self._targets[replica.id]).answered is not None and target.missed >= 2
         }

@@ -40,6 +40,15 @@ def test_silence_of_hung_after_is_hung_and_an_answer_ends_it() -> None:
     assert (back.state, back.reason, back.since) == ("ready", "", 9.0)
 
 
+def test_silence_without_a_processor_is_not_hung_until_it_is_hopeless() -> None:
+    health = story((1, True), (2.5, False))
+    assert answered(health, False, "no answer", 5.0, LOCAL, starved=2.5).state == "ready", "1.5 s of silence"
+    hung = answered(health, False, "no answer", 5.0, LOCAL, starved=1.9)
+    assert hung.reason == "hung" and "4.0 s (1.9 s of them without a processor)" in hung.detail
+    assert answered(health, False, "no answer", 20.9, LOCAL, starved=19.9).state == "ready"
+    assert answered(health, False, "no answer", 21.0, LOCAL, starved=20.0).reason == "hung", "of no use to anybody"
+
+
 def test_one_late_answer_is_not_hung_however_late() -> None:
     assert story((1, True), (60, False)).state == "ready", "our own loop may have slept"
 

@@ -9,6 +9,7 @@ from leptonai.platforms.local.process import Ending
 from leptonai.settings import Local
 from leptonai.types import State
 
+STARVED_AT_MOST = 10  # times hung_after: silent for longer it is of no use to anybody, whatever the reason
 LOAD_FAILED = 8  # the runtime's exit code when a model does not load; failure.json says why
 
 
@@ -26,12 +27,14 @@ def starting(now: float, attempt: int) -> Health:
     return Health("starting", "loading", "", now, attempt, now)
 
 
-def answered(health: Health, ok: bool, detail: str, now: float, local: Local) -> Health:
-    """The health after one probe.
+def answered(health: Health, ok: bool, detail: str, now: float, local: Local, starved: float = 0.0) -> Health:
+    """The health after one probe. ``starved``: seconds since its last good answer in which it, or we, had work to do
+    and no processor to do it on.
 
-    A replica is ready from its first good answer. A ready one is hung when for ``hung_after`` seconds no good answer
-    came and at least two probes missed: one late answer may be our own loop's fault. A hung one that answers is ready
-    again. Starting and stopping are left by an answer and by an exit only.
+    A replica is ready from its first good answer. A ready one is hung when for ``hung_after`` seconds, starved ones
+    not counted, no good answer came and at least two probes missed: one late answer may be our own loop's fault. What
+    a busy machine keeps from running is not hung: to end it would cost a healthy replica and help nobody. A hung one
+    that answers is ready again. Starting and stopping are left by an answer and by an exit only.
     """
     if health.state == "stopping" or (health.state == "failed" and health.reason != "hung"):
         return health
@@ -44,9 +47,11 @@ def answered(health: Health, ok: bool, detail: str, now: float, local: Local) ->
     if health.state == "starting":
         return health._replace(detail=detail)
     silent = now - health.answered
-    if health.state == "ready" and health.misses >= 2 and silent >= local.hung_after:
+    over = silent - starved >= local.hung_after or silent >= STARVED_AT_MOST * local.hung_after
+    if health.state == "ready" and health.misses >= 2 and over:
+        waited = f" ({starved:.1f} s of them without a processor)" if starved >= 0.1 else ""
         return health._replace(
-            state="failed", reason="hung", detail=f"not ready for {silent:.1f} s: {detail}", since=now
+            state="failed", reason="hung", detail=f"not ready for {silent:.1f} s{waited}: {detail}", since=now
         )
     return health
 

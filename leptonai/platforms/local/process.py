@@ -62,6 +62,31 @@ def rss_bytes(pid: int) -> int:
     return int(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
 
+class Starved:
+    """How long ``pid`` could have run since now and had no processor: the thread of it that waited longest.
+
+    Run-queue delay of /proc/<pid>/task/*/schedstat (Documentation/scheduler/sched-stats.rst), throttling by a control
+    group's quota included. A deadlock, a stopped process and an endless loop do not wait for a processor.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._before = _run_delays(pid)
+
+    def seconds(self) -> float:
+        """0 where the kernel does not count it, or the process is gone."""
+        return max((at - self._before.get(tid, 0.0) for tid, at in _run_delays(self._pid).items()), default=0.0)
+
+
+def _run_delays(pid: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                found[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+    return found
+
+
 def session_members(leader: int) -> list[int]:
     """Processes left in the session that ``leader`` made and died in; [] when its pid is in use again."""
     fields = _stat(leader)

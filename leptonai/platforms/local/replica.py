@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable
 
 import msgspec
@@ -13,7 +14,7 @@ from leptonai.platforms.local import cgroup
 from leptonai.platforms.local.health import Health, answered, ended, starting
 from leptonai.platforms.local.logs import Log
 from leptonai.platforms.local.probe import Unanswered, UnixClient
-from leptonai.platforms.local.process import Ending, Process
+from leptonai.platforms.local.process import Ending, Process, Starved
 from leptonai.platforms.local.rundir import Ended, Record, RunDir
 from leptonai.settings import Local
 from leptonai.types import Replica, Tuning
@@ -143,10 +144,11 @@ class LocalReplica:
             self.process.release()
 
     async def _probe_for_ever(self) -> None:
-        """At a steady pace: a probe that ran into its timeout is followed by the next at once."""
+        """At a steady pace: a probe that ran into its timeout is followed by the next at once, which waits longer."""
         loop, local = asyncio.get_running_loop(), self._local
-        patience = min(local.probe_interval, local.hung_after / 4)
-        while self.alive:
+        usual = patience = min(local.probe_interval, local.hung_after / 4)
+        starved: list[Starved] = []  # it and we, since the first miss: nothing is read while all is well
+        while self.alive and self.process:
             asked = loop.time()
             ok, detail = False, "no answer"
             try:
@@ -156,7 +158,11 @@ class LocalReplica:
                 detail = "" if ok else _detail(answer.body)
             except Unanswered as e:
                 detail = "no answer" if isinstance(e.__cause__, TimeoutError) else str(e)
-            self._become(answered(self.health, ok, detail, self._clock(), local))
+            patience = min(2 * patience, local.hung_after) if detail == "no answer" else usual
+            waited = max((s.seconds() for s in starved), default=0.0)
+            self._become(answered(self.health, ok, detail, self._clock(), local, waited))
+            if ok or not starved:
+                starved = [] if ok else [Starved(self.process.pid), Starved(os.getpid())]
             pace = min(_FAST, local.probe_interval) if self.health.state == "starting" else local.probe_interval
             await asyncio.sleep(max(0.0, asked + pace - loop.time()))
 
