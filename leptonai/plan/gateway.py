@@ -39,7 +39,17 @@ class Part(NamedTuple):
     routes: dict[str, Json]  # longest prefix of the path -> what the matcher does
 
 
-Memo = dict[Key, tuple[Service, list[Replica], frozenset[str], Part]]
+class Known(NamedTuple):
+    """What was made of one service, and of what. ``ranks``: its clusters as candidates for a file of their own."""
+
+    service: Service
+    replicas: list[Replica]
+    ranks: list[tuple[bool, int, str]]
+    files: frozenset[str] | None = None
+    part: Part | None = None
+
+
+Memo = dict[Key, Known]
 
 
 def routes(
@@ -70,10 +80,19 @@ def routes(
     mine: defaultdict[Key, list[Replica]] = defaultdict(list)
     for replica in sorted(replicas, key=lambda r: (r.service, r.variant, r.id)):
         mine[replica.service].append(replica)
-    watched = _watched(services, mine, watches)
-    made = [_part(s, mine.get(s.key, []), gateway, folder, edge, watched, memo) for s in services]
-    for gone in set(memo or ()) - {s.key for s in services}:
-        del (memo or {})[gone]
+    memo = memo if memo is not None else {}
+    known = [_known(s, mine.get(s.key, []), memo.get(s.key)) for s in services]
+    watched = _watched([rank for k in known for rank in k.ranks], watches)
+    made: list[Part] = []
+    for one in known:
+        files = frozenset(name for _, _, name in one.ranks if watched is None or name in watched)
+        if one.part is None or one.files != files:
+            part = _part(one.service, one.replicas, gateway, folder, edge, files)
+            one = memo[one.service.key] = one._replace(files=files, part=part)
+        assert one.part is not None
+        made.append(one.part)
+    for gone in memo.keys() - {s.key for s in services}:
+        del memo[gone]
     endpoints = {name: content for part in made for name, content in part.endpoints.items()}
     clusters = [c for part in made for c in part.clusters]
     table = {prefix: action for part in made for prefix, action in part.routes.items()}
@@ -135,36 +154,30 @@ def _file(path: str) -> Json:
     return {"path_config_source": {"path": path}, "resource_api_version": "V3"}
 
 
-def _watched(
-    services: Sequence[Service], replicas: dict[Key, list[Replica]], watches: int | None
-) -> frozenset[str] | None:
+def _known(service: Service, replicas: list[Replica], before: Known | None) -> Known:
+    if before is not None and before.service == service and before.replicas == replicas:
+        return before
+    ranks: list[tuple[bool, int, str]] = []
+    for lane in lanes(service):
+        name = cluster_name(service.key, lane.name)
+        idle = lane.wanted == 0 and not any(map(lane.routes, replicas))
+        ranks.append((idle, zlib.crc32(name.encode()), name))
+    return Known(service, replicas, ranks)
+
+
+def _watched(ranks: list[tuple[bool, int, str]], watches: int | None) -> frozenset[str] | None:
     """The clusters that take their endpoints from their file, those with replicas first; None: all.
 
     One more moves at most one other."""
-    if watches is None:
+    if watches is None or len(ranks) <= watches:
         return None
-    ranked = sorted(
-        (not here and lane.wanted == 0, zlib.crc32(name.encode()), name)
-        for s in services
-        for lane in lanes(s)
-        for name, here in [(cluster_name(s.key, lane.name), any(map(lane.routes, replicas.get(s.key, []))))]
-    )
-    return None if len(ranked) <= watches else frozenset(name for _, _, name in ranked[:watches])
+    return frozenset(name for _, _, name in sorted(ranks)[:watches])
 
 
 def _part(
-    service: Service,
-    replicas: list[Replica],
-    gateway: Gateway,
-    folder: str,
-    edge: str,
-    watched: frozenset[str] | None,
-    memo: Memo | None,
+    service: Service, replicas: list[Replica], gateway: Gateway, folder: str, edge: str, files: frozenset[str]
 ) -> Part:
     names = {cluster_name(service.key, lane.name): lane for lane in lanes(service)}
-    files = frozenset(names if watched is None else names.keys() & watched)
-    if memo is not None and (known := memo.get(service.key)) and known[:3] == (service, replicas, files):
-        return known[3]
     endpoints: Snapshot = {}
     clusters: list[Json] = []
     ready: set[str] = set()
@@ -184,10 +197,7 @@ def _part(
         eds = _file(f"{folder}/{path}") if name in files else None
         clusters.append(cluster(service, name, gateway, eds, load, beside=1 if edge and lane.only is None else 0))
     table = service_routes(service, _targets(service, replicas, ready), _mirrors(service, ready), gateway)
-    part = Part(endpoints, clusters, _match(table))
-    if memo is not None:
-        memo[service.key] = (service, replicas, files, part)
-    return part
+    return Part(endpoints, clusters, _match(table))
 
 
 def _match(table: Table) -> dict[str, Json]:

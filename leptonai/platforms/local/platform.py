@@ -429,7 +429,8 @@ class LocalPlatform:
         self._dirty.set()
         health = replica.health
         detail = {"service": replica.record.service, "reason": health.reason, "detail": health.detail}
-        self._record(f"replica.{health.state}", replica.id, detail)
+        # After the turn in which the push has written its files: the audit log waits for the disk, users should not.
+        asyncio.get_running_loop().call_soon(self._record, f"replica.{health.state}", replica.id, detail)
 
     def _remember_wishes(self) -> None:
         """So that a fresh platform's first push routes all that this one did, not only what it was asked for yet."""
