@@ -43,6 +43,8 @@ def show_platform(client: Client, as_json: bool) -> None:
     ops: dict[str, Any] = platform.get("ops") or {}
     click.echo(f"platform  {client.url}, leptonai {platform['version']}, up for {ago(platform['started'], now)}")
     click.echo(f"gateway   {gateway.get('url', '-')}, {'healthy' if gateway.get('healthy') else 'NOT ANSWERING'}")
+    if gateway.get("trouble"):
+        click.echo(f"          ITS NEWEST CONFIGURATION IS NOT IN FORCE: {gateway['trouble']}")
     silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
     click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
     behind = sum(v.ready < v.wanted for v in views)

@@ -33,18 +33,21 @@ class Api:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
         self._gateway: str | None = None
+        self._trouble = ""
         self._looks = 0
 
     async def world(self) -> World:
         views = await self._client.services()
         if self._looks % GATEWAY_EVERY == 0:
-            admin = str(((await self._client.platform()).get("gateway") or {}).get("admin") or "")
+            gateway = (await self._client.platform()).get("gateway") or {}
+            admin, self._trouble = str(gateway.get("admin") or ""), str(gateway.get("trouble") or "")
             self._gateway = f"unix:{admin}" if admin.startswith("/") else admin or None
         self._looks += 1
         return World(
             services=tuple(v.service for v in views),
             replicas=tuple(r for v in views for r in v.replicas),
             gateway=self._gateway,
+            trouble=self._trouble,
             room={v.key: v.room for v in views if v.room},
         )
 

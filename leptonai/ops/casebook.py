@@ -48,6 +48,7 @@ class Casebook:
         self._remedies = load_remedies()
         self._rules, self._runbook = rulebook(), shipped()
         self.cases: list[Case] = []
+        self.gateway = ""  # why the gateway's newest configuration is not in force
 
     async def load(self, now: float) -> None:
         """Take up the incidents that the store knows of."""
@@ -120,7 +121,7 @@ class Casebook:
         last = case.incident.actions[-1] if case.incident.actions else None
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
             explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
-            scene = set_scene(lookout, unanswered, case.incident.began, now, self._store, explained)
+            scene = set_scene(lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway)
             facts = gather(scene)
             case.incident = book.explain(case.incident, facts, diagnose(facts, lookout.service.key, self._rules), now)
         await self._send(case, now)

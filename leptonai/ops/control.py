@@ -8,12 +8,14 @@ from leptonai.types import Change, Event, Feedback, Incident, Key, Noun, Proposa
 
 
 class World(Noun, frozen=True, kw_only=True):
-    """Wish and world at one moment. ``gateway``: the admin address of the gateway, None without one. ``room``: of
-    services with ``scale.auto``, how many more replicas of each variant fit; None: no limit is known."""
+    """Wish and world at one moment. ``gateway``: the admin address of the gateway, None without one. ``trouble``: why
+    its newest configuration is not in force, "" while it is. ``room``: of services with ``scale.auto``, how many more
+    replicas of each variant fit; None: no limit is known."""
 
     services: tuple[Service, ...] = ()
     replicas: tuple[Replica, ...] = ()
     gateway: str | None = None
+    trouble: str = ""
     room: dict[Key, dict[str, int | None]] = {}
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.rules import About, Kind
@@ -94,6 +95,7 @@ def gather(scene: Scene) -> Facts:
     if scene.host_cpu is not None:
         text = f"The machine's processors were {scene.host_cpu:.0%} busy since the onset."
         notes.add("service", key, "host", text, host_cpu_ratio=scene.host_cpu)
+    _edge(scene, notes)
     for trigger in scene.triggers:
         _judged(trigger, key, notes)
     return Facts(tuple(notes.evidence), notes.features)
@@ -273,6 +275,21 @@ def _users(scene: Scene, notes: _Notes) -> None:
         a, b = scene.own_compute[1], scene.own_compute[0]
         text = f"What ran before the onset computes {_ms(a)} a call since then, {_ms(b)} before."
         notes.add("service", key, "own_compute", text, own_compute_ratio=a / b)
+
+
+def _edge(scene: Scene, notes: _Notes) -> None:
+    """What stood between users and the trouble: no rule uses it, whoever reads the incident wants to know."""
+    key, said = scene.service.key, []
+    if HELD in scene.edge:
+        said.append(f"held up to {scene.edge[HELD]:.0f} requests at once until a replica was ready")
+    if STALE in scene.edge:
+        said.append(f"gave up to {scene.edge[STALE]:.1f} old answers a second, marked as such")
+    if REFUSED in scene.edge:
+        said.append(f"refused up to {scene.edge[REFUSED]:.1f} requests a second that nobody could take in time")
+    if said:
+        notes.add("service", key, "edge", f"The edge {', and '.join(said)}.", **scene.edge)
+    if scene.gateway:
+        notes.add("service", key, "gateway", f"The gateway's newest configuration is not in force: {scene.gateway}.")
 
 
 def _ms(seconds: float) -> str:

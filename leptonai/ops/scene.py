@@ -37,6 +37,8 @@ class Scene(Noun, frozen=True, kw_only=True):
     errors: dict[str, float] = {}  # digest -> share of 5xx, newest minute of its life
     own_compute: tuple[float, float] | None = None  # compute of the digest that served before: (before, since) onset
     host_cpu: float | None = None  # busy share since the onset
+    edge: dict[str, float] = {}  # signal of the edge -> its highest value since the onset
+    gateway: str = ""  # why the gateway's newest configuration is not in force
 
 
 class Change(Noun, frozen=True, kw_only=True):

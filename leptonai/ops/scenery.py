@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from math import isfinite
 from statistics import fmean, median
 
+from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Scene, Users
 from leptonai.protocols import TelemetryStore
@@ -23,10 +24,12 @@ def set_scene(
     now: float,
     store: TelemetryStore,
     explained: Collection[str] = (),
+    gateway: str = "",
 ) -> Scene:
     """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``.
 
-    ``explained``: replicas whose end another incident tells of; it explains nothing else.
+    ``explained``: replicas whose end another incident tells of; it explains nothing else. ``gateway``: why its
+    newest configuration is not in force.
     """
     key = lookout.service.key
     before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
@@ -50,6 +53,8 @@ def set_scene(
         errors={d: fmean(v) for d, v in _by_digest(errors).items()},
         own_compute=_own(compute, before, since),
         host_cpu=_mean(v for s in busy for v in s.value),
+        edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
+        gateway=gateway,
     )
 
 
@@ -64,6 +69,10 @@ def _users(store: TelemetryStore, key: Key, start: float, end: float) -> Users:
         p50=_median(seen("latency_p50_seconds")),
         p99=_median(seen("latency_p99_seconds")),
     )
+
+
+def _top(store: TelemetryStore, name: str, key: Key, start: float, end: float) -> float:
+    return max((v for s in store.read(name, start, end, {"service": key}) for v in s.value if isfinite(v)), default=0.0)
 
 
 def _by_digest(series: Iterable[Series]) -> dict[str, list[float]]:

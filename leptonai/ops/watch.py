@@ -18,6 +18,7 @@ from leptonai.ops.casebook import Casebook
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
 from leptonai.ops.detect import Watcher
+from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.feeds import Feeds
 from leptonai.ops.lookout import Lookout
@@ -25,7 +26,6 @@ from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.predictions import Follower, Line
 from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
-from leptonai.ops.scale.edge import Edge
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
 from leptonai.platforms.embedded import Embedded
@@ -161,6 +161,9 @@ class Watch:
         world = self._world
         found = await self._collector.collect(world.services, world.replicas, world.gateway, now)
         self.store.write(found.signals)
+        self.store.write(await self._edge.signals(now))
+        stuck = Signal(name="gateway_trouble_count", labels={}, at=now, value=float(bool(world.trouble)))
+        self.store.write([stuck])
         self._collected = found
         self.rollouts.follow(world.services)
         self.outcomes.mirrored = any(s.canary is not None for s in world.services)
@@ -214,6 +217,7 @@ class Watch:
     async def _respond(self, now: float) -> None:
         if self._loaded:
             complete = min(self._collected.at, self._world_at)
+            self.casebook.gateway = self._world.trouble
             await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
 
     async def _scale(self, now: float) -> None:

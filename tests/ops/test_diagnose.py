@@ -253,3 +253,13 @@ BOOK = RuleBook(rules=(), define={"both": {"all": ["gone", "killed"]}})
 )
 def test_conditions(condition: Any, features: dict[str, Any], value: bool | None) -> None:
     assert holds(BOOK, condition, features).value is value
+
+
+def test_an_incident_tells_what_the_edge_did_and_that_the_gateway_is_stuck() -> None:
+    def texts(found: Scene) -> list[str]:
+        return [e.text for e in gather(found).evidence if e.kind in ("edge", "gateway")]
+
+    assert texts(scene()) == []
+    told = texts(scene(edge={"held_count": 12.0, "stale_answers_per_second": 3.5}, gateway="Envoy refused cds.json"))
+    assert told[0].startswith("The edge held up to 12 requests") and "3.5 old answers a second" in told[0]
+    assert told[1].endswith("not in force: Envoy refused cds.json.")

@@ -112,6 +112,7 @@ def test_a_refused_file_is_told_once_and_holds_up_no_other(live: Callable[[Story
         assert not await bench.gateway.push(bad)
         (refused,) = bench.names("gateway.rejected")
         assert refused["files"] == ["cds.json"]
+        assert "refused cds.json" in bench.gateway.trouble and "ConnectTimeout" in bench.gateway.trouble
         bench.events.clear()
         for _ in range(3):
             assert not await bench.gateway.push(bad)
@@ -120,7 +121,9 @@ def test_a_refused_file_is_told_once_and_holds_up_no_other(live: Callable[[Story
         assert not await bench.gateway.push(bad | {"eds/b@main.json": bench.snapshot("b", ready=1)["eds/b@main.json"]})
         assert asyncio.get_running_loop().time() - began < 2.5, "it is not waited for"
         assert "eds/b@main.json" not in bench.gateway._unconfirmed, "what is good is in force"
+        assert bench.gateway.trouble
         assert await bench.gateway.push(good)
+        assert bench.gateway.trouble == ""
 
     live(story)
 
@@ -143,11 +146,12 @@ def test_a_full_disk_keeps_the_old_configuration_and_is_tried_again(tmp_path: Pa
                         filler.write(b"x" * 4096)
                 assert not await bench.gateway.push(bench.snapshot("a", "b", "c"))
                 (event,) = bench.names("gateway.push_failed")
-                assert "No space left" in event["error"]
+                assert "No space left" in event["error"] and "No space left" in bench.gateway.trouble
                 assert (bench.gateway.folder / "cds.json").read_bytes() == before
                 assert not [p for p in bench.gateway.folder.rglob(".*") if p.is_file()], "no temporary file is left"
                 (folder / "filler").unlink()
                 assert await bench.gateway.push(bench.snapshot("a", "b", "c"))
+                assert bench.gateway.trouble == ""
             finally:
                 (folder / "filler").unlink(missing_ok=True)
                 await bench.gateway.stop()

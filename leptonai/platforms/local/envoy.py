@@ -76,6 +76,7 @@ class Gateway:
         self._leaving: set[asyncio.Task[None]] = set()
         self._open = False
         self.healthy = False
+        self.trouble = ""  # why the newest configuration is not in force; "" while it is
         self.settings = settings
         self.watches = 0  # clusters that may have a file of their own
 
@@ -158,6 +159,8 @@ class Gateway:
             changed.add(name)
         self._written = dict(snapshot)  # the same by value, and by identity at the next call
         taken = await self._taken(set(self._written), changed)
+        if taken:
+            self.trouble = ""
         if changed and taken:
             self._tell("gateway.pushed", {"files": sorted(changed)})
         return taken
@@ -462,6 +465,7 @@ class Gateway:
 
     def _tell(self, kind: str, detail: dict[str, Any]) -> None:
         """Record an event; a failure that goes on is told once."""
+        self.trouble = "" if kind == "gateway.pushed" else _said(kind, detail)
         same = (kind, str(detail.get("files") or detail.get("file")))
         if kind == "gateway.pushed" or same != self._told:
             self._record(kind, "gateway", detail)
@@ -486,6 +490,16 @@ class Gateway:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
         return ""
+
+
+def _said(kind: str, detail: dict[str, Any]) -> str:
+    if kind == "gateway.push_failed":
+        return f"{detail['file']} cannot be written ({detail['error']}); what was in force stays in force"
+    files = ", ".join(detail["files"][:3]) + (" and others" if len(detail["files"]) > 3 else "")
+    if kind == "gateway.rejected":
+        why = detail["log"].rpartition("\n")[2].strip(": ")
+        return f"Envoy refused {files}; what was in force stays in force ({why})"
+    return f"Envoy has not confirmed {files}"
 
 
 def _free_port(host: str) -> int:

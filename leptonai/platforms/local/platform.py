@@ -255,6 +255,7 @@ class LocalPlatform:
                 "admin": str(gateway.admin),
                 "pid": gateway.pid,
                 "healthy": gateway.healthy,
+                "trouble": gateway.trouble,
             },
             "isolation": {"active": self._ground.isolated, "reason": self._refusal, "limits": self._limits},
             "services": sorted(self._services),
