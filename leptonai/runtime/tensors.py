@@ -6,7 +6,10 @@ Nothing is coerced: a string is not a number, 1.5 is not an integer, a ragged li
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import chain
 from math import prod
+from struct import Struct as Layout
+from struct import error as LayoutError
 from typing import Any
 
 import msgspec
@@ -35,6 +38,8 @@ DTYPES: dict[str, Any] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _KINDS: dict[str, Any] = {"b": bool, "u": int, "i": int, "f": float, "O": str}
+# numpy's codes of numbers to those of struct, which fills memory from a list in half of the time that numpy takes
+_CODES = dict(zip("fdbBhHiIlL", "fdbBhHiIqQ", strict=True))
 MAX_DEPTH = 32  # nesting of a JSON tensor; numpy before 2.0 holds no more dimensions
 ORJSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -79,6 +84,38 @@ def array_of(raw: bytes, datatype: str, name: str) -> Array:
         ) from e
     except RecursionError as e:  # unreachable within MAX_DEPTH; kept because the decoder is compiled code
         raise SpecError(f"input {name!r} is nested too deeply", hint="flatten the data") from e
+    if dtype.char in _CODES and depth:
+        try:
+            return _packed(values, dtype, depth)
+        except (ValueError, LayoutError, OverflowError):
+            pass  # numpy says what is wrong
+    return _converted(values, datatype, depth, name)
+
+
+def _packed(values: Any, dtype: np.dtype[Any], depth: int) -> Array:
+    """The array of lists of numbers, ``depth`` deep. ValueError, ``struct.error``, OverflowError if there is none."""
+    shape, rows = [], [values]
+    for level in range(depth):
+        size = len(rows[0])
+        if not size or (len(rows) > 1 and set(map(len, rows)) != {size}):
+            raise ValueError
+        shape.append(size)
+        if level < depth - 1:
+            rows = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+    array: Any = np.empty(shape, dtype)
+    fill = _layout(_CODES[dtype.char], size).pack_into
+    for start, row in zip(range(0, array.nbytes, size * dtype.itemsize), rows, strict=True):
+        fill(array, start, *row)
+    return array  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=256)
+def _layout(code: str, count: int) -> Layout:
+    return Layout(f"={count}{code}")
+
+
+def _converted(values: Any, datatype: str, depth: int, name: str) -> Array:
+    dtype = DTYPES[datatype]
     try:
         with np.errstate(over="ignore"):
             array = np.array(values, dtype)

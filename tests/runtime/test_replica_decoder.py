@@ -111,3 +111,43 @@ def test_an_integer_outside_its_datatype_is_refused(datatype: str) -> None:
             array_of(b"[%d]" % value, datatype, "x")
     with pytest.raises(SpecError):
         array_of(b"[1.5]", datatype, "x")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_nested_numbers_become_what_numpy_makes_of_them(data: st.DataObject) -> None:
+    datatype = data.draw(st.sampled_from(["FP32", "FP64", "INT8", "UINT16", "INT32", "INT64", "UINT64"]))
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    dtype = DTYPES[datatype]
+    if dtype.kind == "f":
+        entry: Any = st.floats(-3e38, 3e38) | st.integers(-(2**63), 2**64)
+    else:
+        entry = st.integers(int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    size = int(np.prod(shape))
+    values = data.draw(st.lists(entry, min_size=size, max_size=size))
+    nested = np.array(values, object).reshape(shape).tolist()
+    got = array_of(json.dumps(nested).encode(), datatype, "x")
+    assert got.dtype == dtype and np.array_equal(got, np.array(nested, dtype)) and got.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"[[1.0],[2.0,3.0]]", "ragged"),
+        (b"[[[1],[2]],[[3]]]", "ragged"),
+        (b"[[1],[[2]]]", "not a FP32 tensor"),
+        (b"[[],[1]]", "ragged"),
+        (b"[1,3.5e38]", "outside FP32"),
+        (b"[1,true]", "not a FP32 tensor"),
+        (b'[1,"2"]', "not a FP32 tensor"),
+        (b"[1,null]", "not a FP32 tensor"),
+    ],
+)
+def test_what_is_no_tensor_of_numbers_is_named(text: bytes, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        array_of(text, "FP32", "x")
+
+
+@pytest.mark.parametrize(("text", "shape"), [(b"[]", (0,)), (b"[[],[]]", (2, 0)), (b"7", ())])
+def test_a_tensor_may_hold_nothing_or_be_one_number(text: bytes, shape: tuple[int, ...]) -> None:
+    assert array_of(text, "INT32", "x").shape == shape
