@@ -121,6 +121,76 @@ class Traces(Noun, frozen=True, kw_only=True):
     export_pending: int = 10_000  # spans that wait for the collector; past it the oldest go, counted
 
 
+class Receiver(Noun, frozen=True, kw_only=True):
+    name: str
+    urls: tuple[
+        str, ...
+    ] = ()  # apprise URLs: json://host/path, mailto://user:password@host?to=ana@example.com, slack://
+    resolved: bool = True  # told of what is over, too
+    per_minute: float = 10.0  # notifications at most; of one group that waits, only the newest is sent
+
+
+class AlertRoute(Noun, frozen=True, kw_only=True, rename={"proceed": "continue"}):
+    """A node of the routing tree; what is not given is as in the node above."""
+
+    matchers: tuple[str, ...] = ()  # 'service="digits"', 'severity=~"critical|warning"'; all must agree
+    receiver: str = ""  # a receiver's name, or "owner"
+    group_by: tuple[str, ...] | None = None
+    group_wait: float | None = None
+    group_interval: float | None = None
+    repeat_interval: float | None = None
+    proceed: bool = False  # spelled ``continue``: the nodes after this one are tried, too
+    routes: tuple[AlertRoute, ...] = ()
+
+
+class Inhibit(Noun, frozen=True, kw_only=True):
+    source: tuple[str, ...]  # matchers
+    target: tuple[str, ...]
+    equal: tuple[str, ...] = ()  # labels that must agree; both missing is agreement
+
+
+class EscalationStep(Noun, frozen=True, kw_only=True):
+    after: float  # seconds that a critical alert has fired without anybody acknowledging its incident
+    receiver: str  # a receiver's name, or "owner"
+
+
+class Alerts(Noun, frozen=True, kw_only=True):
+    receivers: tuple[Receiver, ...] = ()  # each {name, urls, resolved, per_minute}; none: nobody is told anything
+    # each service's on-call receiver: the key of the service, "workspace/*", or "*" for all others
+    owners: dict[str, str] = {}
+    route: AlertRoute = AlertRoute(receiver="owner")  # the root of the routing tree
+    inhibit: tuple[Inhibit, ...] = ()  # besides topology, which always counts: each {source, target, equal}
+    escalation: tuple[EscalationStep, ...] = ()  # each {after, receiver}, of critical alerts only
+    # labels whose alerts are told together: one message per service, however much breaks in it
+    group_by: tuple[str, ...] = ("workspace", "service")
+    group_wait: float = (
+        30.0  # seconds before a new group is told: what breaks together is told together (Alertmanager's)
+    )
+    group_interval: float = 300.0  # seconds between two messages of a group that changed (Alertmanager's)
+    repeat_interval: float = 4 * 3600.0  # seconds until an unchanged group is told again (Alertmanager's)
+    hold: float = (
+        0.0  # seconds a burn must last before it fires: its two windows are its patience, as in the SRE workbook
+    )
+    keep_firing: float = (
+        30.0  # seconds a condition must be gone before its alert resolves, as incidents have ops.reopen
+    )
+    flap_count: int = 3  # times an alert fires within flap_window until it flaps ...
+    flap_window: float = 600.0  # ... and stays open until the condition ...
+    flap_hold: float = 300.0  # ... was gone this long
+    host_silent: float = 60.0  # seconds without a batch of an agent until its host is down: sixty of its looks
+    send_timeout: float = 15.0  # seconds one try of a notification may take; it runs in a process of its own
+    send_first: float = 2.0  # seconds until a failed one is tried again, doubled each time ...
+    send_max: float = 60.0  # ... up to this ...
+    send_give_up: float = 900.0  # ... until it is this old; the group's repeat_interval tells again
+
+
+class Alertmanager(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of an Alertmanager that gets our alerts, like http://127.0.0.1:9093; "": none
+    resend: float = 60.0  # seconds between two posts of an alert that fires; it ends four of them after the last
+    timeout: float = 10.0  # seconds one post may take
+    labels: dict[str, str] = {}  # on every alert sent, such as the name of this platform
+
+
 class Store(Noun, frozen=True, kw_only=True):
     audit_keep: int = 1_000_000  # events
 
@@ -136,6 +206,8 @@ class Settings(Noun, frozen=True, kw_only=True):
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()
     traces: Traces = Traces()
+    alerts: Alerts = Alerts()
+    alertmanager: Alertmanager = Alertmanager()
 
 
 def load(path: Path | None) -> Settings:

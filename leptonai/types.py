@@ -650,6 +650,58 @@ class Incident(Noun, frozen=True, kw_only=True):
     summary: str = ""
 
 
+class Matcher(Noun, frozen=True, kw_only=True):
+    """One condition on a label, as Alertmanager's: a missing label equals "", a pattern must match the whole value."""
+
+    label: str
+    op: Literal["=", "!=", "=~", "!~"] = "="
+    value: str = ""
+
+
+class Alert(Noun, frozen=True, kw_only=True):
+    """What somebody may have to be told. ``labels`` name it (``alertname``, ``service``, ``workspace``, ``severity``).
+
+    Two alerts whose labels agree but for ``severity`` are one. ``pending``: the condition holds, but not long enough.
+    """
+
+    labels: dict[str, str]
+    state: Literal["pending", "firing", "resolved"]
+    summary: str = ""
+    since: float  # the condition has held since
+    last: float  # it held last
+    fired: float | None = None
+    resolved: float | None = None
+    fires: tuple[float, ...] = ()  # when it fired lately: what makes it flap
+    incident: int = 0  # the open incident that tells more; 0: none
+    muted: str = ""  # why nobody is told: "silence 3", "inhibited by ..."; "": somebody is
+    flapping: bool = False
+
+
+class Silence(Noun, frozen=True, kw_only=True):
+    """Nobody is told of alerts that agree with all ``matchers`` from ``starts`` until ``ends``.
+
+    ``until_resolved``: it ends sooner, once what it muted has resolved.
+    """
+
+    id: int
+    matchers: tuple[Matcher, ...]
+    starts: float
+    ends: float
+    by: str
+    comment: str
+    made: float
+    until_resolved: bool = False
+
+
+class Ack(Noun, frozen=True, kw_only=True):
+    """Somebody has taken an incident: it is not escalated any further."""
+
+    incident: int
+    by: str
+    at: float
+    comment: str = ""
+
+
 class Feedback(Noun, frozen=True, kw_only=True):
     """What a user or operator said of a prediction (``about``: a request id) or of ``incident:N``."""
 

@@ -4,6 +4,7 @@ set -eu
 missing=""
 command -v chromium >/dev/null || missing="$missing chromium"
 command -v curl >/dev/null || missing="$missing curl"
+command -v prometheus-alertmanager >/dev/null || missing="$missing prometheus-alertmanager"
 command -v prometheus >/dev/null || missing="$missing prometheus"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

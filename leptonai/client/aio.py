@@ -13,9 +13,9 @@ import httpx
 from leptonai.client import calls
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform, local_url
-from leptonai.client.wire import FeedbackPage, FeedbackRequest, ServiceView
+from leptonai.client.wire import Desk, FeedbackPage, FeedbackRequest, ServiceView
 from leptonai.errors import LeptonError
-from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Series
+from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Series, Silence
 
 T = TypeVar("T")
 
@@ -102,6 +102,13 @@ class AsyncClient:
 
     async def incident(self, id: int) -> Incident:
         return await self.send(calls.incident(id))
+
+    async def desk(self) -> Desk:
+        """Silences, acknowledgements, and open incidents about something else than a service."""
+        return await self.send(calls.desk())
+
+    async def end_silence(self, id: int) -> Silence:
+        return await self.send(calls.end_silence(id))
 
     async def signals(
         self, name: str, start: float, end: float, labels: dict[str, str] | None = None, step: float = 0.0

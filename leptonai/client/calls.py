@@ -11,8 +11,10 @@ import msgspec
 
 from leptonai.client.wire import (
     Accepted,
+    AckRequest,
     ApproveRequest,
     ArtifactView,
+    Desk,
     EventRequest,
     FeedbackPage,
     FeedbackRequest,
@@ -22,6 +24,7 @@ from leptonai.client.wire import (
     SeriesView,
     ServiceView,
     SessionView,
+    SilenceRequest,
     TokenCreated,
     TokenRequest,
     TokenView,
@@ -30,7 +33,22 @@ from leptonai.client.wire import (
     VerifyRequest,
 )
 from leptonai.errors import LeptonError, PlatformError, from_body
-from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Role, Span, parse_key
+from leptonai.types import (
+    Ack,
+    Alert,
+    Change,
+    Event,
+    Incident,
+    Key,
+    LogLine,
+    Proposal,
+    Replica,
+    Revision,
+    Role,
+    Silence,
+    Span,
+    parse_key,
+)
 
 T = TypeVar("T")
 PREFIX = "/api/v1"
@@ -215,6 +233,35 @@ def import_samples(body: bytes, workspace: str) -> Call[None]:
 
 def telemetry() -> Call[dict[str, Any]]:
     return Call("GET", f"{PREFIX}/telemetry", dict[str, Any])
+
+
+def alerts() -> Call[list[Alert]]:
+    return Call("GET", f"{PREFIX}/alerts", list[Alert])
+
+
+def desk() -> Call[Desk]:
+    return Call("GET", f"{PREFIX}/alerts/desk", Desk)
+
+
+def ack(incident: int, comment: str) -> Call[Ack]:
+    return Call("POST", f"{PREFIX}/incidents/{incident}/ack", Ack, body=AckRequest(comment=comment))
+
+
+def silences(over: bool) -> Call[list[Silence]]:
+    return Call("GET", f"{PREFIX}/silences", list[Silence], _given(over=over))
+
+
+def silence(request: SilenceRequest) -> Call[Silence]:
+    return Call("POST", f"{PREFIX}/silences", Silence, body=request)
+
+
+def end_silence(id: int) -> Call[Silence]:
+    return Call("DELETE", f"{PREFIX}/silences/{id}", Silence)
+
+
+def alert_rules(key: Key | None, scrape: float) -> Call[str]:
+    params = _given(service=key, scrape=scrape)
+    return Call("GET", f"{PREFIX}/alerts/rules", str, params)
 
 
 def platform() -> Call[dict[str, Any]]:

@@ -24,6 +24,7 @@ from leptonai.client.wire import (
     Graph,
     Health,
     ServiceView,
+    SilenceRequest,
     TokenCreated,
     TokenView,
     TraceView,
@@ -33,6 +34,8 @@ from leptonai.errors import Conflict, Denied, NotFound, PlatformError, StartErro
 from leptonai.store.tree import pack
 from leptonai.types import (
     DIGEST,
+    Ack,
+    Alert,
     Canary,
     Change,
     DeleteChange,
@@ -46,6 +49,7 @@ from leptonai.types import (
     Revision,
     Role,
     Series,
+    Silence,
     Span,
     Spec,
     SpecChange,
@@ -131,6 +135,39 @@ class Client:
 
     def incident(self, id: int) -> Incident:
         return self.send(calls.incident(id))
+
+    def alerts(self) -> list[Alert]:
+        """Firing first, then pending, then those that resolved lately; the newest first."""
+        return self.send(calls.alerts())
+
+    def silences(self, over: bool = False) -> list[Silence]:
+        """Those in force or to come, newest first; ``over``: the others, too."""
+        return self.send(calls.silences(over))
+
+    def silence(
+        self,
+        matchers: Sequence[str],
+        seconds: float,
+        comment: str,
+        starts: float | None = None,
+        until_resolved: bool = False,
+    ) -> Silence:
+        """Nobody is told of alerts that agree with all ``matchers``, like ``service="digits"``, for that long."""
+        request = SilenceRequest(
+            matchers=tuple(matchers), seconds=seconds, comment=comment, starts=starts, until_resolved=until_resolved
+        )
+        return self.send(calls.silence(request))
+
+    def end_silence(self, id: int) -> Silence:
+        return self.send(calls.end_silence(id))
+
+    def ack(self, incident: int, comment: str = "") -> Ack:
+        """Somebody takes the incident: it is not escalated any further."""
+        return self.send(calls.ack(incident, comment))
+
+    def alert_rules(self, key: Key | None = None, scrape: float = 15.0) -> str:
+        """Prometheus alert rules (YAML) for the promises of one service, or of all."""
+        return self.send(calls.alert_rules(key, scrape))
 
     def signals(
         self, name: str, start: float, end: float, labels: dict[str, str] | None = None, step: float = 0.0

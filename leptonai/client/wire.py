@@ -5,7 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from leptonai.types import DEFAULT_WORKSPACE, Change, Feedback, Key, Noun, Replica, Role, Series, Service
+from leptonai.types import (
+    DEFAULT_WORKSPACE,
+    Ack,
+    Change,
+    Feedback,
+    Incident,
+    Key,
+    Noun,
+    Replica,
+    Role,
+    Series,
+    Service,
+    Silence,
+)
 
 
 class ServiceView(Noun, frozen=True, kw_only=True):
@@ -36,6 +49,29 @@ class Verdict(Noun, frozen=True, kw_only=True):
     revision: int
     outcome: Literal["promoted", "rolled back", "not enough evidence"]
     why: str
+
+
+class SilenceRequest(Noun, frozen=True, kw_only=True):
+    """``matchers`` as Alertmanager spells them, ``service="digits"``; it begins now unless ``starts`` says later."""
+
+    matchers: tuple[str, ...]
+    seconds: float
+    comment: str
+    starts: float | None = None
+    until_resolved: bool = False
+
+
+class AckRequest(Noun, frozen=True, kw_only=True):
+    comment: str = ""
+
+
+class Desk(Noun, frozen=True, kw_only=True):
+    """What people and others have said about alerts: silences not over yet, acknowledgements of open incidents, and the
+    open incidents that are about something else than a service of ours."""
+
+    silences: tuple[Silence, ...] = ()
+    acks: tuple[Ack, ...] = ()
+    external: tuple[Incident, ...] = ()
 
 
 class ProposalRequest(Noun, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import uvloop
 from leptonai import settings as setting
 from leptonai.client import AsyncClient
 from leptonai.client.home import Home, read_token
+from leptonai.client.wire import Desk
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import open_log
 from leptonai.errors import LeptonError, NotFound
@@ -78,6 +79,13 @@ class Api:
 
     async def verify(self, key: Key, number: int, detail: str) -> None:
         await self._client.verify(key, number, detail)
+
+    async def desk(self) -> Desk:
+        return await self._client.desk()
+
+    async def end_silence(self, id: int) -> None:
+        with contextlib.suppress(NotFound):
+            await self._client.end_silence(id)
 
     async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
         await self._client.record(kind, subject, detail)

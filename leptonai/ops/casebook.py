@@ -10,6 +10,7 @@ import msgspec
 
 from leptonai.errors import LeptonError
 from leptonai.ops import incidents as book
+from leptonai.ops.alert.sources import foreign
 from leptonai.ops.control import Control
 from leptonai.ops.diagnose import diagnose, rulebook
 from leptonai.ops.evidence import gather
@@ -52,7 +53,7 @@ class Casebook:
 
     async def load(self, now: float) -> None:
         """Take up the incidents that the store knows of."""
-        known = await self._control.incidents()
+        known = [i for i in await self._control.incidents() if not foreign(i)]
         self.cases = [Case(i, now) for i in known if i.closed is None or now - i.closed < REMEMBER]
         for case in self.cases:
             last = case.incident.actions[-1] if case.incident.actions else None

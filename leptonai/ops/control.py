@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from leptonai.types import Change, Event, Feedback, Incident, Key, Noun, Proposal, Replica, Revision, Service
+from leptonai.client.wire import Desk
+from leptonai.types import (
+    Change,
+    Event,
+    Feedback,
+    Incident,
+    Key,
+    Noun,
+    Proposal,
+    Replica,
+    Revision,
+    Service,
+)
 
 
 class World(Noun, frozen=True, kw_only=True):
@@ -51,3 +63,9 @@ class Control(Protocol):
 
     async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
         """One line for the audit log."""
+
+    async def desk(self) -> Desk:
+        """What holds now."""
+
+    async def end_silence(self, id: int) -> None:
+        """End a silence now; nothing happens when it is over."""

@@ -20,6 +20,7 @@ from leptonai.ops.receive import Keeper, Point, Receiver
 from leptonai.ops.scrape import Scraper
 from leptonai.ops.trace.assemble import Access, Assembler
 from leptonai.ops.trace.export import Exporter
+from leptonai.ops.trace.graph import call_graph
 from leptonai.ops.trace.store import TraceStore
 from leptonai.ops.trace.tail import Tail
 from leptonai.plan.access import FILE
@@ -27,6 +28,8 @@ from leptonai.protocols import LogSink
 from leptonai.settings import Settings
 from leptonai.types import DEFAULT_WORKSPACE, Key, LogRecord, Replica, Service
 
+CALLS_EVERY = 10.0  # seconds: going through 50,000 spans takes some 50 ms
+CALLS_BACK = 3600.0  # seconds of spans that say who depends on whom
 _access = msgspec.json.Decoder(Access, strict=False).decode
 
 
@@ -52,8 +55,10 @@ class Feeds:
         self._slow: dict[Key, float] = {}
         self._assembler = Assembler(lambda key: self._slow.get(key, settings.gateway.trace_slow))
         self._gateway = Tail(home / "envoy" / FILE, from_end=True) if home else None
+        self._calls: tuple[float, list[tuple[str, str]]] = (float("-inf"), [])
         self._metrics: dict[str, Metrics] = {}
         self._seen = Seen(home / "telemetry" / "agents.json" if home else None)
+        self.hosts: dict[str, float] = {}  # workspace/agent -> when it was heard last
         self._pace: dict[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
@@ -109,6 +114,7 @@ class Feeds:
             self.receiver.malformed(workspace, "agent")
             raise
         name = f"{workspace}/{batch.agent}"
+        self.hosts[name] = self._clock()
         if self._seen.known(name, batch.run, batch.number):
             self.receiver.count(workspace, "agent_repeated")
             return False
@@ -160,6 +166,13 @@ class Feeds:
         if self._pace.get(workspace, (0, 0))[0] != second:
             self._pace[workspace] = (second, 0)
         return max(0, int(self.settings.traces.received_per_second) - int(self._pace[workspace][1]))
+
+    def calls(self, now: float) -> list[tuple[str, str]]:
+        """Who called whom lately, as (caller, callee); looked up anew each CALLS_EVERY seconds."""
+        if now - self._calls[0] >= CALLS_EVERY:
+            found = call_graph(self.traces.spans(now - CALLS_BACK)).edges
+            self._calls = now, [(e.caller, e.callee) for e in found]
+        return self._calls[1]
 
     def counts(self) -> dict[str, Any]:
         """What became of everything, as ``GET /telemetry`` tells it."""

@@ -47,6 +47,7 @@ class Lookout:
         self.revisions: tuple[Revision, ...] = ()
         self.exits: dict[str, Exit] = {}
         self.requests = 0.0
+        self.bad = {"errors": 0.0, "latency": 0.0}  # of these requests, by rule
         self.sightings = 0.0
         self.converged_since: float | None = None
         self.at_convergence = (0.0, 0.0)  # requests and sightings then
@@ -156,6 +157,8 @@ class Lookout:
     def _count(self, now: float, traffic: Traffic | None, collected: Collected) -> None:
         if traffic is not None:
             self.requests += traffic.requests
+            for rule in self.bad:
+                self.bad[rule] += bad(rule, traffic)
             self._recent.append((now, traffic))
         while self._recent and now - self._recent[0][0] > KEEP_TRAFFIC:
             self._recent.popleft()

@@ -24,16 +24,23 @@ from leptonai.ops.otlp.message import What
 from leptonai.ops.trace.graph import call_graph
 from leptonai.platforms.embedded import Embedded
 from leptonai.protocols import TelemetryStore
-from leptonai.types import DEFAULT_WORKSPACE
+from leptonai.types import DEFAULT_WORKSPACE, Alert
 
 
-def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
+def app(
+    store: TelemetryStore,
+    feeds: Feeds | None = None,
+    alerts: Callable[[], list[Alert]] = list,
+    families: Callable[[], list[page.Family]] = list,
+) -> Starlette:
     """What ops answers. ``covers`` in a query names the workspaces that may be seen, by commas; without it, all.
 
     ``POST /write?workspace=`` takes Prometheus remote-write, ``GET /telemetry`` counts what became of it.
 
     ``POST /otlp/metrics|logs|traces?workspace=`` and ``POST /agent?workspace=`` take those, ``GET /traces`` lists what
     is kept, ``GET /traces/{trace or request id}`` shows one, ``GET /graph?seconds=`` who called whom.
+
+    ``GET /alerts`` lists what fires, ``families`` are on the page of ``GET /metrics``.
 
     ``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
 
@@ -137,8 +144,8 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
 
     async def metrics(request: Request) -> Response:
         told = feeds.counts() if feeds else {}
-        families = page.process("ops")
-        families.append(
+        shown = [*page.process("ops"), *families()]
+        shown.append(
             page.Family(
                 "leptonai_telemetry_received_total", "counter", "Samples, series, requests, records, by what became.",
                 [({"workspace": w, "what": k}, float(n)) for w, by in told.get("received", {}).items()
@@ -150,11 +157,14 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
             ("leptonai_traces_total", "Spans by what became of them.", told.get("traces", {})),
             ("leptonai_traces_export_total", "Spans sent to the collector.", told.get("export", {})),
         ):
-            families.append(page.Family(name, "counter", help, [({"what": k}, float(n)) for k, n in by.items()]))
+            shown.append(page.Family(name, "counter", help, [({"what": k}, float(n)) for k, n in by.items()]))
         if feeds:
             kept = float(len(feeds.traces))
-            families.append(page.Family("leptonai_traces_spans", "gauge", "Spans that are kept.", [({}, kept)]))
-        return Response(page.text(families), media_type=page.TYPE)
+            shown.append(page.Family("leptonai_traces_spans", "gauge", "Spans that are kept.", [({}, kept)]))
+        return Response(page.text(shown), media_type=page.TYPE)
+
+    async def listed(request: Request) -> Response:
+        return _json(alerts())
 
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
@@ -172,6 +182,7 @@ def app(store: TelemetryStore, feeds: Feeds | None = None) -> Starlette:
             Route("/traces", traces),
             Route("/traces/{id}", trace),
             Route("/graph", graph),
+            Route("/alerts", listed),
             Route("/healthz", health),
         ]
     )
@@ -217,8 +228,16 @@ def listen(path: Path) -> socket.socket:
 class Server(uvicorn.Server):
     """Serves the signals inside the loop of ops; ends when ``should_exit`` is set."""
 
-    def __init__(self, store: TelemetryStore, feeds: Feeds | None = None) -> None:
-        config = uvicorn.Config(app(store, feeds), log_level="warning", access_log=False, lifespan="off", ws="none")
+    def __init__(
+        self,
+        store: TelemetryStore,
+        feeds: Feeds | None = None,
+        alerts: Callable[[], list[Alert]] = list,
+        families: Callable[[], list[page.Family]] = list,
+    ) -> None:
+        config = uvicorn.Config(
+            app(store, feeds, alerts, families), log_level="warning", access_log=False, lifespan="off", ws="none"
+        )
         super().__init__(config)
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Literal
 
 from leptonai.series.burn import Window, windows
-from leptonai.series.proportion import chance, wilson
+from leptonai.series.proportion import bound, wilson
 from leptonai.types import Noun, Severity, Slo
 
 Rule = Literal["errors", "latency"]
@@ -40,7 +40,7 @@ class BurnState(Noun, frozen=True, kw_only=True):
     ratio: float = 0.0
     lower: float = 0.0  # Wilson 95 % interval of the ratio
     upper: float = 1.0
-    chance: float = 1.0  # P(this many bad or more) if the true burn were exactly the factor
+    chance: float = 1.0  # at most: P(this many bad or more) if the true burn were exactly the factor
     budget: float = 0.0
     began: float | None = None
     absent: bool = False
@@ -79,9 +79,10 @@ class Burn:
 
     History shorter than a window is used as it is; a window is judged only from MIN_EVENTS events on. Low traffic: a
     burn counts only when the number of bad events in the long window would have a chance below ALPHA at a true burn
-    of exactly the factor (exact binomial). It is the lower confidence bound of the burn that must exceed the factor;
-    the exact bound is used for the decision because Wilson's is too high near zero (Brown, Cai & DasGupta 2001): one
-    error in ten requests would page at 99.9 %. Wilson's interval is reported beside it.
+    of exactly the factor. It is the lower confidence bound of the burn that must exceed the factor; Wilson's is too
+    high near zero (Brown, Cai & DasGupta 2001): one error in ten requests would page at 99.9 %. Chernoff's bound of
+    the chance (``series.proportion.bound``) is never too high, and it can be written in a rule of Prometheus, so that
+    ``alert.rules`` decides as we do. Wilson's interval is reported beside it.
     """
 
     def __init__(self, slo: Slo, rule: Rule, step: float = 1.0, absent_after: float = 10.0) -> None:
@@ -120,7 +121,7 @@ class Burn:
             long, short = self._sums[row.long], self._sums[row.short]
             limit = row.factor * self.budget
             fires = long.total >= MIN_EVENTS and long.ratio > limit and short.ratio > limit
-            fires = fires and float(chance(long.bad, long.total, limit)) < ALPHA
+            fires = fires and float(bound(long.bad, long.total, limit)) < ALPHA
             near = min(long.ratio, short.ratio) / limit
             if best is None or (fires and not best[0]) or (not best[0] and near > best[1]):
                 best = fires, near, row
@@ -140,7 +141,7 @@ class Burn:
             ratio=long.ratio,
             lower=float(lower),
             upper=float(upper),
-            chance=float(chance(long.bad, long.total, row.factor * self.budget)) if long.total else 1.0,
+            chance=float(bound(long.bad, long.total, row.factor * self.budget)) if long.total else 1.0,
             budget=self.budget,
             began=self._onset if fires else None,
             absent=absent,

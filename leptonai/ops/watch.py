@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 import msgspec
 
 from leptonai.errors import LeptonError
+from leptonai.ops.alert.page import families
+from leptonai.ops.alert.pager import Pager
 from leptonai.ops.casebook import Casebook
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
@@ -21,19 +24,22 @@ from leptonai.ops.detect import Watcher
 from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.feeds import Feeds
+from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
+from leptonai.ops.page import Family
 from leptonai.ops.predictions import Follower, Line
 from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.verify import passed
+from leptonai.ops.world import wished_replicas
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.platforms.prometheus import PrometheusStore
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
-from leptonai.types import Event, Key, Replica, Signal
+from leptonai.types import Alert, Event, Key, Replica, Signal
 
 log = logging.getLogger(__name__)
 FRESH_EXIT = 15.0  # seconds; an exit told by the log at our start is news only when it is younger
@@ -67,6 +73,7 @@ class Watch:
         self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home))
         self._follower = Follower(home / "run")
         self._scaler = Scaler(home / "scaler", settings, control)
+        self.pager = Pager(settings, control, home / "alerts.json", Masker().mask, platform.node())
         self._edge = Edge(home, timeout or 0.8 * settings.ops.period)
         self._world = World()
         self._world_at = float("-inf")
@@ -88,11 +95,19 @@ class Watch:
             ("rollouts", self._roll),
             ("respond", self._respond),
             ("verify", self._verify),
+            ("alert", self._alert),
             ("scale", self._scale),
         ):
             if name == "rollouts":  # what is decided now is dated now: reading the pages took its time
                 now = max(now, self._clock())
             await self._stage(name, stage, now)
+
+    def alerts(self) -> list[Alert]:
+        return self.pager.alerts
+
+    def families(self) -> list[Family]:
+        """What ``/metrics`` of ops tells of promises and alerts."""
+        return families({key: (s.requests, s.bad) for key, s in self.lookouts.items()}, self.pager.alerts)
 
     def close(self) -> None:
         self._scaler.keep(self._clock())
@@ -220,6 +235,19 @@ class Watch:
             self.casebook.gateway = self._world.trouble
             await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
 
+    async def _alert(self, now: float) -> None:
+        if not self._loaded:
+            return
+        expected = {key: (seen.last.burns, wished_replicas(seen.service) > 0) for key, seen in self.lookouts.items()}
+        feeds = self._feeds
+        await self.pager.step(
+            now,
+            [c.incident for c in self.casebook.cases if c.incident.id],
+            expected,
+            lambda: feeds.calls(now) if feeds else (),
+            feeds.hosts if feeds else None,
+        )
+
     async def _scale(self, now: float) -> None:
         if not self._loaded or self._collected.at != self._world_at:
             return  # without the wish and the incidents of this round, nothing is known to scale by
@@ -275,7 +303,7 @@ async def run(
     kept = store or open_store(home, settings, clock)
     feeds = Feeds(home, settings, kept, clock) if isinstance(kept, (Embedded, PrometheusStore)) else None
     watch = Watch(home, settings, control, kept, clock, feeds=feeds)
-    server = Server(kept, feeds)
+    server = Server(kept, feeds, watch.alerts, watch.families)
     serving = asyncio.create_task(server.serve([listen(socket)]))
     feeding = asyncio.create_task(feeds.run()) if feeds else None
     note = home / "ops.json"
@@ -297,6 +325,7 @@ async def run(
         with contextlib.suppress(asyncio.CancelledError):
             await serving
         watch.close()
+        await watch.pager.close()
         if feeds:
             feeds.close()
         if isinstance(kept, (Embedded, PrometheusStore)) and store is None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betainc, betaincc, betaincinv, betaln, ndtri
+from scipy.special import betainc, betaincc, betaincinv, betaln, ndtri, rel_entr
 
 from leptonai.protocols import Floats
 
@@ -35,6 +35,15 @@ def chance(hits: ArrayLike, total: ArrayLike, rate: float) -> Floats:
     k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.float64)
     inside = betainc(np.maximum(k, 1.0), np.maximum(n - k, 0.0) + 1.0, rate)
     return np.where(k <= 0, 1.0, np.where(k > n, 0.0, inside))
+
+
+def bound(hits: ArrayLike, total: ArrayLike, rate: float) -> Floats:
+    """No less than ``chance``, and simple enough for a query language: exp(-total x relative entropy of the share to
+    ``rate``) (Chernoff 1952; Hoeffding 1963, theorem 1). Equal to it when all hit; 1 at or below ``rate``."""
+    k, n = np.asarray(hits, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    share = np.clip(k / np.maximum(n, 1.0), 0.0, 1.0)
+    entropy = rel_entr(share, rate) + rel_entr(1.0 - share, 1.0 - rate)
+    return np.where(share <= rate, 1.0, np.exp(-n * entropy))
 
 
 def log_evidence(hits: int, total: int, rate: float) -> float:

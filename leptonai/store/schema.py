@@ -62,5 +62,16 @@ _NO_DELETE = "".join(
     if t not in ("dials", "events")
 )
 
+_ALERTS = """
+CREATE TABLE silences (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, ends REAL NOT NULL, body TEXT NOT NULL);
+CREATE INDEX silences_id ON silences (id, seq);
+CREATE TABLE acks (seq INTEGER PRIMARY KEY, incident INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX acks_incident ON acks (incident, seq);
+""" + "".join(
+    f"CREATE TRIGGER {t}_{verb} BEFORE {verb} ON {t} BEGIN SELECT RAISE(ABORT, '{t} is append-only'); END;\n"
+    for t in ("silences", "acks")
+    for verb in ("update", "delete")
+)
+
 # MIGRATIONS[n] brings a store from schema n to n + 1; a released one is never edited.
-MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE,)
+MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS)

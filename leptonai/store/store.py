@@ -14,6 +14,7 @@ from leptonai.errors import Conflict, LeptonError, NotFound, SpecError
 from leptonai.store.database import Database
 from leptonai.store.probation import probation
 from leptonai.types import (
+    Ack,
     Dial,
     Event,
     Feedback,
@@ -23,6 +24,7 @@ from leptonai.types import (
     Proposal,
     Revision,
     Service,
+    Silence,
     Spec,
     SpecChange,
     Token,
@@ -259,6 +261,47 @@ class Store(Database):
                 values.append(value)
         sql = f"SELECT body FROM incidents i WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"  # noqa: S608
         return [_read(body, Incident) for (body,) in self._rows(sql, (*values, _limit(limit)))]
+
+    # --- alerts ----------------------------------------------------------------------------------------------------
+
+    def put_silence(self, silence: Silence) -> Silence:
+        """Append a version of the silence and return it; id 0 is given the next id. NotFound for an unknown id."""
+        with self.transaction():
+            last = self._one("SELECT max(id) FROM silences") or 0
+            if silence.id == 0:
+                silence = msgspec.structs.replace(silence, id=last + 1)
+            elif not 0 < silence.id <= last:
+                raise NotFound(f"no silence {silence.id}", hint="leptonai silence ls lists them")
+            body, silence = _spell(silence)
+            self._insert("silences", id=silence.id, ends=silence.ends, body=body)
+        return silence
+
+    def silence(self, id: int) -> Silence:
+        """The latest version. Raises NotFound."""
+        body = self._one("SELECT body FROM silences WHERE id = ? ORDER BY seq DESC LIMIT 1", (id,))
+        if body is None:
+            raise NotFound(f"no silence {id}", hint="leptonai silence ls lists them")
+        return _read(body, Silence)
+
+    def silences(self, after: float = 0.0, limit: int = 1000) -> list[Silence]:
+        """The latest version of each silence that ends after ``after``, highest id first."""
+        newest = "NOT EXISTS (SELECT 1 FROM silences j WHERE j.id = i.id AND j.seq > i.seq)"
+        sql = f"SELECT body FROM silences i WHERE {newest} AND i.ends > ? ORDER BY id DESC LIMIT ?"  # noqa: S608
+        return [_read(body, Silence) for (body,) in self._rows(sql, (after, _limit(limit)))]
+
+    def append_ack(self, ack: Ack) -> Ack:
+        """Keep that somebody has taken an incident. NotFound when there is no such incident."""
+        with self.transaction():
+            self.incident(ack.incident)
+            body, ack = _spell(ack)
+            self._insert("acks", incident=ack.incident, body=body)
+        return ack
+
+    def acks(self, incidents: Iterable[int]) -> list[Ack]:
+        """The newest acknowledgement of each of ``incidents`` that has one, in their order."""
+        sql = "SELECT body FROM acks WHERE incident = ? ORDER BY seq DESC LIMIT 1"
+        found = [self._one(sql, (id,)) for id in incidents]
+        return [_read(body, Ack) for body in found if body is not None]
 
     # --- feedback --------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import msgspec
 
 from leptonai.admit import Door
 from leptonai.client.calls import unreachable
+from leptonai.client.wire import Desk
 from leptonai.ops.control import World
 from leptonai.ops.watch import Watch
 from leptonai.platforms.memory import Behaviour, MemoryPlatform
@@ -323,3 +324,14 @@ class Direct:
 
     async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> None:
         self._store().record(kind, subject, detail, actor="ops", at=self.stage.now)
+
+    async def desk(self) -> Desk:
+        opened = self._store().incidents(open=True)
+        return Desk(
+            silences=tuple(self._store().silences(after=self.stage.now)),
+            acks=tuple(self._store().acks(i.id for i in opened)),
+        )
+
+    async def end_silence(self, id: int) -> None:
+        silence = self._store().silence(id)
+        self._store().put_silence(msgspec.structs.replace(silence, ends=self.stage.now))
