@@ -72,7 +72,7 @@ def histories() -> dict[str, list[tuple[int, int]]]:
 @needs_promtool
 def test_equal_histories_give_equal_decisions(tmp_path: Path) -> None:
     """Our burn, counting once a minute, and Prometheus, scraping once a minute, say the same of every history at every
-    twentieth minute, but for the minutes around a change: increase() extrapolates to the edges of a window, we do not."""
+    twentieth minute, but for those around a change: increase() extrapolates to a window's edges, we do not."""
     services, series, checks, compared, fired = [], [], [], 0, 0
     for name, history in histories().items():
         services.append(service(name, latency_objective=0.9))
