@@ -72,6 +72,26 @@ class Ops(Noun, frozen=True, kw_only=True):
     anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together
 
 
+class Watched(Noun, frozen=True, kw_only=True):
+    name: str  # its incidents are about <workspace>/external/<name>
+    signals: tuple[str, ...] = ("*",)  # patterns of names, like press_*
+    labels: dict[str, str] = {}  # that a series must have
+    workspace: str = "default"  # that sends them
+    limits: dict[str, tuple[float | None, float | None]] = {}  # name -> [least, most]: beyond them it is wrong
+
+
+class Watch(Noun, frozen=True, kw_only=True):
+    groups: tuple[Watched, ...] = ()  # things that are watched: each {name, signals, labels, workspace, limits}
+    by: tuple[str, ...] = ("machine", "instance", "host", "job")  # labels that name a thing no group chose
+    series: int = 5_000  # received series that are watched; the others are kept all the same
+    seats: int = 1_000  # series in the full tier, some 12 kB each
+    horizon: float = 900.0  # seconds ahead in which a limit that will be reached is told
+    share: float = 0.5  # share of a thing's signals that must be anomalous together
+    hold: float = 10.0  # seconds that must last
+    state_bytes: int = 32_000_000  # of what was learnt, kept over a restart; past it those that came last are left out
+    frozen: float = 3600.0  # seconds an open incident keeps its signals from being learnt from
+
+
 class Telemetry(Noun, frozen=True, kw_only=True):
     segment_seconds: float = 300.0  # until the log becomes a Parquet segment: some 300 rows a series, as one row group
     log_bytes: int = 64_000_000  # of the log until it becomes a segment sooner: some 3 million samples to sort at once
@@ -202,6 +222,7 @@ class Settings(Noun, frozen=True, kw_only=True):
     admit: Admit = Admit()
     ops: Ops = Ops()
     store: Store = Store()
+    watch: Watch = Watch()
     telemetry: Telemetry = Telemetry()
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()

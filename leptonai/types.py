@@ -595,6 +595,14 @@ class Span(Noun, frozen=True, kw_only=True):
     attributes: dict[str, str] = {}
 
 
+class Reason(Noun, frozen=True, kw_only=True):
+    """What one detector said of a signal. ``share``: the signal's part in what a group is blamed for, None: alone."""
+
+    detector: str
+    score: float
+    share: float | None = None
+
+
 class Anomaly(Noun, frozen=True, kw_only=True):
     signal: str
     labels: dict[str, str]
@@ -602,6 +610,7 @@ class Anomaly(Noun, frozen=True, kw_only=True):
     last: float
     score: float  # -log10 tail probability
     detail: str = ""
+    reasons: tuple[Reason, ...] = ()  # loudest first
 
 
 class Evidence(Noun, frozen=True, kw_only=True):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from leptonai.types import parse_key
-
 CHARTS = (
     ("request_rate_per_second", "requests / s", ""),
     ("latency_p99_seconds", "p99 latency", "s"),
@@ -76,7 +74,7 @@ def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         **found,
         "causes": causes,
-        "service": parse_key(found["subject"].replace("/service/", "/"))[1],
+        "service": found["subject"].split("/", 2)[2],
         "state": "closed" if found["closed"] else "escalated" if found["escalated"] else "open",
         "detect": found["opened"] - found["began"],
         "diagnose": None if found["diagnosed"] is None else found["diagnosed"] - found["opened"],

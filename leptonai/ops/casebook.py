@@ -13,13 +13,14 @@ from leptonai.ops import incidents as book
 from leptonai.ops.alert.sources import foreign
 from leptonai.ops.control import Control
 from leptonai.ops.diagnose import diagnose, rulebook
-from leptonai.ops.evidence import gather
+from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.judge import Trigger
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.remedies import load_remedies
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Sight, Wait, next_action
 from leptonai.ops.runbook import shipped
 from leptonai.ops.scenery import set_scene
+from leptonai.ops.things import explained
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Action, Event, Incident, Key
@@ -27,6 +28,8 @@ from leptonai.types import Action, Event, Incident, Key
 log = logging.getLogger(__name__)
 REMEMBER = 3600.0  # seconds a closed incident is kept here; the store keeps it for good
 REWRITE = 10.0  # seconds after which a document is sent again although only its newest sighting changed
+
+TELLING = 60.0  # seconds in which the facts of an incident of something foreign are told anew
 
 
 class Case:
@@ -62,6 +65,11 @@ class Casebook:
                 if proposal is not None and proposal.status == "pending":
                     case.waiting = frozenset((proposal.id,))
 
+    def opened(self, now: float, most: float) -> list[str]:
+        """The subjects of open incidents of what we do not serve, for ``most`` seconds from their opening."""
+        mine = (c.incident for c in self.cases if book.outside(c.incident))
+        return [i.subject for i in mine if i.closed is None and now - i.opened < most]
+
     def open(self, service: Key) -> bool:
         """Whether an incident of the service is open."""
         return any(c.incident.closed is None and book.service_of(c.incident) == service for c in self.cases)
@@ -79,11 +87,15 @@ class Casebook:
         unanswered: dict[str, float],
         collected: float,
         history: Sequence[Event],
+        outside: Sequence[Trigger] = (),
     ) -> None:
-        """One round over all incidents. An incident that fails is logged and does not keep the others waiting."""
+        """One round over all incidents. An incident that fails is logged and does not keep the others waiting.
+
+        ``outside``: the triggers of what we do not serve.
+        """
         firing: dict[int, list[Trigger]] = {}
-        for lookout in lookouts.values():
-            for case, trigger in [(self._case(t, now), t) for t in lookout.last.triggers]:
+        for triggers in (*(lookout.last.triggers for lookout in lookouts.values()), outside):
+            for case, trigger in [(self._case(t, now), t) for t in triggers]:
                 firing.setdefault(id(case), []).append(trigger)
         for case in self.cases:
             try:
@@ -117,6 +129,8 @@ class Casebook:
     ) -> None:
         if case.incident.closed is not None:
             return await self._send(case, now)
+        if book.outside(case.incident):
+            return await self._attend_outside(case, triggers, now)
         lookout = lookouts.get(book.service_of(case.incident))
         case.quiet_since = None if triggers else (now if case.quiet_since is None else case.quiet_since)
         last = case.incident.actions[-1] if case.incident.actions else None
@@ -134,6 +148,17 @@ class Casebook:
             if case.incident is before:
                 break
         return await self._send(case, now)
+
+    async def _attend_outside(self, case: Case, triggers: list[Trigger], now: float) -> None:
+        """Nothing of it is ours to change: it is told with its facts, and closed once it was quiet for ``reopen``."""
+        case.quiet_since = None if triggers else (now if case.quiet_since is None else case.quiet_since)
+        if triggers:
+            facts, causes = explained(triggers)
+            if not case.incident.evidence or now - case.incident.opened < TELLING:
+                case.incident = book.explain(case.incident, Facts(facts, {}), causes, now)
+        elif case.quiet_since is not None and now - case.quiet_since >= self._settings.ops.reopen:
+            case.incident = book.close(case.incident, now, "", "it is as it used to be", case.quiet_since)
+        await self._send(case, now)
 
     async def _act(
         self, case: Case, lookout: Lookout | None, firing: bool, now: float, collected: float, history: Sequence[Event]

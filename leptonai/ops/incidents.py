@@ -16,7 +16,7 @@ from leptonai.ops.evidence import Facts
 from leptonai.ops.judge import Trigger
 from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Severity, make_key, parse_key
 
-SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent"})
+SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent", "silent"})
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
 NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})  # evidence that tells of our own acts
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
@@ -36,10 +36,21 @@ def service_of(incident: Incident) -> Key:
     return make_key(name, workspace) if kind == "service" else ""
 
 
+def subject_for(trigger: Trigger) -> str:
+    return trigger.about or subject_of(trigger.service)
+
+
+def outside(incident: Incident) -> bool:
+    """Whether it is about something that is not ours to change."""
+    return incident.subject.split("/", 2)[1] == "external"
+
+
 def as_anomaly(trigger: Trigger, now: float) -> Anomaly:
     """How a trigger is kept in the document: its kind as the signal, what it is about as labels."""
-    labels = {"service": trigger.service}
-    if trigger.subject:
+    labels = {"service": trigger.service} if trigger.service else {}
+    if trigger.about and trigger.subject:
+        labels["signal"] = trigger.subject
+    elif trigger.subject:
         labels["digest" if trigger.kind == "wrong_answers" else "replica"] = trigger.subject
     score = trigger.terms.get("score", trigger.terms.get("odds", 0.0))
     return Anomaly(
@@ -65,7 +76,7 @@ def ended(incident: Incident) -> set[str]:
 
 def home_of(trigger: Trigger, incidents: Iterable[Incident], now: float, reopen: float) -> Incident | None:
     """The incident a trigger belongs to: an open one, one to be opened again, or None for a new one."""
-    mine = [i for i in incidents if service_of(i) == trigger.service]
+    mine = [i for i in incidents if i.subject == subject_for(trigger)]
     opened = [i for i in mine if i.closed is None]
     for incident in sorted(opened, key=lambda i: (i.escalated is not None, not knows(i, trigger), -i.id)):
         if incident.escalated is None or trigger.kind in SYMPTOMS or knows(incident, trigger):
@@ -87,10 +98,14 @@ def _specific(incident: Incident) -> bool:
 
 def open_incident(triggers: Sequence[Trigger], now: float) -> Incident:
     """A new incident (id 0) of triggers of one service. Its onset is the earliest of theirs."""
-    service = triggers[0].service
     began = max(min(t.began for t in triggers), now - LOOK_BACK)
     fresh = Incident(
-        id=0, subject=subject_of(service), severity="info", title=_title(triggers[0]), began=min(began, now), opened=now
+        id=0,
+        subject=subject_for(triggers[0]),
+        severity="info",
+        title=_title(triggers[0]),
+        began=min(began, now),
+        opened=now,
     )
     return join(fresh, triggers, now)
 
@@ -183,6 +198,9 @@ _TITLES = {
     "burn_latency": "{service} answers too slowly",
     "anomaly_rate": "{service} behaves unlike itself",
     "service_absent": "Nothing is heard of {service}",
+    "limit": "{signal} of {service} is beyond its limit",
+    "exhaustion": "{signal} of {service} will reach its limit",
+    "silent": "Nothing is heard of {service}",
     "replica_gone": "A replica of {service} ended",
     "replica_hung": "A replica of {service} does not answer",
     "replica_leak": "A replica of {service} uses more and more memory",
@@ -204,7 +222,8 @@ _NAMES = {
 
 
 def _title(trigger: Trigger) -> str:
-    return _TITLES[trigger.kind].format(service=trigger.service)
+    name = trigger.service or trigger.about.split("/", 2)[2]
+    return _TITLES[trigger.kind].format(service=name, signal=trigger.subject)
 
 
 def _named(cause: Cause) -> str:

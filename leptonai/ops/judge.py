@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +22,9 @@ Kind = Literal[
     "replica_leak",
     "wrong_answers",
     "service_absent",
+    "limit",
+    "exhaustion",
+    "silent",
 ]
 
 # Seconds a condition must hold before it fires, and seconds it must be gone before it is released. The burn rules and
@@ -47,11 +50,14 @@ class Seen(Noun, frozen=True, kw_only=True):
 class Trigger(Noun, frozen=True, kw_only=True):
     """A reason for an open incident. ``subject``: the replica id or digest it is about, "" for the whole service.
 
+    ``about``: the incident's subject where it is no service's (``ops.things``); ``subject`` is a signal's name then.
+
     ``terms`` holds every number the decision was made of.
     """
 
     kind: Kind
     service: Key
+    about: str = ""
     subject: str = ""
     severity: Severity
     began: float
@@ -77,13 +83,20 @@ def judge(now: float, seen: Seen, memory: Memory, settings: Ops | None = None) -
     Pending -> firing after PENDING seconds of an unbroken condition; firing ends RELEASE seconds after the condition
     was last true. A trigger keeps the ``began`` it fired with and shows its newest terms.
     """
-    true_now = {f"{t.kind} {t.subject}": t for t in _conditions(now, seen, memory, settings or Ops())}
+    return hold(now, _conditions(now, seen, memory, settings or Ops()), memory, PENDING)
+
+
+def hold(
+    now: float, conditions: Sequence[Trigger], memory: Memory, pending: Mapping[Kind, float]
+) -> tuple[list[Trigger], Memory]:
+    """``judge`` from the conditions on: which of those that are true now fire, after ``pending`` seconds each."""
+    true_now = {f"{t.kind} {t.subject}": t for t in conditions}
     after: Memory = {}
     for name, trigger in true_now.items():
         before = memory.get(name)
         since = before.since if before else now
         began = min(before.trigger.began, trigger.began) if before else trigger.began
-        firing = bool(before and before.firing) or now - since >= PENDING.get(trigger.kind, 0.0)
+        firing = bool(before and before.firing) or now - since >= pending.get(trigger.kind, 0.0)
         trigger = msgspec.structs.replace(trigger, began=began)
         after[name] = Held(trigger=trigger, since=since, last=now, firing=firing)
     for name, held in memory.items():

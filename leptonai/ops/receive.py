@@ -51,6 +51,16 @@ class Keeper(Protocol):
     def append(self, ids: Ids, at: Floats, value: Floats) -> None: ...
 
 
+class Tap(Protocol):
+    """Who wants to hear of every sample that is taken, as it is taken."""
+
+    def clear(self) -> None: ...
+
+    def named(self, id: int, workspace: str, name: str, labels: dict[str, str]) -> None: ...
+
+    def saw(self, ids: Ids, at: Floats, value: Floats) -> None: ...
+
+
 class _Tenant:
     def __init__(self) -> None:
         self.known: dict[bytes, int] = {}  # label bytes -> id
@@ -73,6 +83,7 @@ class Receiver:
     def __init__(self, store: Keeper, settings: Telemetry, clock: Callable[[], float]) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.names: dict[str, set[str]] = {}  # workspace -> the names it sends
+        self.tap: Tap | None = None  # of imports it hears nothing
         self._store, self._settings, self._clock = store, settings, clock
         self._tenants: dict[str, _Tenant] = {}
         self._tidy = Tidy()
@@ -133,6 +144,8 @@ class Receiver:
         if self._generation != self._store.generation:
             self._generation = self._store.generation
             self._tidy.clear()
+            if self.tap is not None:
+                self.tap.clear()
             self._factor.clear()
         tenant = self._tenants.setdefault(workspace, _Tenant())
         many = len(tenant.known) + len(tenant.named)  # one series may come in many orders of its labels
@@ -160,6 +173,8 @@ class Receiver:
         for what, n in self._tidy.look(ids, at, value).items():
             self.counts[workspace, what] += n
         self._store.append(ids, at, value)
+        if self.tap is not None and not any_age:
+            self.tap.saw(ids, at, value)
         for what, which in (("taken", taken), ("stale", stale), ("refused", refused), ("future", future), ("old", old)):
             self.counts[workspace, what] += int(which.sum())
         self.counts[workspace, "histograms"] += got.histograms
@@ -197,6 +212,8 @@ class Receiver:
         self._tidy.opened(id, is_counter(base))
         if factor != 1.0:
             self._factor[id] = factor
+        if self.tap is not None:
+            self.tap.named(id, workspace, base, own)
         tenant.ids.add(id)
         self.names.setdefault(workspace, set()).add(base)
         return id

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,18 +20,23 @@ from leptonai.ops.alert.pager import Pager
 from leptonai.ops.casebook import Casebook
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
-from leptonai.ops.detect import Watcher
+from leptonai.ops.detect import GOLDEN, Watcher
+from leptonai.ops.detect.full import FullTier
+from leptonai.ops.detect.tiers import Tiers
 from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.feeds import Feeds
+from leptonai.ops.judge import Memory, Trigger
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
+from leptonai.ops.outside import Outside
 from leptonai.ops.page import Family
 from leptonai.ops.predictions import Follower, Line
 from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
 from leptonai.ops.signals import Server, listen
+from leptonai.ops.things import Thing, judge_thing
 from leptonai.ops.verify import passed
 from leptonai.ops.world import wished_replicas
 from leptonai.platforms.embedded import Embedded
@@ -39,7 +44,7 @@ from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.platforms.prometheus import PrometheusStore
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
-from leptonai.types import Alert, Event, Key, Replica, Signal
+from leptonai.types import Alert, Anomaly, Event, Key, Replica, Signal
 
 log = logging.getLogger(__name__)
 FRESH_EXIT = 15.0  # seconds; an exit told by the log at our start is news only when it is younger
@@ -63,13 +68,20 @@ class Watch:
         traces of the requests seen here; None: nobody does."""
         self.settings, self.control, self.store = settings, control, store
         self.casebook = Casebook(settings, control, store)
-        self.watcher = Watcher(score=settings.ops.anomaly_score)
+        self.outside = Outside(settings.watch)
+        tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
+        self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
+        self.things: dict[str, Memory] = {}  # subject of an external incident -> what its judge remembers
+        self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control)
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock
         self._feeds = feeds
+        if feeds is not None:
+            feeds.receiver.tap = self.outside
+        self._foreign: list[Trigger] = []
         self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home))
         self._follower = Follower(home / "run")
         self._scaler = Scaler(home / "scaler", settings, control)
@@ -215,7 +227,11 @@ class Watch:
         services = {s.key: s for s in self._world.services}
         awake = services.keys() - found.resting
         sick = [key for key in awake if self.casebook.open(key)]
-        anomalies = self.watcher.step(now, found.signals, expected=awake, frozen=sick)
+        sick += self.casebook.opened(now, self.settings.watch.frozen)
+        heard = [*found.signals, *self.outside.take(now)]
+        anomalies = self.anomalies = self.watcher.step(now, heard, expected=awake, frozen=sick)
+        self._foreign = self._judge_things(now, anomalies)
+        self._rate(now, anomalies, awake)
         for key, lookout in self.lookouts.items():
             if key in found.resting and lookout.quiet:
                 continue
@@ -225,6 +241,30 @@ class Watch:
                     lookout.ended(exit)
             lookout.step(now, found, anomalies, self.watcher.golden(key), self.outcomes, self.store)
 
+    def _judge_things(self, now: float, anomalies: Sequence[Anomaly]) -> list[Trigger]:
+        """The triggers of what we do not serve: this machine, and everything that sends its signals."""
+        mine: dict[str, list[Anomaly]] = {}
+        for anomaly in anomalies:
+            mine.setdefault(self.watcher.whose(anomaly), []).append(anomaly)
+        out: list[Trigger] = []
+        for subject in [s for s in self.watcher.about if "/external/" in s and (s in mine or self.things.get(s))]:
+            thing = Thing(
+                subject=subject, watched=len(self.watcher.about[subject]), anomalies=tuple(mine.get(subject, ()))
+            )
+            found, self.things[subject] = judge_thing(now, thing, self.things.get(subject, {}), self.settings.watch)
+            out += found
+        return out
+
+    def _rate(self, now: float, anomalies: Sequence[Anomaly], awake: Collection[Key]) -> None:
+        """Write down, per service, the share of its golden signals that are anomalous."""
+        signals = []
+        for key in awake:
+            if watched := self.watcher.golden(key):
+                odd = {a.signal.partition(":")[0] for a in anomalies if a.labels == {"service": key}}
+                value = len(odd.intersection(GOLDEN)) / watched
+                signals.append(Signal(name="anomaly_ratio", labels={"service": key}, at=now, value=value))
+        self.store.write(signals)
+
     async def _roll(self, now: float) -> None:
         if self._world_at == self._judged_at:
             await self.rollouts.step(now, self._world.services, self._world.replicas, self.lookouts)
@@ -233,7 +273,9 @@ class Watch:
         if self._loaded:
             complete = min(self._collected.at, self._world_at)
             self.casebook.gateway = self._world.trouble
-            await self.casebook.step(now, self.lookouts, self._collected.unanswered, complete, self._history)
+            await self.casebook.step(
+                now, self.lookouts, self._collected.unanswered, complete, self._history, self._foreign
+            )
 
     async def _alert(self, now: float) -> None:
         if not self._loaded:

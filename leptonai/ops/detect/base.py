@@ -40,6 +40,7 @@ class Agreement:
 
     def __init__(self, voters: Sequence[Detector], stated: Sequence[Detector] = ()) -> None:
         self.voters, self.stated = tuple(voters), tuple(stated)
+        self.said: dict[str, Floats] = {}  # what each voter said at the newest step
 
     @property
     def members(self) -> tuple[Detector, ...]:
@@ -65,6 +66,7 @@ class Agreement:
             expected = np.where(nearer, vote.expected, expected)
             scale = np.where(nearer, vote.scale, scale)
             least = np.fmin(least, vote.score)
+        self.said = {voter.name: vote.score for voter, vote in zip(self.voters, votes, strict=True)}
         score = agree([vote.score for vote in votes])
         for limit in self.stated:
             said = limit.step(at, x, learn)

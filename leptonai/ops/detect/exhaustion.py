@@ -93,7 +93,7 @@ class Exhaustion(Slotted):
         speed = np.abs(rate)
         room = np.where(rate >= 0, self._limits["upper"] - x, x - self._limits["lower"])
         ahead = np.where(np.isfinite(room), speed * self.horizon - np.where(np.isfinite(room), room, 0.0), -1.0)
-        z = ahead / np.maximum(drift.wander(self.horizon), 1e-300)
+        z = ahead / np.maximum(drift.wander(self.horizon), 1e-100)
         reached = np.where(z > 0, -log_ndtr(-np.maximum(z, 0.0)) / LN10, 0.0)
         t = np.where(error > 0, speed / np.where(error > 0, error, 1.0), np.where(speed > 0, 1e6, 0.0))
         climbs = -np.log10(np.clip(2 * stdtr(drift.freedom(), -t), 1e-300, 1.0))

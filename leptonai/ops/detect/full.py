@@ -112,12 +112,17 @@ class FullTier:
         self.threshold, self.exhaustion, self.missing = Threshold(), Exhaustion(horizon=horizon), Missing()
         self.stated: dict[str, Slotted] = {m.name: m for m in (self.threshold, self.exhaustion, self.missing)}
         self._own = Columns(worst=0.0, since=np.inf)
-        self._said: dict[str, Floats] = {}
+        self.said: dict[str, Floats] = {}  # what each member said at the newest step
         self.news: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)
 
     @property
     def members(self) -> dict[str, Slotted]:
         return {**self.voters, **self.stated}
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """The members that look at each slot by itself."""
+        return tuple(name for name, member in self.members.items() if not isinstance(member, Grouped))
 
     @property
     def nbytes(self) -> int:
@@ -128,19 +133,19 @@ class FullTier:
         for member in self.members.values():
             member.open(slots)
         self._own.open(slots)
-        self._said = {}
+        self.said = {}
 
     def grow(self, slots: int) -> None:
         for member in self.members.values():
             member.grow(slots)
         self._own.grow(slots)
-        self._said = {}
+        self.said = {}
 
     def drop(self, slot: Slots) -> None:
         for member in self.members.values():
             member.drop(slot)
         self._own.drop(slot)
-        for said in self._said.values():
+        for said in self.said.values():
             said[slot] = np.nan
 
     def assign(self, slot: Slots, group: int) -> None:
@@ -148,6 +153,14 @@ class FullTier:
         for member in self.voters.values():
             if isinstance(member, Grouped):
                 member.assign(slot, group)
+
+    def regroup(self, slot: Slots) -> None:
+        """What was learnt of how these slots go with the others of their groups is forgotten; they stay members."""
+        for member in self.voters.values():
+            if isinstance(member, Grouped):
+                for group, slots in member.groups(slot).items():
+                    member.drop(slots)
+                    member.assign(slots, group)
 
     def limit(self, slot: Slots, lower: float = -np.inf, upper: float = np.inf) -> None:
         """Beyond these a value is wrong; a climb towards them is told ``horizon`` seconds before."""
@@ -170,14 +183,14 @@ class FullTier:
         for name, member in self.stated.items():
             told[name] = member.step(at, x, learn)
             score = np.where(told[name].score > 0, np.fmax(score, told[name].score), score)
-        self._said = {name: t.score for name, t in told.items()}
+        self.said = {name: t.score for name, t in told.items()}
         self._repeat(score)
         return Scored(score, expected, scale)
 
     def reasons(self, slot: int, least: float = 1.0) -> list[Reason]:
         """What spoke at the newest step with ``least`` decades and more, loudest first."""
         out = []
-        for name, said in self._said.items():
+        for name, said in self.said.items():
             member, score = self.members[name], float(said[slot])
             if score >= least:
                 share = float(member.contributions[slot]) if isinstance(member, Grouped) else float("nan")
@@ -201,7 +214,7 @@ class FullTier:
         for name, member in self.members.items():
             member.load(state[name])
         self._own.load(state["own"])
-        self._said = {}
+        self.said = {}
 
     def _repeat(self, score: Floats) -> None:
         own = self._own

@@ -82,6 +82,12 @@ class Grouped(Slotted):
             own["group"][s], own["place"][s] = float(group), float(place)
         self._index = None
 
+    def groups(self, slot: Slots) -> dict[int, Slots]:
+        """Those of the slots that were assigned, by group."""
+        slots = np.atleast_1d(slot)
+        number = self._own["group"][slots].astype(np.int64)
+        return {int(n): slots[number == n] for n in np.unique(number) if n >= 0}
+
     @property
     def together(self) -> NDArray[np.bool_]:
         """Per slot: was it assigned to a group?"""

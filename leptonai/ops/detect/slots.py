@@ -32,7 +32,7 @@ class SlotMap:
     def __len__(self) -> int:
         return len(self._slot)
 
-    def find(self, name: str, **labels: str) -> int | None:
+    def find(self, name: str, /, **labels: str) -> int | None:
         return self._slot.get(Identity(name, tuple(sorted(labels.items()))))
 
     def place(self, signal: Signal) -> tuple[int, bool]:
@@ -51,6 +51,10 @@ class SlotMap:
         self._slot[identity], self.identity[slot] = slot, identity
         self._service[slot] = self._numbers.setdefault(labels.get("service", ""), len(self._numbers))
         return slot, True
+
+    def belongs(self, slot: int, about: str) -> None:
+        """The series belongs to ``about``, whatever its labels say."""
+        self._service[slot] = self._numbers.setdefault(about, len(self._numbers))
 
     def release(self, slot: int) -> None:
         """The series is gone; its slot may be given to another."""

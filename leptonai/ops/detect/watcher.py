@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leptonai.ops.detect.base import base_tier
+from leptonai.ops.detect.groups import MOST
 from leptonai.ops.detect.slots import SlotMap
+from leptonai.ops.detect.tiers import Tiers
 from leptonai.protocols import Detector, Floats
 from leptonai.series.columns import Columns
-from leptonai.types import Anomaly, Key, Signal
+from leptonai.types import Anomaly, Key, Reason, Signal
 
 GOLDEN = (
     "request_rate_per_second",
@@ -23,6 +25,7 @@ GOLDEN = (
 )
 NEEDS_TRAFFIC = frozenset(GOLDEN) - {"request_rate_per_second", "ready_count"}  # say nothing while nobody asks
 MISSING = ":missing"  # suffix of the signal's name in the anomaly of data that stopped
+EXHAUSTION = ":exhaustion"  # of what reaches a limit soon
 
 # The least departure that matters, by unit: (absolute, share of what was expected); both must be reached. Being
 # significant is not being important: 0.2 ms more on 2 ms can be a ten-sigma event and nobody's concern.
@@ -35,16 +38,36 @@ MATERIAL = {
 }
 
 
+class Concern(NamedTuple):
+    """Whom a series tells of, a service's key or the subject of an incident, and between which limits it is right.
+
+    What concerns somebody sits in the full tier and is judged together with what else does.
+    """
+
+    about: str
+    lower: float = float("-inf")
+    upper: float = float("inf")
+
+
+def golden(signal: Signal) -> Concern | None:
+    """Of a service itself, not of one replica."""
+    mine = signal.name in GOLDEN and set(signal.labels) == {"service"}
+    return Concern(signal.labels["service"]) if mine else None
+
+
 class Watcher:
     """Scores every signal it is given and keeps, per series, since when it is anomalous.
 
-    ``detector``: the base tier unless given. ``score``: -log10 tail probability at which a point counts. ``hold``: an
+    ``detector``: ``Tiers`` unless given. ``score``: -log10 tail probability at which a point counts. ``hold``: an
     anomaly ends when no point counted for this many seconds. ``forget``: a series not seen for this many seconds
-    gives its slot back and is learnt anew if it returns.
+    gives its slot back and is learnt anew if it returns. ``concern``: asked once of each new series.
 
-    A golden signal of a service that came regularly and stopped is itself an anomaly (name + ``:missing``; score =
-    steps missed x -log10 of the share of steps it used to miss, at least 0.01), from ``absent`` steps on. Not when its
-    service is not expected, nor, for ratios and latencies, when the service is known to have no traffic.
+    - A value beyond a stated limit counts, however near to what was expected it is. What reaches its limit within the
+      full tier's horizon is an anomaly of its own, name + ``:exhaustion``.
+    - A golden signal of a service that came regularly and stopped is itself an anomaly (name + ``:missing``; score =
+      steps missed x -log10 of the share of steps it used to miss, at least 0.01), from ``absent`` steps on. Not when
+      its service is not expected, nor, for ratios and latencies, when the service is known to have no traffic. Of
+      other series with a concern the full tier's ``missing`` says it.
     """
 
     def __init__(
@@ -54,9 +77,14 @@ class Watcher:
         hold: float = 3.0,
         forget: float = 600.0,
         absent: int = 5,
+        concern: Callable[[Signal], Concern | None] = golden,
     ) -> None:
-        self.detector: Detector = detector or base_tier()
+        self.detector: Detector = detector or Tiers()
+        self.tiers = self.detector if isinstance(self.detector, Tiers) else None
         self.score, self.hold, self.forget, self.absent = score, hold, forget, absent
+        self.about: dict[str, list[int]] = {}  # whom series concern -> their slots
+        self._concern, self._whose = concern, dict[int, str]()
+        self._groups: dict[str, int] = {}
         nan = float("nan")
         self._slots = SlotMap()
         self._kept = Columns(
@@ -70,7 +98,9 @@ class Watcher:
             golden=0.0,
             least=0.0,
             share=0.0,
+            filling=nan,
         )
+        self._said: dict[int, tuple[str, tuple[Reason, ...]]] = {}
         self.detector.open(0)
 
     def __len__(self) -> int:
@@ -81,17 +111,27 @@ class Watcher:
         """How many golden signals of the service itself, not of one replica, are watched."""
         return sum(self._slots.find(name, service=service) is not None for name in GOLDEN)
 
+    def find(self, name: str, labels: dict[str, str]) -> int | None:
+        """The slot of a series; None: it is not watched."""
+        return self._slots.find(name, **labels)
+
+    def whose(self, anomaly: Anomaly) -> str:
+        """Whom the anomaly concerns, "" for nobody."""
+        name = anomaly.signal.removesuffix(MISSING).removesuffix(EXHAUSTION)
+        slot = self._slots.find(name, **anomaly.labels)
+        return "" if slot is None else self._whose.get(slot, "")
+
     def step(
         self,
         at: float,
         signals: Sequence[Signal],
         expected: Collection[Key] | None = None,
-        frozen: Collection[Key] = (),
+        frozen: Collection[str] = (),
     ) -> list[Anomaly]:
         """Take one collection; return the anomalies open at ``at``, most unlikely first.
 
-        ``expected``: the services that should be sending (None: every one ever seen). ``frozen``: services not to be
-        learnt from now, because an incident of theirs is open. Of several values of one series the last counts.
+        ``expected``: the services that should be sending (None: every one ever seen). ``frozen``: whom nothing is to
+        be learnt of now, because an incident of theirs is open. Of several values of one series the last counts.
         """
         x = self._values(at, signals)
         learn = ~self._slots.of(frozen) if frozen else np.ones(self._slots.size, dtype=np.bool_)
@@ -100,18 +140,39 @@ class Watcher:
         apart = np.abs(x - scored.expected)
         counts = (scored.score >= self.score) & (apart >= kept["least"])
         counts &= apart >= kept["share"] * np.abs(scored.expected)
+        beyond = self._stated("threshold", x)
+        counts |= beyond >= self.score
         self._arrived(at, np.isfinite(x))
         kept["began"][counts & np.isnan(kept["began"])] = at
         kept["last"][counts] = at
-        kept["score"][counts] = scored.score[counts]
+        kept["score"][counts] = np.fmax(scored.score, beyond)[counts]
         kept["began"][~counts & (at - kept["last"] >= self.hold)] = np.nan
-        out = [
-            self._anomaly(int(slot), f"{x[slot]:.4g}, expected {scored.expected[slot]:.4g} ± {scored.scale[slot]:.2g}")
-            for slot in np.flatnonzero(np.isfinite(kept["began"]))
-        ]
+        for slot in map(int, np.flatnonzero(counts)):
+            text = f"{x[slot]:.4g}, expected {scored.expected[slot]:.4g} ± {scored.scale[slot]:.2g}"
+            self._said[slot] = self._told(slot, text)
+        out = [self._anomaly(int(slot)) for slot in np.flatnonzero(np.isfinite(kept["began"]))]
         out += self._missing(at, expected, x)
+        out += self._filling(at, x)
         self._release(at)
         return sorted(out, key=lambda a: (-a.score, a.signal, sorted(a.labels.items())))
+
+    def relearn(self, slots: Sequence[int], at: Sequence[float], x: Floats) -> None:
+        """What was learnt of these series is forgotten and learnt anew from ``x[len(at), len(slots)]``.
+
+        For when a signal means something else from now on. Where nobody is told of, as with a detector of one's own,
+        the slots are dropped.
+        """
+        which = np.array(slots, dtype=np.int64)
+        if self.tiers is None:
+            return self.detector.drop(which)
+        fresh, order = Tiers(), np.arange(len(which))
+        fresh.open(len(which))
+        fresh.pin(order)
+        for moment, row in zip(at, x, strict=True):
+            fresh.step(moment, row, np.ones(len(which), dtype=np.bool_))
+        self.tiers.graft(which, fresh)
+        self._kept["began"][which] = np.nan
+        return None
 
     def _values(self, at: float, signals: Sequence[Signal]) -> Floats:
         placed = [self._slots.place(signal) for signal in signals]
@@ -122,11 +183,25 @@ class Watcher:
             if new:
                 unit = next((unit for unit in MATERIAL if signal.name.endswith(unit)), "")
                 self._kept["least"][slot], self._kept["share"][slot] = MATERIAL.get(unit, (0.0, 0.0))
-                self._kept["golden"][slot] = float(signal.name in GOLDEN and set(signal.labels) == {"service"})
+                self._kept["golden"][slot] = float(golden(signal) is not None)
                 self._kept["seen"][slot] = at
+                if (concern := self._concern(signal)) is not None:
+                    self._seat(slot, concern)
         x = np.full(self._slots.size, np.nan)
         x[[slot for slot, _ in placed]] = [signal.value for signal in signals]
         return x
+
+    def _seat(self, slot: int, concern: Concern) -> None:
+        self._slots.belongs(slot, concern.about)
+        mine = self.about.setdefault(concern.about, [])
+        mine.append(slot)
+        self._whose[slot] = concern.about
+        if self.tiers is not None and self.tiers.pin(np.array([slot])).all():
+            if len(mine) <= MOST:  # more are not judged together: the first that came stand for them
+                number = self._groups.setdefault(concern.about, len(self._groups))
+                self.tiers.assign(np.array([slot]), number)
+            if np.isfinite(concern.lower) or np.isfinite(concern.upper):
+                self.tiers.limit(np.array([slot]), concern.lower, concern.upper)
 
     def _arrived(self, at: float, known: NDArray[np.bool_]) -> None:
         kept = self._kept
@@ -137,41 +212,94 @@ class Watcher:
         kept["seen"][known] = at
         kept["gap"][:] = np.where(known, 0.0, kept["gap"] + 1.0)
 
-    def _anomaly(self, slot: int, detail: str) -> Anomaly:
+    def _stated(self, detector: str, x: Floats) -> Floats:
+        return np.full(len(x), np.nan) if self.tiers is None else self.tiers.said(detector, len(x))
+
+    def _told(self, slot: int, text: str) -> tuple[str, tuple[Reason, ...]]:
+        """The words of an anomaly and who says so."""
+        voices = self.tiers.reasons(slot) if self.tiers is not None else []
+        reasons = tuple(Reason(detector=d, score=s, share=None if np.isnan(p) else p) for d, s, p in voices)
+        return text + spoken(reasons), reasons
+
+    def _anomaly(self, slot: int) -> Anomaly:
         identity, kept = self._slots.identity[slot], self._kept
         began, last, score = (float(kept[name][slot]) for name in ("began", "last", "score"))
+        detail, reasons = self._said.get(slot, ("", ()))
         return Anomaly(
-            signal=identity.name, labels=dict(identity.labels), began=began, last=last, score=score, detail=detail
-        )
+            signal=identity.name, labels=dict(identity.labels), began=began, last=last, score=score, detail=detail,
+            reasons=reasons,
+        )  # fmt: skip
+
+    def _filling(self, at: float, x: Floats) -> list[Anomaly]:
+        """What reaches its limit within the horizon; one that is beyond it is told by its name alone."""
+        kept, out = self._kept, []
+        if self.tiers is None:
+            return []
+        score = self.tiers.said("exhaustion", len(x))
+        fills = score >= self.score
+        kept["filling"][np.isfinite(x) & ~fills] = np.nan
+        kept["filling"][fills & np.isnan(kept["filling"])] = at
+        for slot in map(int, np.flatnonzero(fills)):
+            name, labels = self._slots.identity[slot]
+            likely, soonest, latest = self.tiers.remaining(slot) or (0.0, 0.0, 0.0)
+            by = f"reaches its limit in {_span(likely)} ({_span(soonest)} to {_span(latest)})"
+            out.append(
+                Anomaly(
+                    signal=name + EXHAUSTION, labels=dict(labels), began=float(kept["filling"][slot]), last=at,
+                    score=float(score[slot]), detail=f"{x[slot]:.4g}, {by}",
+                    reasons=(Reason(detector="exhaustion", score=float(score[slot])),),
+                )
+            )  # fmt: skip
+        return out
 
     def _missing(self, at: float, expected: Collection[Key] | None, x: Floats) -> list[Anomaly]:
         kept, out = self._kept, []
         quiet = (kept["golden"] > 0) & (kept["gap"] >= self.absent) & (kept["arrivals"] >= 30)
         score = kept["gap"] * -np.log10(np.clip(kept["missed"], 0.01, 1.0))
-        for slot in map(int, np.flatnonzero(quiet & (score >= self.score))):
+        others = (kept["golden"] == 0) & (kept["gap"] >= self.absent)
+        score = np.where(others, np.nan_to_num(self._stated("missing", x)), score)
+        for slot in map(int, np.flatnonzero((quiet | others) & (score >= self.score))):
             name, labels = self._slots.identity[slot]
-            service = labels[0][1]
-            rate = self._slots.find("request_rate_per_second", service=service)
-            idle = rate is not None and x[rate] == 0.0
-            if (expected is None or service in expected) and not (name in NEEDS_TRAFFIC and idle):
-                out.append(
-                    Anomaly(
-                        signal=name + MISSING,
-                        labels=dict(labels),
-                        began=float(kept["seen"][slot]),
-                        last=at,
-                        score=float(min(score[slot], 30.0)),
-                        detail=f"no value for {at - kept['seen'][slot]:.3g} s",
-                    )
+            if slot not in self._whose:
+                continue
+            if kept["golden"][slot]:
+                service = labels[0][1]
+                rate = self._slots.find("request_rate_per_second", service=service)
+                idle = rate is not None and x[rate] == 0.0
+                if not (expected is None or service in expected) or (name in NEEDS_TRAFFIC and idle):
+                    continue
+            told = float(min(score[slot], 30.0))
+            out.append(
+                Anomaly(
+                    signal=name + MISSING, labels=dict(labels), began=float(kept["seen"][slot]), last=at, score=told,
+                    detail=f"no value for {at - kept['seen'][slot]:.3g} s",
+                    reasons=(Reason(detector="missing", score=told),),
                 )
+            )  # fmt: skip
         return out
 
     def _release(self, at: float) -> None:
-        taken = list(self._slots.identity)
-        if not taken or (at - self._kept["seen"][taken]).max() <= self.forget:
+        held = list(self._slots.identity)
+        if not held or (at - self._kept["seen"][held]).max() <= self.forget:
             return
-        gone = np.array([slot for slot in taken if at - self._kept["seen"][slot] > self.forget], dtype=np.int64)
+        gone = np.array([slot for slot in held if at - self._kept["seen"][slot] > self.forget], dtype=np.int64)
         for slot in map(int, gone):
             self._slots.release(slot)
+            self._said.pop(slot, None)
+            if (about := self._whose.pop(slot, None)) is not None:
+                self.about[about].remove(slot)
         self.detector.drop(gone)
         self._kept.drop(gone)
+
+
+def spoken(reasons: Sequence[Reason], most: int = 3) -> str:
+    """`` (ar 9.1, mahalanobis 5.0: 61 % of it)``: who says so, at most ``most``; "" for nobody."""
+    said = [
+        f"{r.detector} {r.score:.1f}" + (f": {r.share:.0%} of it" if r.share is not None else "")
+        for r in reasons[:most]
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _span(seconds: float) -> str:
+    return "never" if np.isinf(seconds) else f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
