@@ -211,6 +211,32 @@ class Alertmanager(Noun, frozen=True, kw_only=True):
     labels: dict[str, str] = {}  # on every alert sent, such as the name of this platform
 
 
+class Elasticsearch(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of Elasticsearch or OpenSearch, like http://127.0.0.1:9200; "": nothing is sent
+    index: str = "logs-leptonai-default"  # an index or a data stream; documents are only created, never replaced
+    headers: dict[str, str] = {}  # sent to it, like Authorization
+
+
+class Loki(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of Loki, like http://127.0.0.1:3100; "": nothing is sent
+    labels: dict[str, str] = {}  # on every stream, besides job, service and level
+    headers: dict[str, str] = {}  # sent to it, like X-Scope-OrgID
+
+
+class Logs(Noun, frozen=True, kw_only=True):
+    lines_per_second: int = 2_000  # of one source read in full; of more all are counted, an even share is read
+    services: int = 200  # whose templates are mined; those that come later share one stream, told once
+    segment_seconds: float = 300.0  # until kept lines become a Parquet segment
+    segment_lines: int = 50_000  # until they become one sooner
+    retain: float = 7 * 86400.0  # seconds a line is kept, so that an incident of last week can be read up
+    retain_bytes: int = 1_000_000_000  # of segments at most; the oldest go first
+    mask: dict[str, str] = {}  # kind -> regular expression, masked besides what is built in; group "s" is the secret
+    pending: int = 20_000  # lines that wait for an output; past it the oldest go, counted
+    dead_bytes: int = 16_000_000  # of lines that an output refused, kept masked in dead/; the oldest half goes first
+    elasticsearch: Elasticsearch = Elasticsearch()  # {url, index, headers}: lines go there too, masked
+    loki: Loki = Loki()  # {url, labels, headers}: lines go there too, masked
+
+
 class Store(Noun, frozen=True, kw_only=True):
     audit_keep: int = 1_000_000  # events
 
@@ -229,6 +255,7 @@ class Settings(Noun, frozen=True, kw_only=True):
     traces: Traces = Traces()
     alerts: Alerts = Alerts()
     alertmanager: Alertmanager = Alertmanager()
+    logs: Logs = Logs()
 
 
 def load(path: Path | None) -> Settings:

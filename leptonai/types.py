@@ -578,6 +578,29 @@ class LogRecord(Noun, frozen=True, kw_only=True):
     span: str = ""
 
 
+class LogEntry(Noun, frozen=True, kw_only=True):
+    """One kept line, as a search answers. ``seq`` rises in order of arrival; what is secret in it is masked."""
+
+    seq: int
+    at: float
+    service: str
+    source: dict[str, str] = {}  # what else is known of who wrote it: replica, host, file ...
+    severity: int = 0
+    template_id: int = 0
+    template: str = ""
+    body: str
+    trace: str = ""
+    span: str = ""
+    workspace: str = DEFAULT_WORKSPACE  # "*": of the platform itself
+
+
+class LogPage(Noun, frozen=True, kw_only=True):
+    """``items``: newest first. ``next``: give it as ``before`` to go on; None: nothing older is kept."""
+
+    items: list[LogEntry]
+    next: int | None
+
+
 class Span(Noun, frozen=True, kw_only=True):
     """One piece of work of one service within a trace. Ids are hex as in W3C trace context; parent "": a root."""
 

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as Path
 
 from leptonai.admit import Door
-from leptonai.api import alerts, incidents, platform, proposals, records, repository, services, telemetry
+from leptonai.api import alerts, incidents, logs, platform, proposals, records, repository, services, telemetry
 from leptonai.api.callers import Caller, Callers
 from leptonai.api.openapi import document
 from leptonai.api.pace import Pace
@@ -52,6 +52,7 @@ ROUTES: list[Route] = [
     *records.ROUTES,
     *platform.ROUTES,
     *telemetry.ROUTES,
+    *logs.ROUTES,
     *repository.ROUTES,
     Route("GET", "/openapi.json", None, openapi, dict[str, Any]),
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from leptonai.cli.session import Session, clock, json_option, key_of, print_json, workspace_option
+from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
     from leptonai.types import LogLine
@@ -16,22 +17,54 @@ FOLLOW = 0.5  # seconds between two looks of --follow
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--replica", metavar="ID", help="Only this replica.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="How many lines at most.")
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is written, until Ctrl-C.")
+@click.option("--search", metavar="TEXT", help="Look for a part of a line in all that is kept, masked.")
+@click.option("--since", metavar="WHEN", help="Search: not older than 15m, 2h, 1d, or an ISO time.")
+@click.option("--service", metavar="NAME", help="Search: of this service, ours or a foreign one.")
+@click.option("--template", type=click.IntRange(1), metavar="ID", help="Search: lines of this template.")
+@click.option("--level", metavar="LEVEL", help="Search: this level or worse: debug, info, warn, error.")
 @workspace_option
 @json_option
 @click.pass_obj
 def logs(
-    session: Session, name: str, replica: str | None, lines: int, follow: bool, workspace: str | None, as_json: bool
+    session: Session,
+    name: str | None,
+    replica: str | None,
+    lines: int,
+    follow: bool,
+    search: str | None,
+    since: str | None,
+    service: str | None,
+    template: int | None,
+    level: str | None,
+    workspace: str | None,
+    as_json: bool,
 ) -> None:
-    """Print what the replicas of a service wrote, oldest first.
+    """Print what the replicas of a service wrote, oldest first; or search all that is kept.
 
     \b
     Example:
       leptonai logs digits -f
+      leptonai logs --search timeout --since 2h --level warn
     """
+    about = service or name or ""
+    if name is None or any(o is not None for o in (search, since, service, template, level)):
+        if follow or replica is not None:
+            raise SpecError("--follow and --replica are not for a search", hint="leave them out, or name a service")
+        from leptonai.cli.logs import find, moment, tell
+
+        whose = key_of(about, workspace) if about else ""
+        with session.client() as client:
+            kept = find(client, search or "", whose, template or 0, level or "", moment(since), lines)
+        if as_json:
+            print_json(kept)
+        else:
+            for entry in kept:
+                click.echo(tell(entry))
+        return
     key = key_of(name, workspace)
     with session.client() as client:
         found = client.logs(key, replica, limit=lines)
@@ -42,17 +75,19 @@ def logs(
         seen = set(found)
         while follow:
             time.sleep(FOLLOW)
-            since = max((line.at for line in seen), default=0.0)
-            fresh = [line for line in client.logs(key, replica, since=since) if line not in seen]
+            newest = max((line.at for line in seen), default=0.0)
+            fresh = [line for line in client.logs(key, replica, since=newest) if line not in seen]
             show(fresh, as_json)
-            seen = {line for line in seen if line.at >= since} | set(fresh)
+            seen = {line for line in seen if line.at >= newest} | set(fresh)
 
 
 def show(lines: list[LogLine], as_json: bool) -> None:
     import msgspec
 
+    from leptonai.ops.logs.parse import clean
+
     for line in lines:
-        text = msgspec.json.encode(line).decode() if as_json else f"{clock(line.at)} {line.replica} {line.text}"
+        text = msgspec.json.encode(line).decode() if as_json else clean(f"{clock(line.at)} {line.replica} {line.text}")
         click.echo(text)
 
 

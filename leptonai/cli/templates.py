@@ -6,23 +6,33 @@ from pathlib import Path
 
 import click
 
-from leptonai.cli.session import json_option, print_json, print_table
+from leptonai.cli.session import Session, json_option, print_json, print_table
+from leptonai.errors import SpecError
 
 SHOWN = 20  # templates in the table; --json has all
 WIDTH = 110  # characters of a template in the table
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write line,template_id,template here.")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Write line,template_id,template here.")
+@click.option("--live", metavar="SERVICE", help="Instead of a file: what is mined of a service as it runs.")
 @json_option
-def templates(file: Path, out: Path, as_json: bool) -> None:
+@click.pass_obj
+def templates(session: Session, file: Path | None, out: Path | None, live: str | None, as_json: bool) -> None:
     """Mine the templates of a log: one message a line, what varies becomes <*>.
 
     \b
     Example:
       leptonai templates messages.txt --out templates.csv
+      leptonai templates --live digits
     """
+    if live is not None:
+        if file is not None or out is not None:
+            raise SpecError("--live is about a service, not about a file", hint="leave FILE and --out out")
+        return show_live(session, live, as_json)
+    if file is None or out is None:
+        raise click.UsageError("FILE and --out are needed, or --live SERVICE.")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -45,6 +55,20 @@ def templates(file: Path, out: Path, as_json: bool) -> None:
     print_table(["ID", "LINES", "SHARE", "TEMPLATE"], rows, "The file is empty.")
     if len(mined.templates) > SHOWN:
         click.echo(f"... the {SHOWN} most frequent of {len(mined.templates):,}; --json has all")
+
+
+def show_live(session: Session, service: str, as_json: bool) -> None:
+    from leptonai.ops.logs.query import level_name
+
+    with session.client() as client:
+        found = client.templates(service)
+    if as_json:
+        print_json(found)
+        return
+    rows = [[str(t.template_id), f"{t.count:,}", level_name(t.severity), shorten(t.template)] for t in found[:SHOWN]]
+    print_table(["ID", "LINES", "LEVEL", "TEMPLATE"], rows, f"Nothing was mined of {service} yet.")
+    if len(found) > SHOWN:
+        click.echo(f"... the {SHOWN} most frequent of {len(found):,}; --json has all")
 
 
 def shorten(text: str) -> str:

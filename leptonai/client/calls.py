@@ -25,6 +25,7 @@ from leptonai.client.wire import (
     ServiceView,
     SessionView,
     SilenceRequest,
+    TemplateView,
     TokenCreated,
     TokenRequest,
     TokenView,
@@ -41,6 +42,7 @@ from leptonai.types import (
     Incident,
     Key,
     LogLine,
+    LogPage,
     Proposal,
     Replica,
     Revision,
@@ -219,6 +221,17 @@ def trace(id: str) -> Call[list[Span]]:
 def traces(service: str, failed: bool, slower_than: float, limit: int) -> Call[list[TraceView]]:
     params = _given(service=service or None, failed=failed, slower_than=slower_than, limit=limit)
     return Call("GET", f"{PREFIX}/traces", list[TraceView], params)
+
+
+def search_logs(
+    search: str, service: str, template: int, level: str, since: float, before: int | None, limit: int
+) -> Call[LogPage]:
+    params = _given(search=search or None, service=service or None, template=template or None, level=level or None)
+    return Call("GET", f"{PREFIX}/logs", LogPage, params | _given(since=since, before=before, limit=limit))
+
+
+def templates(service: str) -> Call[list[TemplateView]]:
+    return Call("GET", f"{PREFIX}/logs/templates", list[TemplateView], _given(service=service))
 
 
 def graph(seconds: float) -> Call[Graph]:

@@ -25,6 +25,7 @@ from leptonai.client.wire import (
     Health,
     ServiceView,
     SilenceRequest,
+    TemplateView,
     TokenCreated,
     TokenView,
     TraceView,
@@ -44,6 +45,7 @@ from leptonai.types import (
     Incident,
     Key,
     LogLine,
+    LogPage,
     Proposal,
     Replica,
     Revision,
@@ -186,6 +188,24 @@ class Client:
     ) -> list[TraceView]:
         """The newest traces that are kept, newest first."""
         return self.send(calls.traces(service, failed, slower_than, limit))
+
+    def search_logs(
+        self,
+        search: str = "",
+        *,
+        service: str = "",
+        template: int = 0,
+        level: str = "",
+        since: float = 0.0,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> LogPage:
+        """One page of kept log lines, newest first; ``next`` is the ``before`` of the page after it."""
+        return self.send(calls.search_logs(search, service, template, level, since, before, limit))
+
+    def templates(self, service: str) -> list[TemplateView]:
+        """What the log of a service consists of, most frequent first. NotFound: nothing of it was mined."""
+        return self.send(calls.templates(service))
 
     def graph(self, seconds: float = 3600.0) -> Graph:
         """Who called whom in the last ``seconds``."""

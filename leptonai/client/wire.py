@@ -197,6 +197,18 @@ class TraceView(Noun, frozen=True, kw_only=True):
     spans: int
 
 
+class TemplateView(Noun, frozen=True, kw_only=True):
+    """A template of a service's log. ``sample``: its newest line, masked; ``first``: when it was first seen, None if
+    before ops started."""
+
+    template_id: int
+    template: str
+    count: int
+    severity: int
+    sample: str
+    first: float | None
+
+
 class Edge(Noun, frozen=True, kw_only=True):
     """Calls seen from one service to another. ``seconds``: their mean."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -15,6 +15,7 @@ from leptonai.ops.control import Control
 from leptonai.ops.diagnose import diagnose, rulebook
 from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.judge import Trigger
+from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.remedies import load_remedies
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Sight, Wait, next_action
@@ -26,6 +27,7 @@ from leptonai.settings import Settings
 from leptonai.types import Action, Event, Incident, Key
 
 log = logging.getLogger(__name__)
+Shifts = Callable[[Key, float, float], tuple[Shift, ...]]
 REMEMBER = 3600.0  # seconds a closed incident is kept here; the store keeps it for good
 REWRITE = 10.0  # seconds after which a document is sent again although only its newest sighting changed
 
@@ -47,7 +49,11 @@ class Case:
 
 
 class Casebook:
-    def __init__(self, settings: Settings, control: Control, store: TelemetryStore) -> None:
+    def __init__(
+        self, settings: Settings, control: Control, store: TelemetryStore, shifts: Shifts | None = None
+    ) -> None:
+        """``shifts(service, onset, now)``: what changed in its log; None: no logs are read."""
+        self._shifts = shifts or (lambda service, onset, now: ())
         self._settings, self._control, self._store = settings, control, store
         self._remedies = load_remedies()
         self._rules, self._runbook = rulebook(), shipped()
@@ -137,7 +143,8 @@ class Casebook:
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
             explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
             scene = set_scene(lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway)
-            facts = gather(scene)
+            changed = self._shifts(lookout.service.key, case.incident.began, now)
+            facts = gather(msgspec.structs.replace(scene, logs=changed))
             case.incident = book.explain(case.incident, facts, diagnose(facts, lookout.service.key, self._rules), now)
         await self._send(case, now)
         if not case.incident.id:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
+from leptonai.ops.logs.query import level_name
+from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.rules import About, Kind
 from leptonai.ops.scene import Change, Scene, latest_change
 from leptonai.types import Evidence, Replica
@@ -96,6 +98,8 @@ def gather(scene: Scene) -> Facts:
         text = f"The machine's processors were {scene.host_cpu:.0%} busy since the onset."
         notes.add("service", key, "host", text, host_cpu_ratio=scene.host_cpu)
     _edge(scene, notes)
+    for shift in scene.logs:
+        notes.add("service", key, f"log_{shift.kind}", _logged(shift), shift.at)
     for trigger in scene.triggers:
         _judged(trigger, key, notes)
     return Facts(tuple(notes.evidence), notes.features)
@@ -290,6 +294,18 @@ def _edge(scene: Scene, notes: _Notes) -> None:
         notes.add("service", key, "edge", f"The edge {', and '.join(said)}.", **scene.edge)
     if scene.gateway:
         notes.add("service", key, "gateway", f"The gateway's newest configuration is not in force: {scene.gateway}.")
+
+
+def _logged(shift: Shift) -> str:
+    name = level_name(shift.severity)
+    what = f"{'an' if name[:1] in 'ei' else 'a'} {name} line" if name else "a line"
+    if shift.kind == "new":
+        text = f"The log has {what} that it never had before, {shift.count} times since the onset"
+    elif shift.kind == "more":
+        text = f"The log has {what} {shift.rate:.3g} times a second since the onset, {shift.usual:.3g} before"
+    else:
+        text = f"The log had {what} {shift.usual:.3g} times a second before the onset, {shift.rate:.3g} since"
+    return f"{text}: {shift.template[:200]!r}, such as {shift.sample[:200]!r}."
 
 
 def _ms(seconds: float) -> str:

@@ -13,6 +13,7 @@ from leptonai.errors import SpecError
 from leptonai.ops.agent import batch as agents
 from leptonai.ops.agent.seen import Seen
 from leptonai.ops.logs.handoff import Handoff
+from leptonai.ops.logs.pipeline import Pipeline
 from leptonai.ops.otlp import logs, message, traces
 from leptonai.ops.otlp.metrics import Metrics
 from leptonai.ops.predictions import Line
@@ -48,10 +49,11 @@ class Feeds:
         self.settings = settings
         self.receiver = Receiver(store, settings.telemetry, clock)
         self.logs = sink or Handoff(settings.telemetry.log_records)
+        self.pipeline = Pipeline(home, settings, self.logs, clock) if home else None
         self.traces = TraceStore(settings.traces, home / "traces" if home else None)
         self.exporter = Exporter(settings.traces)
         self.scraper = Scraper(settings.scrape, self.receiver, clock)
-        self._clock = clock
+        self._clock, self._store = clock, store
         self._slow: dict[Key, float] = {}
         self._assembler = Assembler(lambda key: self._slow.get(key, settings.gateway.trace_slow))
         self._gateway = Tail(home / "envoy" / FILE, from_end=True) if home else None
@@ -62,11 +64,14 @@ class Feeds:
         self._pace: dict[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
-        """Scrape and export until cancelled."""
-        await asyncio.gather(self.scraper.run(), self.exporter.run())
+        """Scrape, export and read logs until cancelled."""
+        mining = [self.pipeline.run(self._store.write)] if self.pipeline else []
+        await asyncio.gather(self.scraper.run(), self.exporter.run(), *mining)
 
     def close(self) -> None:
         self.traces.close()
+        if self.pipeline:
+            self.pipeline.close()
 
     # --- our own requests -------------------------------------------------------------------------------------------
 
@@ -185,4 +190,7 @@ class Feeds:
             told["export"] = dict(self.exporter.counts)
         if isinstance(self.logs, Handoff):
             told["logs"] = {"taken": self.logs.taken, "dropped": self.logs.dropped, "waiting": len(self.logs)}
+        if self.pipeline:
+            told["log_pipeline"] = {**self.pipeline.counts, **self.pipeline.store.counts}
+            told["log_outputs"] = self.pipeline.outputs.counts()
         return told

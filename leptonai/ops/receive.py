@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from leptonai.ops.units import base_unit, is_counter
 from leptonai.platforms.embedded.log import Ids
 from leptonai.protocols import Floats
 from leptonai.settings import Telemetry
-from leptonai.types import DEFAULT_WORKSPACE
+from leptonai.types import DEFAULT_WORKSPACE, Signal
 
 log = logging.getLogger(__name__)
 OURS = frozenset({"service", "replica", "digest", "workspace"})  # labels that only the platform gives
@@ -49,6 +49,8 @@ class Keeper(Protocol):
     def series(self, name: str, labels: dict[str, str]) -> int: ...
 
     def append(self, ids: Ids, at: Floats, value: Floats) -> None: ...
+
+    def write(self, batch: Sequence[Signal]) -> None: ...
 
 
 class Tap(Protocol):

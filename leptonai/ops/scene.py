@@ -5,6 +5,7 @@ from __future__ import annotations
 from leptonai.ops.convict import Leak, Wrong
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Trigger
+from leptonai.ops.logs.shifts import Shift
 from leptonai.types import Noun, Replica, Revision, Service, Variant
 
 
@@ -39,6 +40,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     host_cpu: float | None = None  # busy share since the onset
     edge: dict[str, float] = {}  # signal of the edge -> its highest value since the onset
     gateway: str = ""  # why the gateway's newest configuration is not in force
+    logs: tuple[Shift, ...] = ()  # what changed in the service's log around the onset, masked
 
 
 class Change(Noun, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from starlette.routing import Route
 from leptonai.errors import LeptonError, PlatformError, SpecError
 from leptonai.ops import page
 from leptonai.ops.feeds import Feeds
+from leptonai.ops.logs.pipeline import Pipeline
+from leptonai.ops.logs.query import Query, level_number
 from leptonai.ops.otlp.message import What
 from leptonai.ops.trace.graph import call_graph
 from leptonai.platforms.embedded import Embedded
@@ -41,6 +43,9 @@ def app(
     is kept, ``GET /traces/{trace or request id}`` shows one, ``GET /graph?seconds=`` who called whom.
 
     ``GET /alerts`` lists what fires, ``families`` are on the page of ``GET /metrics``.
+
+    ``GET /logs?search=&service=&template=&level=&since=&until=&before=&limit=`` is a page of kept lines, newest first,
+    ``GET /logs/templates?service=`` what was mined of one service.
 
     ``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
 
@@ -133,6 +138,32 @@ def app(
         except LeptonError as e:
             return _json(e.body(), e.status)
 
+    async def logs(request: Request) -> Response:
+        params = dict(request.query_params)
+        try:
+            covers = params.get("covers")
+            query = Query(
+                text=params.get("search", ""),
+                service=params.get("service", ""),
+                template=int(_number(params, "template", 0.0)),
+                level=level_number(params.get("level", "")),
+                since=_number(params, "since", 0.0),
+                until=_number(params, "until", 1e11),
+                workspaces=frozenset(covers.split(",")) if covers is not None else None,
+            )
+            before = int(_number(params, "before", 0.0)) or None
+            limit = int(_number(params, "limit", 100.0))
+            return _json(await run_in_threadpool(_pipeline().search, query, before, limit))
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+
+    async def templates(request: Request) -> Response:
+        service = request.query_params.get("service", "")
+        try:
+            return _json(await run_in_threadpool(_pipeline().templates, service))
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+
     async def telemetry(request: Request) -> Response:
         told = feeds.counts() if feeds else {"received": {}}
         return _json(told | {"store": getattr(store, "counts", {})})
@@ -141,6 +172,11 @@ def app(
         if feeds is None:
             raise SpecError("this store takes nothing from others", hint="the embedded one does", status=501)
         return feeds
+
+    def _pipeline() -> Pipeline:
+        if (pipeline := _feeds().pipeline) is None:
+            raise SpecError("no logs are kept here", hint="ops of a home folder keeps some", status=501)
+        return pipeline
 
     async def metrics(request: Request) -> Response:
         told = feeds.counts() if feeds else {}
@@ -152,10 +188,18 @@ def app(
                  for k, n in by.items()],
             )
         )  # fmt: skip
+        sent = [
+            ({"output": output, "what": what}, float(n))
+            for output, counts in told.get("log_outputs", {}).items()
+            for what, n in counts.items()
+            if what != "waiting"
+        ]
+        shown.append(page.Family("leptonai_logs_sent_total", "counter", "Log lines for outputs.", sent))
         for name, help, by in (
             ("leptonai_telemetry_store_total", "What the store had to do.", dict(getattr(store, "counts", {}))),
             ("leptonai_traces_total", "Spans by what became of them.", told.get("traces", {})),
             ("leptonai_traces_export_total", "Spans sent to the collector.", told.get("export", {})),
+            ("leptonai_logs_total", "Log lines by what became of them.", told.get("log_pipeline", {})),
         ):
             shown.append(page.Family(name, "counter", help, [({"what": k}, float(n)) for k, n in by.items()]))
         if feeds:
@@ -183,6 +227,8 @@ def app(
             Route("/traces/{id}", trace),
             Route("/graph", graph),
             Route("/alerts", listed),
+            Route("/logs", logs),
+            Route("/logs/templates", templates),
             Route("/healthz", health),
         ]
     )

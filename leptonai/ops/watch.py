@@ -67,7 +67,8 @@ class Watch:
         """``timeout``: seconds a process may take to show its page, 80 % of the period unless given. ``feeds`` makes
         traces of the requests seen here; None: nobody does."""
         self.settings, self.control, self.store = settings, control, store
-        self.casebook = Casebook(settings, control, store)
+        pipeline = feeds.pipeline if feeds is not None else None
+        self.casebook = Casebook(settings, control, store, pipeline.shifts if pipeline else None)
         self.outside = Outside(settings.watch)
         tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
@@ -197,6 +198,8 @@ class Watch:
         self._follower.read(world.replicas, self.outcomes, self._answered)
         if self._feeds is not None:
             self._feeds.step(world.services, now)
+            if self._feeds.pipeline is not None:
+                self._feeds.pipeline.watch(world.replicas)
 
     def _answered(self, replica: Replica, line: Line) -> None:
         self.rollouts.saw(replica, line)

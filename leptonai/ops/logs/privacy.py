@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from leptonai.errors import SpecError
+from leptonai.types import LogEntry
 
 VAULT = 100_000  # secrets remembered; the oldest are forgotten, and stay masked for good
 _LETTERS = 15
@@ -56,6 +57,7 @@ class Masker:
     ``s`` is the secret, else the whole match. Raises SpecError for a pattern that is none."""
 
     def __init__(self, patterns: Mapping[str, str] | None = None, key: bytes | None = None) -> None:
+        self.made = 0  # marks put into the vault so far
         self._key = key or secrets.token_bytes(32)
         self._table: dict[str, str] = {}
         self._kinds = [(kind, re.compile(text)) for kind, text in _KINDS.items()]
@@ -84,6 +86,12 @@ class Masker:
             pieces = zip(_MASKED.split(text), kept, strict=True)
             text = "".join(pattern.sub(replace, piece) + mark for piece, mark in pieces)
         return text
+
+    def entry(self, entry: LogEntry) -> LogEntry:
+        """A kept line without its secrets, in all of its words."""
+        source = {k: self.mask(v) for k, v in entry.source.items()}
+        body, template = self.mask(entry.body), self.mask(entry.template)
+        return msgspec.structs.replace(entry, body=body, template=template, source=source)
 
     def unmask(self, text: str) -> str:
         """What ``mask`` was given, as far as the vault remembers; other marks stay."""
@@ -127,6 +135,7 @@ class Masker:
             while len(self._table) >= VAULT:
                 del self._table[next(iter(self._table))]
             self._table[mark] = secret
+            self.made += 1
         return mark
 
 

@@ -1,0 +1,134 @@
+"""From the bytes of a line to a record: JSON recognised, times and levels read, nothing that steers a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from leptonai.ops.logs.follow import LONGEST
+from leptonai.types import LogRecord
+
+AHEAD = 600.0  # seconds a line's own time may lie ahead of ours ...
+BEHIND = 7 * 86400.0  # ... or behind; else the time of reading counts
+_SEVERITY = re.compile(
+    r"\b(trace|debug|info|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal|panic)\b", re.IGNORECASE
+)
+_NUMBERS = {"t": 1, "d": 5, "i": 9, "n": 10, "w": 13, "e": 17, "c": 18, "f": 21, "p": 21}
+LEVELS = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}  # OpenTelemetry's first of each
+_TIME = re.compile(
+    r"\[?([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?) ?(Z|[+-][0-9]{2}:?[0-9]{2})?\]?"
+    r"[\s:|]*"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# What moves a cursor, rings, reorders or breaks a line: C0 but the tab, DEL, C1, and Unicode's bidirectional controls.
+_STEERING = {
+    **{i: f"\\x{i:02x}" for i in (*range(9), *range(10, 32), *range(127, 160))},
+    **{i: f"\\u{i:04x}" for i in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))},
+}
+_BINARY = 0.3  # share of what is no text from which a line is no text
+
+_MESSAGE = ("message", "msg", "event", "body", "text", "log")
+_LEVEL = ("level", "severity", "severity_text", "lvl", "levelname", "log.level")
+_WHEN = ("timestamp", "@timestamp", "time", "ts")
+_TRACE = ("trace_id", "traceId", "trace.id", "trace")
+_SPAN = ("span_id", "spanId", "span.id", "span")
+_HEX = re.compile(r"[0-9a-f]+").fullmatch
+_json = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def severity(text: str) -> int:
+    """OpenTelemetry's number of the first word of the beginning that names a level; 0: none does."""
+    found = _SEVERITY.search(text[:120])
+    return _NUMBERS[found[1][0].lower()] if found else 0
+
+
+def clean(text: str) -> str:
+    """``text`` on one line that a terminal can only print: colours are dropped, what steers is spelt out."""
+    if text.isprintable():
+        return text
+    return _COLOUR.sub("", text).translate(_STEERING)
+
+
+def decode(line: bytes) -> str:
+    """The text of a line without its end. Bytes that are no UTF-8 become U+FFFD, a line that is mostly none of text
+    says so instead, one above LONGEST bytes is cut and says how much is missing."""
+    if len(line) > LONGEST + 100:  # room for what a cut before this one says
+        line = line[:LONGEST] + f" ... {len(line) - LONGEST:,} bytes cut".encode()
+    text = line.decode("utf-8", "replace").rstrip("\r")
+    if text.isprintable():
+        return text
+    odd = sum(not c.isprintable() and not c.isspace() for c in text[:1000]) + text.count("\ufffd", 0, 1000)
+    if odd > _BINARY * min(1000, len(text)) and "\x1b[" not in text[:1000]:
+        return f"<no text, {len(line):,} bytes>"
+    return clean(text)
+
+
+def record(text: str, source: dict[str, str], now: float, level: int = 0) -> LogRecord:
+    """The record of one line read at ``now``; ``level`` where its words do not tell one.
+
+    A JSON object with a message under a usual name gives its message, level, time and trace; what else it holds
+    follows the message as ``name=value``. A time at the beginning is taken off and believed when it has a zone.
+    """
+    if text.startswith("{") and text.endswith("}"):
+        try:
+            found = _json(text)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            found = {}
+        if (message := next((m for m in _MESSAGE if isinstance(found.get(m), str)), None)) is not None:
+            return _structured(found, message, source, now, level)
+    at = now
+    if (time := _TIME.match(text)) is not None:
+        if time[2]:
+            at = _sane(_iso(time[1] + time[2]), now)
+        text = text[time.end() :] or text
+    return LogRecord(at=at, source=source, body=text, severity=severity(text) or level)
+
+
+def _structured(found: dict[str, Any], message: str, source: dict[str, str], now: float, level: int) -> LogRecord:
+    said = _pick(found, _LEVEL)
+    when = _pick(found, _WHEN)
+    trace, span = (str(_pick(found, names) or "").lower() for names in (_TRACE, _SPAN))
+    known = {message, *_LEVEL, *_WHEN, *_TRACE, *_SPAN}
+    rest = " ".join(f"{clean(k)}={_plain(v)}" for k, v in found.items() if k not in known)
+    body = clean(found[message])
+    own = said if type(said) is int and 1 <= said <= 24 else severity(str(said or ""))
+    return LogRecord(
+        at=_sane(_when(when), now),
+        source=source,
+        body=f"{body} {rest}"[:LONGEST] if rest else body,
+        severity=own or level,
+        trace=trace if len(trace) == 32 and _HEX(trace) else "",
+        span=span if len(span) == 16 and _HEX(span) else "",
+    )
+
+
+def _pick(found: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((found[n] for n in names if n in found), None)
+
+
+def _plain(value: Any) -> str:
+    return clean(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+
+
+def _when(value: Any) -> float | None:
+    if isinstance(value, str):
+        return _iso(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if value < 1e11 else value / 1e3 if value < 1e14 else value / 1e6 if value < 1e17 else value / 1e9
+    return None
+
+
+def _iso(text: str) -> float | None:
+    try:
+        found = datetime.fromisoformat(text.replace(",", "."))
+    except ValueError:
+        return None
+    return found.timestamp() if found.tzinfo is not None else None
+
+
+def _sane(at: float | None, now: float) -> float:
+    return at if at is not None and now - BEHIND <= at <= now + AHEAD else now
