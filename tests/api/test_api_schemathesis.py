@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leptonai.api import alerts, telemetry
+from leptonai.api import alerts, logs, telemetry
 from leptonai.api.app import ROUTES
 
 if TYPE_CHECKING:
