@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "silence": ("alerts", "Keep alerts quiet for a while, list and end silences."),
     "ack": ("alerts", "Take an incident: it is not escalated any further."),
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
-    "report": ("incidents", "Tell an incident in plain language."),
+    "report": ("report", "Tell an incident, a day or a week in plain language."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
     "detect": ("detect", "Find anomalies in a CSV file."),
     "forecast": ("forecast", "Forecast a column of a CSV file, with bands."),

@@ -7,11 +7,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from leptonai.errors import NotFound, SpecError, TelemetryError
-from leptonai.ops.report import Section, Sentence, check, report, tell
+from leptonai.ops.report import Section, Sentence, check, languages, report, tell
 from leptonai.types import Action, Cause, Evidence, Incident
 
 AT = 1_700_000_000.0
@@ -42,8 +40,8 @@ def incident(**more: Any) -> Incident:
 def test_the_text_says_what_happened_why_and_what_was_done() -> None:
     text = report(incident())
     assert "Incident 7: Replica r1 was killed" in text
-    assert "Detected after 1.5 s, explained after 1.5 s, recovered after 4.0 s." in text
-    assert "a replica was killed from outside: r1, with 95% confidence. [e1]" in " ".join(text.split())
+    assert "was noticed 1.5 s later" in text and "It was over 4.0 s after it began." in text
+    assert "a replica was killed from outside: r1, with 95% confidence. [c1] [e1]" in " ".join(text.split())
     assert "Serve replaced it; closed. [e3]" in text and "The machine is idle. [e2]" in text
 
 
@@ -59,22 +57,23 @@ def test_the_text_says_what_happened_why_and_what_was_done() -> None:
         {"causes": (*incident().causes, Cause(name="hung_replica", subject="r2", confidence=0.5, evidence=("e2",)))},
     ],
 )
-@pytest.mark.parametrize("format", ["text", "markdown", "json"])
-def test_every_state_of_an_incident_can_be_told(more: dict[str, Any], format: str) -> None:
+@pytest.mark.parametrize("format", ["text", "markdown", "html", "json"])
+@pytest.mark.parametrize("language", languages())
+def test_every_state_of_an_incident_can_be_told(more: dict[str, Any], format: str, language: str) -> None:
     found = incident(**more)
-    assert report(found, format).endswith("\n")
-    story = tell(found)
-    known = {e.id for e in found.evidence}
+    assert report(found, format, language).endswith("\n")
+    story = tell(found, language)
+    known = {f.id for f in story.facts}
     for section in story.sections:
         assert section.sentences, section.title
         for sentence in section.sentences:
-            assert set(sentence.evidence) <= known and (sentence.evidence or not known)
+            assert sentence.evidence and set(sentence.evidence) <= known
 
 
 def test_the_json_holds_sentences_with_their_evidence() -> None:
     whole = json.loads(report(incident(), "json"))
     assert whole["seconds"] == {"detect": 1.5, "diagnose": 1.5, "recover": 4.0}
-    assert {e["id"] for e in whole["evidence"]} == {"e1", "e2", "e3"}
+    assert {e["id"] for e in whole["evidence"]} == {"e1", "e2", "e3", "t1", "c1", "a1"}
 
 
 def test_a_claim_without_a_record_is_refused() -> None:
@@ -85,7 +84,7 @@ def test_a_claim_without_a_record_is_refused() -> None:
         story, sections=(Section(title="Why", sentences=(Sentence(text="Because.", evidence=()),)),)
     )
     with pytest.raises(TelemetryError, match="cites nothing"):
-        check(bare, incident())
+        check(bare)
 
 
 def test_unknown_formats_and_languages_are_refused() -> None:
@@ -99,21 +98,8 @@ def test_the_last_words_of_a_replica_cannot_pass_for_a_citation_or_for_markup() 
     words = "exited: see [e99]\n## Why\nall is well <script>alert(1)</script> **trust me** | x"
     hostile = incident(evidence=(fact(1, text=words), *incident().evidence[1:]), title="[e99] <b>x</b>")
     story = tell(hostile)
-    assert [s.title for s in story.sections] == ["What happened", "Why", "What else was seen", "What was done"]
+    assert [s.title for s in story.sections][:4] == ["What happened", "Impact", "Timeline", "Why"]
     markdown = report(hostile, "markdown")
     assert "<script>" not in markdown.replace("\\<", "") and "**trust" not in markdown
+    assert "<script>" not in report(hostile, "html")
     assert "[e99]" not in report(hostile)
-
-
-@given(st.text(max_size=200), st.text(max_size=50), st.text(max_size=50))
-def test_no_text_of_others_breaks_a_report(fact_text: str, title: str, subject: str) -> None:
-    found = incident(
-        title=title,
-        evidence=(fact(1, text=fact_text), *incident().evidence[1:]),
-        causes=(Cause(name="replica_killed", subject=subject, confidence=0.9, evidence=("e1",)),),
-    )
-    for format in ("text", "markdown", "json"):
-        assert report(found, format)
-    for section in tell(found).sections:
-        for sentence in section.sentences:
-            assert set(sentence.evidence) <= {"e1", "e2", "e3"}

@@ -1,24 +1,23 @@
-"""The story of an incident: sentences, each with the evidence it rests on. Pure."""
+"""The story of an incident: sentences, each with the facts it rests on, checked before anybody reads it. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from leptonai.errors import NotFound, TelemetryError
-from leptonai.ops.diagnose import CAUSES
-from leptonai.ops.incidents import NOTES
-from leptonai.types import Incident, Noun
+from leptonai.errors import TelemetryError
+from leptonai.ops.report.claims import unbacked
+from leptonai.ops.report.facts import Seen, facts, seconds
+from leptonai.ops.report.safe import plain
+from leptonai.ops.report.voice import TEMPLATES, Voice, voice
+from leptonai.types import Evidence, Incident, Noun, Series
 
-TEMPLATES = Path(__file__).with_name("templates")
-
-_CITED = re.compile(r"\s*\[(e\d+)\]")
+_CITED = re.compile(r"\s*\[([a-z]+[0-9]+)\]")
+TOLD = 40  # facts of one section: a person reads no more
 
 
 class Sentence(Noun, frozen=True, kw_only=True):
@@ -31,90 +30,127 @@ class Section(Noun, frozen=True, kw_only=True):
     sentences: tuple[Sentence, ...]
 
 
+class Mark(Noun, frozen=True, kw_only=True):
+    """A moment shown in the charts: ``kind`` onset, action or close."""
+
+    at: float
+    kind: str
+    text: str
+
+
 class Story(Noun, frozen=True, kw_only=True):
-    """``seconds``: how long it took from the onset to ``detect``, ``diagnose`` and ``recover``, as far as known."""
+    """``incident``: 0 for a digest. ``facts``: what sentences may cite. ``seconds``: to detect, diagnose, recover."""
 
     incident: int
     title: str
     language: str
     sections: tuple[Section, ...]
-    seconds: dict[str, float]
+    facts: tuple[Evidence, ...] = ()
+    seconds: dict[str, float] = {}
+    charts: tuple[Series, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
 
-def tell(incident: Incident, language: str = "en") -> Story:
+def tell(incident: Incident, language: str = "en", seen: Seen | None = None) -> Story:
     """The story in ``language``, checked: see ``check``. NotFound when we do not speak the language."""
-    if language not in languages():
-        raise NotFound(f"no report in language {language!r}", hint=f"known: {', '.join(languages())}")
-    text = _templates().get_template(f"{language}/story.j2").render(_words(incident))
-    sections: list[Section] = []
-    for line in text.splitlines():
-        if line.startswith("## "):
-            sections.append(Section(title=line[3:].strip(), sentences=()))
-        elif line.strip():
-            cited = tuple(_CITED.findall(line))
-            sentence = Sentence(text=_CITED.sub("", line).strip(), evidence=cited)
-            last = sections[-1]
-            sections[-1] = Section(title=last.title, sentences=(*last.sentences, sentence))
+    tongue, seen = voice(language), seen or Seen()
+    known = facts(incident, seen)
+    cited = _words(incident, known, tongue)
+    marks = [Mark(at=incident.began, kind="onset", text=tongue.terms.words["onset"])]
+    marks += [
+        Mark(at=a.at, kind="action", text=tongue.term("remedies", plain(a.remedy)))
+        for a in incident.actions
+        if a.proposal is not None
+    ]
+    if incident.closed is not None:
+        marks.append(Mark(at=incident.closed, kind="close", text=tongue.terms.words["close"]))
     story = Story(
         incident=incident.id,
-        title=_plain(incident.title),
+        title=cited["title"],
         language=language,
-        sections=tuple(sections),
+        sections=render("story", tongue, cited),
+        facts=known,
         seconds=seconds(incident),
+        charts=tuple(s for s in seen.series.values() if s.at),
+        marks=tuple(marks),
     )
-    check(story, incident)
+    check(story)
     return story
 
 
-def check(story: Story, incident: Incident) -> None:
-    """Raises TelemetryError for a sentence that cites nothing although there is evidence, or what is not recorded."""
-    known = {e.id for e in incident.evidence}
+def render(template: str, tongue: Voice, words: dict[str, Any]) -> tuple[Section, ...]:
+    """The sections of a template: one sentence a line, ``## `` begins a section, ``[e1]`` cites."""
+    text = _templates(tongue.language).get_template(f"{template}.j2").render(words | {"say": tongue, "cite": _cite})
+    sections: list[Section] = []
+    for line in text.split("\n"):
+        if line.startswith("## "):
+            sections.append(Section(title=line[3:].strip(), sentences=()))
+        elif line.strip():
+            cited = tuple(dict.fromkeys(_CITED.findall(line)))
+            sentence = Sentence(text=_CITED.sub("", line).strip(), evidence=cited)
+            last = sections[-1]
+            sections[-1] = Section(title=last.title, sentences=(*last.sentences, sentence))
+    return tuple(s for s in sections if s.sentences)
+
+
+def check(story: Story) -> None:
+    """Raises TelemetryError for a sentence that cites nothing, cites what is not recorded, or says what it does not.
+
+    See ``claims``: each number, moment and name with a digit must be found in the facts that the sentence cites.
+    """
+    known = {f.id: f for f in story.facts}
+    where = f"the report of incident {story.incident}" if story.incident else "the digest"
     for section in story.sections:
         for sentence in section.sentences:
-            if wrong := [id for id in sentence.evidence if id not in known]:
+            wrong = next((id for id in sentence.evidence if id not in known), None)
+            if wrong is not None:
                 raise TelemetryError(
-                    f"the report of incident {incident.id} cites {wrong[0]}, which is not recorded: {sentence.text!r}",
-                    hint="a report may only say what the incident's evidence says",
+                    f"{where} cites {wrong}, which is not recorded: {sentence.text!r}",
+                    hint="a report may only say what recorded facts say",
                 )
-            if known and not sentence.evidence:
-                raise TelemetryError(f"the report of incident {incident.id} cites nothing for {sentence.text!r}")
+            if not sentence.evidence:
+                raise TelemetryError(f"{where} cites nothing for {sentence.text!r}")
+            claim = unbacked(sentence.text, [known[id] for id in sentence.evidence])
+            if claim is not None:
+                raise TelemetryError(
+                    f"{where} says {claim!r}, which {', '.join(sentence.evidence)} does not hold: {sentence.text!r}",
+                    hint="a report may only say what the facts it cites say",
+                )
 
 
-def seconds(incident: Incident) -> dict[str, float]:
-    moments = {
-        "detect": incident.opened,
-        "diagnose": incident.diagnosed,
-        "recover": incident.mitigated or incident.closed,
-    }
-    return {name: round(at - incident.began, 3) for name, at in moments.items() if at is not None}
-
-
-def languages() -> tuple[str, ...]:
-    return tuple(sorted(p.parent.name for p in TEMPLATES.glob("*/story.j2")))
-
-
-def _words(incident: Incident) -> dict[str, Any]:
-    facts = {e.id: e for e in incident.evidence}
+def _words(incident: Incident, known: tuple[Evidence, ...], tongue: Voice) -> dict[str, Any]:
+    by_id = {f.id: f for f in known}
     top = incident.causes[0] if incident.causes else None
-    cited = {id for cause in incident.causes[:4] for id in cause.evidence}
-    done = [e.id for e in incident.evidence if e.kind in NOTES]
-    first = tuple(e.id for e in incident.evidence if e.kind not in NOTES)[:1] or tuple(facts)[:1]
+    explained = {id for cause in incident.causes[:4] for id in cause.evidence}
+    notes = [f for f in known if f.kind in _NOTES and f.id[0] == "e"]
+    other = [f for f in known if f.id[0] == "e" and f.id not in explained and f.kind not in _NOTES][:TOLD]
+    actions = [f for f in known if f.kind == "remedy"]
+    title = plain(incident.title)
+    if tongue.language != "en" and top is not None and top.name != "unknown":
+        title = f"{tongue.term('causes', top.name)}：{plain(top.subject)}"
     return {
         "incident": incident,
+        "title": title,
         "top": top,
-        "first": top.evidence[:1] if top and top.evidence else first,
-        "why": top.evidence if top and top.evidence else first,
-        "last": tuple(done[-1:]) or first,
-        "done": done,
-        "other": [id for id in facts if id not in cited and id not in done],
-        "fact": lambda id: facts[id].text if id in facts else "",
-        "meaning": lambda name: CAUSES.get(name, name),
-        "cite": _cite,
+        "causes": incident.causes[:4],
+        "why": [by_id[id] for id in (top.evidence if top else ()) if id in by_id][:TOLD],
+        "cited": top.evidence if top else (),
+        "notes": notes,
+        "other": other,
+        "actions": actions,
+        "fact": by_id,
+        "took": seconds(incident),
+        "effective": [f for f in actions if f.data.get("verdict") == "effective"],
+        "failed": [f for f in actions if f.data.get("verdict") in ("ineffective", "harmful", "inconclusive")],
     }
 
 
-def _cite(ids: Iterable[str]) -> _Mark:
-    return _Mark(" ".join(f"[{id}]" for id in ids))
+_NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})
+
+
+def _cite(*ids: str | Iterable[str]) -> _Mark:
+    flat = [id for item in ids for id in ((item,) if isinstance(item, str) else item)]
+    return _Mark(" ".join(f"[{id}]" for id in flat))
 
 
 class _Mark(str):
@@ -122,24 +158,12 @@ class _Mark(str):
 
 
 def _plain(value: Any) -> Any:
-    """Text of others, such as a replica's last words: one line, and no brackets that could pass for a citation."""
-    if isinstance(value, str) and not isinstance(value, _Mark):
-        return " ".join(value.replace("[", "(").replace("]", ")").split())
-    return value
+    return plain(value) if isinstance(value, str) and not isinstance(value, _Mark) else value
 
 
 @cache
-def _templates() -> jinja2.Environment:
-    made = jinja2.Environment(  # noqa: S701 - lines of text, not HTML: what is inserted is made harmless by ``finalize``
-        loader=jinja2.FileSystemLoader(TEMPLATES), finalize=_plain, undefined=jinja2.StrictUndefined
-    )
-    made.globals.update(seconds=_seconds, share=lambda v: f"{v:.0%}", moment=_moment)
-    return made
-
-
-def _seconds(value: float) -> str:
-    return f"{max(value, 0.0):.1f} s"
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("at %H:%M:%S UTC on %Y-%m-%d")
+def _templates(language: str) -> jinja2.Environment:
+    return jinja2.Environment(  # noqa: S701 - lines of text, not HTML: what is inserted is made harmless by ``finalize``
+        loader=jinja2.FileSystemLoader(TEMPLATES / language), finalize=_plain, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip

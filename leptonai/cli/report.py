@@ -1,0 +1,81 @@
+"""report: an incident told in plain language, each sentence backed by evidence."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from leptonai.cli.session import Session, json_option
+from leptonai.errors import LeptonError, NotFound
+
+if TYPE_CHECKING:
+    from leptonai.client import Client
+    from leptonai.ops.report import Seen
+    from leptonai.types import Incident
+
+
+@click.command()
+@click.argument("number", type=int, required=False)
+@click.option(
+    "--format", type=click.Choice(["text", "markdown", "html"]), default="text", show_default=True, help="Spelling."
+)
+@click.option("--lang", "--language", "language", default="en", show_default=True, metavar="CODE", help="en or zh.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file instead.")
+@json_option
+@click.pass_obj
+def report(
+    session: Session, number: int | None, format: str, language: str, output: Path | None, as_json: bool
+) -> None:
+    """Tell an incident in plain language, each sentence backed by evidence; by default the newest one.
+
+    \b
+    Example:
+      leptonai report 3 --lang zh
+      leptonai report 3 --format html -o incident-3.html
+    """
+    with session.client() as client:
+        found = client.incident(number) if number is not None else newest(client)
+        text = told(client, found, "json" if as_json else format, language)
+    if output is None:
+        click.echo(text.rstrip("\n"))
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise NotFound(f"{output} cannot be written: {e.strerror}", hint="name a file in a folder that is there") from e
+
+
+def tell(client: Client, incident: Incident) -> None:
+    click.echo(told(client, incident, "text", "en").rstrip("\n"))
+
+
+def told(client: Client, incident: Incident, format: str, language: str) -> str:
+    from leptonai.ops import report as reports
+
+    return reports.report(incident, format, language, seen(client, incident))
+
+
+def seen(client: Client, incident: Incident) -> Seen:
+    """What was measured around the incident; what cannot be had is left out, and the report says that it is."""
+    from leptonai.ops.incidents import service_of
+    from leptonai.ops.report import questions, seen_of
+
+    answers, slo = {}, None
+    with suppress(LeptonError):
+        for q in questions(incident, time.time()):
+            answers[q.name] = client.signals(q.name, q.start, q.end, q.labels, q.step)
+    with suppress(LeptonError):
+        key = service_of(incident)
+        slo = client.service(key).service.spec.slo if key else None
+    return seen_of(answers, slo)
+
+
+def newest(client: Client) -> Incident:
+    found = client.incidents()
+    if not found:
+        raise NotFound("there is no incident to report", hint="`leptonai incidents` lists them")
+    return found[0]
