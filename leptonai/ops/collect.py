@@ -54,6 +54,7 @@ class Collected(Noun, frozen=True, kw_only=True):
     seconds: float  # since the collection before; 0 at the first
     signals: list[Signal] = []
     traffic: dict[Key, Traffic] = {}
+    lanes: dict[Key, dict[str, tuple[int, int]]] = {}  # of rollouts, by lane: final answers at the gateway, 5xx of them
     unanswered: dict[str, float] = {}
     answered: dict[str, float] = {}  # replica id -> requests it answered since the collection before
     gateway: bool = False  # the gateway answered
@@ -95,7 +96,7 @@ class Collector:
         self._forget({r.id: r.address for r in live})
         at_zero = frozenset(s.key for s in services if not wished_replicas(s)) - {r.service for r in replicas}
         told, self._at_zero = self._at_zero & at_zero, at_zero
-        pages, (users, traffic, asked) = await asyncio.gather(
+        pages, (users, traffic, asked, versions) = await asyncio.gather(
             asyncio.gather(*(self._page(r, now) for r in live)), self._users(services, told, gateway, now)
         )
         resting = told - asked
@@ -115,6 +116,7 @@ class Collector:
             seconds=seconds,
             signals=signals,
             traffic=traffic or {},
+            lanes=versions,
             unanswered=self._unanswered(live, now),
             answered=answered,
             gateway=traffic is not None,
@@ -167,9 +169,9 @@ class Collector:
 
     async def _users(
         self, services: Sequence[Service], told: frozenset[Key], address: str | None, now: float
-    ) -> tuple[list[Signal], dict[Key, Traffic] | None, set[Key]]:
-        """What users saw, and those of ``told`` that were asked; others of them are left out."""
-        unknown: tuple[list[Signal], None, set[Key]] = [], None, set()
+    ) -> tuple[list[Signal], dict[Key, Traffic] | None, set[Key], dict[Key, dict[str, tuple[int, int]]]]:
+        """What users saw, those of ``told`` that were asked (others of them are left out), and rollouts' lanes."""
+        unknown: tuple[list[Signal], None, set[Key], dict[Key, dict[str, tuple[int, int]]]] = [], None, set(), {}
         if address is None:
             return unknown
         if self._gateway is None or self._gateway.peer.address != address:
@@ -187,7 +189,7 @@ class Collector:
         moved = {str(k[1]).partition("@")[0] for k, rise in rose.items() if isinstance(k, tuple) and rise > 0}
         asked = {key for key in told if key.replace("/", ".") in moved}
         signals, traffic = _users([s for s in services if s.key not in told or s.key in asked], rose, elapsed, now)
-        return signals, traffic, asked
+        return signals, traffic, asked, _versions(services, rose)
 
     def _ready(self, services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
         ready = {s.key: 0 for s in services}
@@ -285,3 +287,18 @@ def _users(
             retried=sum(rose.get(("retry", cluster), 0.0) for cluster in clusters),
         )
     return signals, traffic
+
+
+def _versions(services: Sequence[Service], rose: dict[Hashable, float]) -> dict[Key, dict[str, tuple[int, int]]]:
+    """What Envoy answered in each lane of the rollouts, with what it answered itself: timeouts, lost connections.
+
+    A request that was repeated counts once, as it ended: Envoy counts tries that it repeats elsewhere.
+    """
+    found: dict[Key, dict[str, tuple[int, int]]] = {}
+    for service in services:
+        if service.canary is None:
+            continue
+        for lane in lanes(service):
+            codes = {c: rose.get(("code", cluster_name(service.key, lane.name), c), 0.0) for c in "2345"}
+            found.setdefault(service.key, {})[lane.name] = (round(sum(codes.values())), round(codes["5"]))
+    return found

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from leptonai.ops.convict import Leak, Wrong
 from leptonai.ops.outcomes import agree
+from leptonai.plan.lanes import NEW
 from leptonai.plan.rollout import Finding
 from leptonai.series.proportion import log_evidence
 from leptonai.series.stratified import OddsTest, needed
-from leptonai.types import Key, Replica, Service
+from leptonai.types import Key, Noun, Replica, Service
 
 CLOSED = 2.0  # seconds after which a second's log lines are all there: they are written every 0.2 s
 WARM = 20  # first answers of a new replica that are not timed: caches, just-in-time compilers, first allocations
@@ -22,8 +23,28 @@ QUANTILES = (0.5, 0.95)
 REFERENCE = 1000  # newest timed answers of the old version that say what is slow ...
 ENOUGH = 50  # ... and how many it takes
 FLOOR = 0.002  # seconds; a smaller increase is nobody's latency, and an idle process loses that much to cold caches
-LEAST = {"errors": 0.005, "p50": 0.1, "p95": 0.05}  # excess share of hits below which nothing is convicted
+LEAST = {
+    "errors": 0.005,
+    "gateway": 0.005,
+    "p50": 0.1,
+    "p95": 0.05,
+}  # excess share of hits below which nothing is convicted
+MEASURES = 5  # that share alpha
 PAIRS = 20_000  # request ids that wait for the other version's answer
+
+
+class Counted(Noun, frozen=True, kw_only=True):
+    """All that was counted of one rollout, to be kept over a restart. ``digests``: of the new version; ``seen``: the
+    newest line's time; ``tests``: ``OddsTest.state``."""
+
+    revision: int
+    digests: list[str]
+    done: int
+    seen: float
+    tests: dict[str, list[float]]
+    agreed: int
+    differed: int
+    reference: list[float]
 
 
 class _Second:
@@ -39,7 +60,9 @@ class _Second:
 class Probation:
     """Of one service and one revision. Feed it every line of the prediction logs with ``saw``, then ask ``findings``.
 
-    The measures share ``alpha`` evenly (Bonferroni): errors, median, 95th percentile, disagreement.
+    The measures share ``alpha`` evenly (Bonferroni): errors, the gateway's errors, median, 95th percentile,
+    disagreement. What is counted is a ``Counted``: given to another Probation of the same revision (``resume``), no
+    line is counted twice, so ``alpha`` holds for both together.
     """
 
     def __init__(self, service: Service) -> None:
@@ -53,9 +76,42 @@ class Probation:
         self._warm: Counter[str] = Counter()
         self._reference: deque[float] = deque(maxlen=REFERENCE)
         self._slower = service.spec.rollout.slower
-        self.tests = {"errors": OddsTest(), "p50": OddsTest(), "p95": OddsTest()}
+        self.tests = {name: OddsTest() for name in ("errors", "gateway", "p50", "p95")}
         self._pairs: dict[str, tuple[bool, Any]] = {}
+        self._paired = self._seen = 0.0  # lines up to the first are paired by a Probation before us; newest line seen
         self.agreed = self.differed = 0
+
+    def counted(self) -> Counted:
+        return Counted(
+            revision=self.revision,
+            digests=sorted(self._new),
+            done=self._done,
+            seen=max(self._seen, self._paired),
+            tests={name: test.state() for name, test in self.tests.items()},
+            agreed=self.agreed,
+            differed=self.differed,
+            reference=list(self._reference),
+        )
+
+    def resume(self, before: Counted) -> bool:
+        """Go on from there; False, and nothing changes, when it is not of this rollout."""
+        if before.revision != self.revision or before.digests != sorted(self._new):
+            return False
+        self._done, self._paired = before.done, before.seen
+        self.tests = {name: OddsTest.of(before.tests[name]) for name in self.tests if name in before.tests}
+        self.agreed, self.differed = before.agreed, before.differed
+        self._reference.extend(before.reference)
+        return True
+
+    def at_gateway(self, lanes: Mapping[str, tuple[int, int]]) -> None:
+        """Final answers, and 5xx of them, by lane since the last call: also those that no replica made."""
+        news = {name for name in lanes if name.endswith(NEW)}
+        old = [lanes[name.removesuffix(NEW)] for name in news if name.removesuffix(NEW) in lanes]
+        fresh = [lanes[name] for name in news]
+        total, errors = (sum(x) for x in zip(*fresh, strict=True)) if fresh else (0, 0)
+        others, failed = (sum(x) for x in zip(*old, strict=True)) if old else (0, 0)
+        if total and others:
+            self.tests["gateway"].add(errors, total, failed, others)
 
     def saw(self, replica: Replica, request: str, digest: str, at: float, seconds: float, code: int, out: Any) -> None:
         """One line of a log, in any order within a few seconds."""
@@ -74,7 +130,8 @@ class Probation:
             here.errors[arm] += code >= 500
             if warm and code < 400:
                 here.seconds[arm].append(seconds)
-        if code < 400:
+        self._seen = max(self._seen, at)
+        if code < 400 and at > self._paired:
             self._pair(request, new, out)
 
     def step(self, now: float) -> None:
@@ -88,8 +145,14 @@ class Probation:
     ) -> list[Finding]:
         """What is known now. ``mine``: ids of the replicas of the new version."""
         rollout = service.spec.rollout
-        alpha = rollout.alpha / 4
+        alpha = rollout.alpha / MEASURES
         found = [self._judged(name, alpha, service) for name in self.tests]
+        # What is too few at the gateway keeps nobody waiting: the logs count the same requests.
+        found = [
+            f
+            for f in found
+            if f.measure != "gateway" or f.verdict != "not enough evidence" or f.numbers["log_evidence"] > 0
+        ]
         found += [
             Finding(
                 measure="memory",
@@ -159,12 +222,17 @@ class Probation:
         fresh, old = f"{test.hits} of {test.total}", f"{test.other_hits} of {test.other_total}"
         if name == "errors":
             said = f"errors: {fresh} answers, {old} of the old version"
+        elif name == "gateway":
+            said = f"errors at the gateway: {fresh} answers, {old} of the old version"
         else:
             said = f"{name}: {fresh} are {rollout.slower:.0%} over the old version's, of whose own {old} are over it"
         if test.log_evidence >= -math.log(alpha) and test.excess >= LEAST[name]:
             return Finding(measure=name, verdict="convicted", text=said, numbers=numbers)
         if test.total < wanted:
             text = f"{said} ({wanted} answers of the new one are needed)"
+            return Finding(measure=name, verdict="not enough evidence", text=text, numbers=numbers)
+        if test.log_evidence > 0.0 and test.excess >= LEAST[name]:  # what speaks against it is not cleared by a count
+            text = f"{said} (the odds are {math.exp(test.log_evidence):.1f} to 1 that it is worse, more is needed)"
             return Finding(measure=name, verdict="not enough evidence", text=text, numbers=numbers)
         return Finding(measure=name, verdict="clear", text=said, numbers=numbers)
 

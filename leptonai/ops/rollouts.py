@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +14,9 @@ from leptonai.errors import LeptonError
 from leptonai.ops.control import Control
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.predictions import Line
-from leptonai.ops.probation import Probation
+from leptonai.ops.probation import Counted, Probation
 from leptonai.plan.rollout import Finding, Move, TakeBack, Turn, Wait, decide
+from leptonai.platforms.local.rundir import write_atomically
 from leptonai.types import Change, DialChange, Key, Replica, Service, SpecChange
 
 log = logging.getLogger(__name__)
@@ -21,12 +24,42 @@ OWNER = "rollout"
 AGAIN = 5.0  # seconds until the door is asked again after it refused
 
 
-class Rollouts:
-    """One Probation per service whose head is on probation. What is known here only are counts: after a restart they
-    are counted again from the prediction logs, as far as those reach."""
+class Kept:
+    """What was counted, as files. A file that cannot be written or read costs evidence, never the watch."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last: dict[Key, bytes] = {}
+
+    def save(self, key: Key, probation: Probation) -> None:
+        data = msgspec.msgpack.encode(probation.counted())
+        if self._last.get(key) == data:
+            return
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path(key), data)
+            self._last[key] = data
+
+    def load(self, key: Key, probation: Probation) -> None:
+        with contextlib.suppress(OSError, ValueError, msgspec.DecodeError, KeyError):
+            probation.resume(msgspec.msgpack.decode(self._path(key).read_bytes(), type=Counted))
+
+    def forget(self, key: Key) -> None:
+        self._last.pop(key, None)
+        with contextlib.suppress(OSError):
+            self._path(key).unlink()
+
+    def _path(self, key: Key) -> Path:
+        return self._folder / f"{key.replace('/', '.')}.msgpack"
+
+
+class Rollouts:
+    """One Probation per service whose head is on probation. What is known here only are counts; they are kept in
+    ``folder``, one file a service, so that a restart neither forgets evidence nor counts it twice."""
+
+    def __init__(self, control: Control, folder: Path) -> None:
         self._control = control
+        self._kept = Kept(folder)
         self._open: dict[Key, Probation] = {}
         self._told: dict[Key, tuple[object, ...]] = {}
         self._refused: dict[Key, float] = {}
@@ -36,11 +69,13 @@ class Rollouts:
         under_way = {s.key: s for s in services if s.canary is not None}
         for key in [k for k, p in self._open.items() if k not in under_way or p.revision != under_way[k].revision]:
             del self._open[key]
+            self._kept.forget(key)
             self._told.pop(key, None)
             self._refused.pop(key, None)
         for key, service in under_way.items():
             if key not in self._open:
-                self._open[key] = Probation(service)
+                probation = self._open[key] = Probation(service)
+                self._kept.load(key, probation)
 
     def saw(self, replica: Replica, line: Line) -> None:
         probation = self._open.get(replica.service)
@@ -53,6 +88,7 @@ class Rollouts:
         services: Sequence[Service],
         replicas: Sequence[Replica],
         lookouts: Mapping[Key, Lookout],
+        gateway: Mapping[Key, Mapping[str, tuple[int, int]]] = {},
     ) -> None:
         """One look at every rollout. One that fails is logged and does not keep the others waiting."""
         for service in services:
@@ -60,6 +96,8 @@ class Rollouts:
             if service.canary is None or probation is None or lookout is None:
                 continue
             probation.step(now)
+            probation.at_gateway(gateway.get(service.key, {}))
+            self._kept.save(service.key, probation)
             digests = {v.digest for v in service.spec.variants}
             mine = {r.id for r in replicas if r.service == service.key and r.digest in digests}
             findings = probation.findings(service, lookout.last.leaks, lookout.last.wrong, mine)

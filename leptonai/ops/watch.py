@@ -76,7 +76,7 @@ class Watch:
         self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
         self.lookouts: dict[Key, Lookout] = {}
-        self.rollouts = Rollouts(control)
+        self.rollouts = Rollouts(control, home / "rollouts")
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock
         self._feeds = feeds
@@ -270,7 +270,8 @@ class Watch:
 
     async def _roll(self, now: float) -> None:
         if self._world_at == self._judged_at:
-            await self.rollouts.step(now, self._world.services, self._world.replicas, self.lookouts)
+            world, gateway = self._world, self._collected.lanes
+            await self.rollouts.step(now, world.services, world.replicas, self.lookouts, gateway)
 
     async def _respond(self, now: float) -> None:
         if self._loaded:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,20 @@ class OddsTest:
     def __init__(self) -> None:
         self._log = np.zeros(len(ODDS))
         self.hits = self.total = self.other_hits = self.other_total = 0
+
+    def state(self) -> list[float]:
+        """All of it, as plain numbers: the four counts, then the log evidence for each of ODDS."""
+        return [self.hits, self.total, self.other_hits, self.other_total, *self._log.tolist()]
+
+    @classmethod
+    def of(cls, state: Sequence[float]) -> Self:
+        """The test whose ``state`` that was. ValueError when it has other alternatives."""
+        if len(state) != 4 + len(ODDS):
+            raise ValueError(f"{len(state)} numbers are no state of a test with {len(ODDS)} alternatives")
+        test = cls()
+        test.hits, test.total, test.other_hits, test.other_total = (int(n) for n in state[:4])
+        test._log = np.array(state[4:], dtype=np.float64)
+        return test
 
     def add(self, hits: int, total: int, other_hits: int, other_total: int) -> None:
         """One stratum: ``hits`` of ``total`` in the first arm, ``other_hits`` of ``other_total`` in the second."""

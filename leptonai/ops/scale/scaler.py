@@ -14,6 +14,7 @@ from leptonai.ops.control import Control, World
 from leptonai.ops.scale.memory import Shelf
 from leptonai.ops.scale.meter import Held, Meter, Values, by_replica, idlest
 from leptonai.ops.scale.rules import Bound, Situation, allowed, said
+from leptonai.plan.lanes import lanes
 from leptonai.plan.scale import Decision, Learner, Pilot, Reading, made
 from leptonai.settings import Settings
 from leptonai.types import SCALER, Auto, DialChange, Key, Proposal, Replica, Service, Signal
@@ -119,7 +120,9 @@ class Scaler:
         most = service.spec.scale.max if room is None else min(service.spec.scale.max, max(live, dials.replicas) + room)
         least = min(service.spec.scale.min, most)
         fresh = helm.meter.at is None or found.at > helm.meter.at
-        reading = helm.meter.read(found, values, replicas, auto, least, most, waiting) if fresh else None
+        reading = (
+            helm.meter.read(found, values, bearing(service, replicas), auto, least, most, waiting) if fresh else None
+        )
         situation = Situation(
             wished=dials.replicas,
             auto=dials.auto,
@@ -194,7 +197,7 @@ class Scaler:
         leaving = wished - final - reading.starting
         evicted = set(service.dials.evict)
         if leaving > 0:
-            fitting = [r for r in replicas if r.id not in evicted and self._current(service, r)]
+            fitting = [r for r in replicas if r.id not in evicted and may_leave(service, r)]
             wish |= {f"evict.{id}": 1.0 for id in idlest(fitting, values, leaving)}
         await self._control.record("scale.decided", key, detail | {"set": wish})
         helm.told = told
@@ -231,19 +234,24 @@ class Scaler:
             helm = self._helms[key, variant] = Helm(auto, meter, learner if auto.policy == "ours" else None)
         return helm
 
-    def _current(self, service: Service, replica: Replica) -> bool:
-        variant = next((v for v in service.spec.variants if v.name == replica.variant), None)
-        dials = service.dials.variants.get(replica.variant)
-        return (
-            variant is not None
-            and replica.digest == variant.digest
-            and dials is not None
-            and replica.epoch == dials.epoch
-        )
-
     def _note(self, key: Key, variant: str, reading: Reading) -> None:
         """Everything that the policy was told, so that a history can be replayed."""
         labels = {"service": key, "variant": variant}
         for name, value in reading._asdict().items():
             if name != "at":
                 self.readings.append(Signal(name=UNITS[name], labels=labels, at=reading.at, value=float(value)))
+
+
+def bearing(service: Service, replicas: Sequence[Replica]) -> list[Replica]:
+    """Those whose load is users' load. A version on probation that only gets copies bears none of it."""
+    able = [lane for lane in lanes(service) if lane.only is None or lane.share > 0]
+    return [r for r in replicas if any(lane.holds(r) for lane in able)]
+
+
+def may_leave(service: Service, replica: Replica) -> bool:
+    """Whether it runs what is wished and is the scaler's to let go: during a rollout one of the old version, because
+    another of the new one would be started in its place."""
+    lane = next((found for found in lanes(service) if found.variant.name == replica.variant), None)
+    if lane is None or not lane.holds(replica):
+        return False
+    return replica.digest == lane.variant.digest and replica.epoch == lane.dials.epoch
