@@ -147,7 +147,8 @@ async def one(
     total = sum(seen.values())
     # A failed answer names no version: it is counted as the new one's.
     touched = sum(n for (version, code), n in seen.items() if version in (kind, "?"))
-    now = {r.pid for r in (await asyncio.to_thread(client.service, key)).replicas if r.state == "ready"}
+    after = (await asyncio.to_thread(client.service, key)).replicas
+    now = {r.pid for r in after if r.state in ("ready", "failed")}  # the same process; a probe it missed is not its end
     return {
         "kind": kind, "outcome": end.outcome, "why": end.why, "seconds": seconds, "revision": revision,
         "weight": highest(events, revision), "touched": touched / max(1, total), "requests": total,

@@ -77,6 +77,10 @@ class Rollouts:
                 probation = self._open[key] = Probation(service)
                 self._kept.load(key, probation)
 
+    def probation(self, key: Key) -> Probation:
+        """Of the service, whose rollout is under way; KeyError when none is."""
+        return self._open[key]
+
     def saw(self, replica: Replica, line: Line) -> None:
         probation = self._open.get(replica.service)
         if probation is not None:
@@ -111,7 +115,7 @@ class Rollouts:
     ) -> None:
         if isinstance(move, Wait):
             kinds = [(f.measure, f.verdict) for f in findings]
-            if move.stalled or any(verdict != "clear" for _, verdict in kinds):
+            if move.stalled or move.due:
                 await self._tell(service, "rollout.waits", move.why, findings, (move.stalled, *kinds))
             return
         if now - self._refused.get(service.key, float("-inf")) < AGAIN:

@@ -30,9 +30,11 @@ class Finding(Noun, frozen=True, kw_only=True):
 
 
 class Wait(Noun, frozen=True, kw_only=True):
-    """``stalled``: a person is needed; else time will tell."""
+    """``due``: the step has lasted long enough and something is missing. ``stalled``: a person is needed; else time
+    will tell."""
 
     why: str
+    due: bool = False
     stalled: bool = False
 
 
@@ -107,10 +109,11 @@ def _forward(
             return Wait(why=f"{_stage(canary)} for {waited:.0f} of {rollout.step_seconds:g} s")
         disagrees = [f.text for f in findings if f.verdict == "disagrees"]
         if disagrees:
-            return Wait(why=f"{'; '.join(disagrees)}: waits for a person or for labels", stalled=True)
+            return Wait(why=f"{'; '.join(disagrees)}: waits for a person or for labels", due=True, stalled=True)
         unknown = [f.text for f in findings if f.verdict == "not enough evidence"]
         if unknown:
-            return Wait(why="not enough evidence: " + "; ".join(unknown), stalled=waited > rollout.step_timeout)
+            stalled = waited > rollout.step_timeout
+            return Wait(why="not enough evidence: " + "; ".join(unknown), due=True, stalled=stalled)
     if rollout.strategy == "manual":
         return Wait(why=f"{_stage(canary)}: a person moves it on with `leptonai promote`", stalled=True)
     said = f"{_stage(canary)} was passed" if begun else f"{ready} ready"
