@@ -92,6 +92,14 @@ def statistics(name: str, version: str, metrics: Metrics, last: float) -> Json:
             "compute_infer": duration("compute"),
             "compute_output": duration("none"),  # neither is measured apart
         },
-        "batch_stats": [],
+        "batch_stats": [
+            {
+                "batch_size": batch,
+                "compute_input": duration("none"),
+                "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
+                "compute_output": duration("none"),
+            }
+            for batch, (count, seconds) in sorted(metrics.batches.items())
+        ],
     }
     return {"model_stats": [one]}

@@ -46,6 +46,7 @@ class Job(Struct, eq=False):
     deadline: float = EVER  # monotonic seconds after which nobody waits for it
     request: Any = None
     flow: Any = None  # a flow.Flow when the answer is made step by step; such a job has no key
+    door: Any = None  # an openai.Door when another method than predict computes it
     began: float = 0.0  # monotonic seconds at which the first piece was sent
     priority: int = USUAL
     bytes: int = 0  # of the request's body
@@ -278,6 +279,7 @@ class Order:
             priority=job.priority,
             bytes=int(each * (stop - start)),
             whole=job,
+            door=job.door,
         )
 
     @staticmethod

@@ -93,6 +93,7 @@ class Metrics:
         self.wait = Histogram("leptonai_batch_wait_seconds", "Waiting for a batch to fill.", SECONDS)
         self.compute = Histogram("leptonai_compute_seconds", "In the model, per request.", SECONDS)
         self.size = Histogram("leptonai_batch_size", "Samples in a batch.", SIZES)
+        self.batches: dict[int, tuple[int, float]] = {}  # samples of a batch -> (how many, seconds in the model)
         self._seconds = {True: 0.0, False: 0.0}  # of requests answered 200, of the others
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
@@ -111,6 +112,11 @@ class Metrics:
         del self._rows[:size]
         good = status == 200
         self.requests.add("200", int(np.count_nonzero(good)))  # others are counted as they are refused
+        ran = (samples > 0) & (compute >= 0.0)
+        for size in np.unique(samples[ran]).astype(int).tolist():
+            of = ran & (samples == size)
+            count, spent = self.batches.get(size, (0, 0.0))
+            self.batches[size] = (count + int(of.sum()), spent + float(compute[of].sum()))
         for kind in (True, False):
             self._seconds[kind] += float(request[good == kind].sum())
         for histogram, values in (

@@ -12,12 +12,13 @@ import base64
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import orjson
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from leptonai.errors import LeptonError, ModelError, NotFound, SpecError
 from leptonai.runtime.batching import Job
@@ -25,9 +26,20 @@ from leptonai.runtime.flow import Flow, Wire, event
 from leptonai.runtime.loaders.python import Method, PythonPredictor
 
 Json = dict[str, Any]
+Vectors = NDArray[np.float32]
 _FIELDS = msgspec.json.Decoder(dict[str, Any])
 _OURS = {"model", "stream", "stream_options", "n", "user", "encoding_format"}
 DONE = b"data: [DONE]\n\n"
+
+
+class Door(Protocol):
+    """Computes and writes jobs of another method than ``predict``; those of equal keys together."""
+
+    def run(self, jobs: list[Job]) -> list[Json]:
+        """One result for each job, in order: arrays by name, their first dimension the samples."""
+
+    def whole(self, result: Json) -> bytes:
+        """The body of the answer."""
 
 
 class Asked(Struct, eq=False):
@@ -37,12 +49,13 @@ class Asked(Struct, eq=False):
     arguments: Json
     wire: Wire
     events: bool = False
-    texts: int = 1
 
     def job(self) -> Job:
         call, arguments = self.method.call, self.arguments
+        if isinstance(self.wire, Embeddings) and not (self.method.asynchronous or self.method.generates):
+            return self.wire.job(self.method, arguments)
         flow = Flow(lambda: call(**arguments), self.wire, self.events, self.method.asynchronous)
-        return Job({}, self.texts, None, flow=flow)
+        return Job({}, 1, None, flow=flow)
 
 
 class OpenAI:
@@ -85,7 +98,7 @@ class OpenAI:
             raise SpecError(f"encoding_format is {str(form)[:40]!r}", hint="float or base64")
         wire = Embeddings(self._name, texts, form == "base64", self._count)
         method = self.methods["embed"]
-        return Asked(method, _arguments(method, texts, fields), wire, texts=len(texts))
+        return Asked(method, _arguments(method, texts, fields), wire)
 
     def generate(self, body: bytes, events: bool, version: str) -> Asked:
         """The Open Inference Protocol's generate: ``text_input`` and ``parameters``."""
@@ -261,6 +274,14 @@ class Embeddings:
     def __init__(self, model: str, texts: list[str], packed: bool, count: Callable[[str], int] | None) -> None:
         self._model, self._texts, self._packed, self._count = model, texts, packed, count
 
+    def job(self, method: Method, arguments: Json) -> Job:
+        """A job of as many samples as texts: requests that agree in all else are computed in one call."""
+        first = method.parameters[0].name
+        others = {name: value for name, value in arguments.items() if name != first}
+        texts = np.array(self._texts, object)
+        key = ("embed", repr(sorted(others.items())))
+        return Job({"texts": texts}, len(texts), key, door=Embedder(method, others, self))
+
     def piece(self, item: Any) -> bytes:
         return b""
 
@@ -271,16 +292,9 @@ class Embeddings:
         return b""
 
     def whole(self, items: list[Any]) -> bytes:
-        try:
-            vectors = np.ascontiguousarray(items[0], "<f4")
-        except (ValueError, TypeError) as e:
-            raise ModelError(f"embed returned no vectors: {e}", code="model_failed", hint="return an array") from e
-        if vectors.ndim != 2 or len(vectors) != len(self._texts):
-            raise ModelError(
-                f"embed returned shape {list(vectors.shape)} for {len(self._texts)} texts",
-                code="model_failed",
-                hint="return one vector for each text",
-            )
+        return self.written(vectors_of(items[0], len(self._texts)))
+
+    def written(self, vectors: Vectors) -> bytes:
         data = [
             {"object": "embedding", "index": i, "embedding": base64.b64encode(v.data).decode() if self._packed else v}
             for i, v in enumerate(vectors)
@@ -290,6 +304,39 @@ class Embeddings:
             tokens = sum(map(self._count, self._texts))
             answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+class Embedder:
+    """The ``Door`` of embeddings: one call for the texts of all jobs."""
+
+    def __init__(self, method: Method, others: Json, wire: Embeddings) -> None:
+        self._method, self._others, self._wire = method, others, wire
+
+    def run(self, jobs: list[Job]) -> list[Json]:
+        first = self._method.parameters[0]
+        texts = [text for job in jobs for text in job.inputs["texts"].tolist()]
+        given = {first.name: _converted(texts, first.hint, first.name), **self._others}
+        vectors = vectors_of(self._method.call(**given), len(texts))
+        ends = np.cumsum([job.samples for job in jobs])
+        return [{"vectors": part} for part in np.split(vectors, ends[:-1])]
+
+    def whole(self, result: Json) -> bytes:
+        return self._wire.written(result["vectors"])
+
+
+def vectors_of(returned: Any, texts: int) -> Vectors:
+    """What ``embed`` returned, one row for each text. ModelError when it is anything else."""
+    try:
+        vectors = np.ascontiguousarray(returned, "<f4")
+    except (ValueError, TypeError) as e:
+        raise ModelError(f"embed returned no vectors: {e}", code="model_failed", hint="return an array") from e
+    if vectors.ndim != 2 or len(vectors) != texts:
+        raise ModelError(
+            f"embed returned shape {list(vectors.shape)} for {texts} texts",
+            code="model_failed",
+            hint="return one vector for each text",
+        )
+    return vectors
 
 
 class Generate:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from plan_stage import Stage, TinyReplica, stage, until
 
@@ -107,5 +108,82 @@ def test_smuggled_requests_reach_no_replica(tmp_path: Path) -> None:
                 assert got.count(b"HTTP/1.1 ") == 1, lines
             assert await made.ask() == {"a": 1}
             assert [asked["path"] for asked in made.replicas[0].asked] == ["/predict"]
+
+    asyncio.run(run())
+
+
+CUT = [
+    b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"a": 1',
+    b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{"a": 1,\r\n',
+    b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n{"a": 1,\r\nzz\r\n',
+]
+
+
+def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """Nothing can be taken back once it was sent: the connection breaks, before the end that was announced."""
+    service = Service(spec=Spec(name="s", variants=(Variant(model="m"),), timeout=10.0), dials=Dials(), revision=1)
+
+    async def run() -> None:
+        async with stage(tmp_path, [service], ["a"]) as made:
+            bad = Garbage("bad", tmp_path)
+            await bad.start()
+            made.replicas.append(bad)
+            await made.push([service], [bad.noun()])
+
+            async def healthy() -> bool:
+                return await made.healthy() == 1
+
+            await until(healthy, "it says that it is ready")
+            for words in CUT:
+                bad.words = words
+                try:
+                    answer = await made.client.post("/services/s/predict", json=[1])
+                except httpx.RemoteProtocolError:
+                    continue
+                assert answer.status_code in (502, 503), (words, answer.status_code, answer.text)
+            good = await made.replica("good")
+            await made.push([service], [good.noun()])
+            await until(healthy, "the good one is there")
+            assert await made.ask() == {"good": 1}
+
+    asyncio.run(run())
+
+
+def test_half_open_clients_are_let_go_and_hurt_nobody(tmp_path: Path) -> None:
+    """Half a head, half a body, an answer that nobody reads, an end without a request: others are answered all the
+    while, half a head is 408 after 10 s, half a body after the service's time limit, and no connection is left."""
+    service = Service(spec=Spec(name="s", variants=(Variant(model="m"),), timeout=1.0), dials=Dials(), revision=1)
+    head = b"POST /services/s/predict HTTP/1.1\r\nHost: g\r\n"
+    sent = [b"", b"POST /serv", head, head + b"Content-Length: 10\r\n\r\n12345"]
+
+    async def run() -> None:
+        async with stage(tmp_path, [service], ["a"]) as made:
+            at = urlsplit(str(made.client.base_url))
+
+            async def active() -> int:
+                return (await made.stats()).get("http.gateway.downstream_cx_active", 0)
+
+            assert await made.ask() == {"a": 1}
+            before = await active()
+            opened = [await asyncio.open_connection(at.hostname, at.port) for _ in range(20 * len(sent))]
+            for n, (_, writer) in enumerate(opened):
+                writer.write(sent[n % len(sent)])
+            for _, writer in opened[:: len(sent)]:
+                writer.write_eof()
+            assert await made.ask(times=50) == {"a": 50}
+            async with asyncio.timeout(30):
+                ends = [await reader.read() for reader, _ in opened]
+            for n, end in enumerate(ends):
+                told = {0: (b"",), 1: (b"HTTP/1.1 408",), 2: (b"HTTP/1.1 408",), 3: (b"HTTP/1.1 408", b"HTTP/1.1 504")}
+                assert end.startswith(told[n % len(sent)]), (sent[n % len(sent)], end[:80])
+            for _, writer in opened:
+                writer.close()
+                await writer.wait_closed()
+            assert await made.ask(times=10) == {"a": 10}
+
+            async def gone() -> bool:
+                return await active() <= before + 10
+
+            await until(gone, "every connection is let go")
 
     asyncio.run(run())

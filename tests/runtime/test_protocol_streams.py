@@ -6,12 +6,14 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from leptonai.types import Batching
 from tests.runtime.conftest import Running
 
 WRITER = """
@@ -263,3 +265,39 @@ def test_asynchronous_code_that_blocks_its_loop_makes_the_replica_hung(
         running.client.post("/v1/chat/completions", json=body, timeout=0.5)
     seen = running.until(lambda: (r := running.ready())["reason"] == "hung" and r)
     assert seen["state"] == "failed" and "blocked its event loop" in seen["detail"]
+
+
+MERGING = """
+import time
+
+class Merging:
+    def embed(self, input: list[str], shift: float = 0.0):
+        time.sleep(0.05)
+        if "bad" in input:
+            raise ValueError("a bad text")
+        return [[float(len(text)) + shift, float(len(input))] for text in input]
+"""
+
+
+def test_embeddings_of_several_requests_are_one_call_and_long_lists_are_cut(start: Callable[..., Running]) -> None:
+    """Second number of a vector: how many texts its call had. One bad text fails alone, other fields keep apart."""
+    replica = start({"model.py": MERGING}, batching=Batching(max_size=8), idempotent=True).wait_ready()
+
+    def ask(body: dict[str, Any]) -> tuple[int, list[list[float]]]:
+        answer = replica.client.post("/v1/embeddings", json=body)
+        return answer.status_code, [d["embedding"] for d in answer.json().get("data", ())]
+
+    for _ in range(3):
+        assert ask({"input": "ab"}) == (200, [[2.0, 1.0]])
+    bodies: list[dict[str, Any]] = [{"input": ["x" * n]} for n in range(1, 13)]
+    bodies += [{"input": ["bad"]}, {"input": ["s"], "shift": 100.0}, {"input": ["l"] * 20}]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        *short, bad, shifted, long = pool.map(ask, bodies)
+    assert [vectors[0][0] for _, vectors in short] == [float(n) for n in range(1, 13)]
+    assert max(vectors[0][1] for _, vectors in short) > 1, "some shared a call"
+    assert bad[0] == 500 and shifted[1][0][0] == 101.0
+    assert len(long[1]) == 20 and max(vector[1] for vector in long[1]) <= 8
+    stats = replica.client.get("/v2/models/m/stats").json()["model_stats"][0]
+    sizes = {batch["batch_size"]: batch["compute_infer"] for batch in stats["batch_stats"]}
+    assert max(sizes) > 1 and 3 < sum(infer["count"] for infer in sizes.values()) <= stats["execution_count"]
+    assert all(infer["ns"] >= infer["count"] * 40e6 for infer in sizes.values()), sizes
