@@ -19,7 +19,8 @@ from leptonai.platforms.local.rundir import Ended, Record, RunDir
 from leptonai.settings import Local
 from leptonai.types import Replica, Tuning
 
-_FAST = 0.1  # seconds between probes while starting, so that a rollout does not wait for our clock
+_FASTEST, _FAST = 0.02, 0.1  # seconds between probes while starting, so that nobody waits for our clock ...
+_SHARE = 0.05  # ... within them, of the time it has taken so far
 
 
 class LocalReplica:
@@ -163,8 +164,14 @@ class LocalReplica:
             self._become(answered(self.health, ok, detail, self._clock(), local, waited))
             if ok or not starved:
                 starved = [] if ok else [Starved(self.process.pid), Starved(os.getpid())]
-            pace = min(_FAST, local.probe_interval) if self.health.state == "starting" else local.probe_interval
-            await asyncio.sleep(max(0.0, asked + pace - loop.time()))
+            await asyncio.sleep(max(0.0, asked + self._pace() - loop.time()))
+
+    def _pace(self) -> float:
+        """Seconds between probes. One that starts is asked often at first: requests may wait for it at the edge."""
+        usual = self._local.probe_interval
+        if self.health.state != "starting":
+            return usual
+        return min(usual, _FAST, max(_FASTEST, _SHARE * (self._clock() - self.record.started)))
 
     def _become(self, health: Health) -> None:
         before, self.health = self.health, health
