@@ -17,7 +17,18 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as Path
 
 from leptonai.admit import Door
-from leptonai.api import alerts, incidents, logs, platform, proposals, records, repository, services, telemetry
+from leptonai.api import (
+    alertmanager,
+    alerts,
+    incidents,
+    logs,
+    platform,
+    proposals,
+    records,
+    repository,
+    services,
+    telemetry,
+)
 from leptonai.api.callers import Caller, Callers
 from leptonai.api.openapi import document
 from leptonai.api.pace import Pace
@@ -49,6 +60,7 @@ ROUTES: list[Route] = [
     *proposals.ROUTES,
     *incidents.ROUTES,
     *alerts.ROUTES,
+    *alertmanager.ROUTES,
     *records.ROUTES,
     *platform.ROUTES,
     *telemetry.ROUTES,

@@ -28,6 +28,7 @@ from leptonai.client.home import Home, read_json, read_token
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
 from leptonai.errors import Conflict, LeptonError, PlatformError
+from leptonai.ops.alert.route import compile_policy
 from leptonai.platforms.local import LocalPlatform
 from leptonai.serve.idle import IdleLoop
 from leptonai.serve.reconcile import Reconciler
@@ -98,6 +99,7 @@ async def main(home: Home) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     settings = setting.load(home.settings)
+    compile_policy(settings.alerts)  # wrong routes are told by `leptonai up`, not when somebody should be called
     with Store(home.store, audit_keep=settings.store.audit_keep) as store, listen(home, settings) as listener:
         await serve(home, seats, settings, store, listener, told)
 

@@ -1,0 +1,151 @@
+"""The whole of it in the loop of ops: a service fails, people are told over real HTTP, once, also across a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+
+
+from ops_stage import Model, Stage
+from test_alert_send import hook
+
+from leptonai.ops.alert.match import parse
+from leptonai.settings import Alerts, EscalationStep, Receiver, Settings
+from leptonai.types import Silence
+
+
+@pytest.fixture
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="al"))
+
+
+def settings_of(url: str, **more: Any) -> Settings:
+    receivers = (
+        Receiver(name="team", urls=(f"json://{url}/",), per_minute=600.0),
+        Receiver(name="lead", urls=(f"json://{url}/",)),
+    )
+    wanted = {"group_wait": 2.0, "group_interval": 10.0, "keep_firing": 3.0} | more
+    return Settings(alerts=Alerts(receivers=receivers, owners={"*": "team"}, **wanted))
+
+
+async def until(stage: Stage, what: Callable[[], Any], limit: float = 60.0) -> None:
+    """Let seconds of the stage pass until ``what()``; real time passes too, for the processes that send."""
+    deadline = time.monotonic() + limit
+    while not what():
+        assert time.monotonic() < deadline, [e.kind for e in stage.store.events()][-20:]
+        await stage.step()
+        await asyncio.sleep(0.05)
+
+
+def sent(stage: Stage, kind: str = "notification.sent") -> list[dict[str, Any]]:
+    return [e.detail for e in stage.store.events(limit=10_000) if e.kind == kind]
+
+
+def titles(got: Sequence[dict[str, Any]]) -> list[str]:
+    return [g["title"] for g in got]
+
+
+def test_the_owner_is_told_of_the_trouble_and_of_its_end_and_a_restart_tells_nobody_again(short: Path) -> None:
+    async def scene(url: str, got: list[dict[str, Any]]) -> None:
+        stage = Stage(short, settings_of(url))
+        stage.deploy(Model(), replicas=2)
+        await stage.step(30)
+        assert got == []
+        await stage.kill(stage.replicas()[0].id)
+        await stage.kill(stage.replicas()[1].id)
+        await until(stage, lambda: sent(stage))
+        assert sent(stage)[0]["receiver"] == "team"
+        assert "digits" in got[0]["title"]
+        assert got[0]["title"].startswith("[FIRING")
+        before = len(got)
+        await stage.watch.pager.close()
+        stage.watch.close()
+        stage.watch = stage.new_watch()
+        told = stage.watch.pager.kept.groups
+        assert any(group.told for group in told.values())
+        await until(stage, lambda: any(t.startswith("[RESOLVED") for t in titles(got)))
+        assert sum(t.startswith("[FIRING") for t in titles(got[before:])) <= 1  # what else fired since, if anything
+        await stage.watch.pager.close()
+        await stage.close()
+
+    with hook() as (url, got):
+        asyncio.run(scene(url, got))
+
+
+def test_a_silence_keeps_it_quiet_and_ends_by_itself_once_all_is_over(short: Path) -> None:
+    async def scene(url: str, got: list[dict[str, Any]]) -> None:
+        stage = Stage(short, settings_of(url, escalation=(EscalationStep(after=1.0, receiver="lead"),)))
+        stage.deploy(Model(), replicas=2)
+        await stage.step(30)
+        stage.store.put_silence(
+            Silence(
+                id=0, matchers=(parse("service=digits"),), starts=0.0, ends=stage.now + 1e6, by="ana", comment="drill",
+                made=stage.now, until_resolved=True,
+            )
+        )  # fmt: skip
+        await stage.kill(stage.replicas()[0].id)
+        await until(stage, lambda: any(a.state == "firing" for a in stage.watch.pager.alerts))
+        assert {a.muted for a in stage.watch.pager.alerts} == {"silence 1"}
+        await until(stage, lambda: not stage.store.silences(after=stage.now))
+        await stage.step(15)
+        assert got == []
+        assert sent(stage) == []
+        await stage.watch.pager.close()
+        await stage.close()
+
+    with hook() as (url, got):
+        asyncio.run(scene(url, got))
+
+
+def test_nobody_answers_so_the_lead_is_called(short: Path) -> None:
+    async def scene(url: str) -> None:
+        stage = Stage(short, settings_of(url, escalation=(EscalationStep(after=20.0, receiver="lead"),)))
+        stage.deploy(Model(errors=1.0), replicas=2)
+        await until(stage, lambda: {"team", "lead"} <= {s["receiver"] for s in sent(stage)})
+        (lead,) = [s for s in sent(stage) if s["receiver"] == "lead"][:1]
+        assert lead["why"].startswith("nobody has acknowledged it for 2")
+        await stage.watch.pager.close()
+        await stage.close()
+
+    with hook() as (url, _):
+        asyncio.run(scene(url))
+
+
+def test_a_receiver_that_fails_is_told_in_the_audit_log_and_tried_again(short: Path) -> None:
+    async def scene(url: str) -> None:
+        stage = Stage(short, settings_of(url))
+        stage.deploy(Model(), replicas=2)
+        await stage.step(30)
+        await stage.kill(stage.replicas()[0].id)
+        await until(stage, lambda: len(sent(stage, "notification.failed")) >= 2)
+        assert [d["attempt"] for d in sent(stage, "notification.failed")][:2] == [1, 2]
+        assert all(d["error"] and d["next"] for d in sent(stage, "notification.failed")[:2])
+        assert sent(stage) == []
+        await stage.watch.pager.close()
+        await stage.close()
+
+    with hook(503) as (url, _):
+        asyncio.run(scene(url))
+
+
+def test_a_damaged_memory_is_begun_anew(short: Path) -> None:
+    (short / "alerts.json").write_text("{nonsense")
+
+    async def scene() -> None:
+        stage = Stage(short, Settings())
+        stage.deploy(Model(), replicas=1)
+        await stage.step(5)
+        assert stage.watch.pager.alerts == []
+        await stage.close()
+
+    asyncio.run(scene())
