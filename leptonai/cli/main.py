@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "silence": ("alerts", "Keep alerts quiet for a while, list and end silences."),
     "ack": ("alerts", "Take an incident: it is not escalated any further."),
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
+    "rules": ("rules", "Check and test rules of diagnosis, show fault trees."),
     "report": ("report", "Tell an incident, a day or a week in plain language."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
     "detect": ("detect", "Find anomalies in a CSV file."),

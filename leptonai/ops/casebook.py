@@ -12,7 +12,8 @@ from leptonai.errors import LeptonError
 from leptonai.ops import incidents as book
 from leptonai.ops.alert.sources import foreign
 from leptonai.ops.control import Control
-from leptonai.ops.diagnose import diagnose, rulebook
+from leptonai.ops.diagnose import cited, diagnose
+from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Shift
@@ -50,13 +51,19 @@ class Case:
 
 class Casebook:
     def __init__(
-        self, settings: Settings, control: Control, store: TelemetryStore, shifts: Shifts | None = None
+        self,
+        settings: Settings,
+        control: Control,
+        store: TelemetryStore,
+        shifts: Shifts | None = None,
+        rules: RuleFiles | None = None,
     ) -> None:
-        """``shifts(service, onset, now)``: what changed in its log; None: no logs are read."""
+        """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules``: in force as they
+        are at each look; what ships with us unless given."""
         self._shifts = shifts or (lambda service, onset, now: ())
         self._settings, self._control, self._store = settings, control, store
         self._remedies = load_remedies()
-        self._rules, self._runbook = rulebook(), shipped()
+        self._rules, self._runbook = rules or RuleFiles(), shipped()
         self.cases: list[Case] = []
         self.gateway = ""  # why the gateway's newest configuration is not in force
 
@@ -142,10 +149,13 @@ class Casebook:
         last = case.incident.actions[-1] if case.incident.actions else None
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
             explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
-            scene = set_scene(lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway)
-            changed = self._shifts(lookout.service.key, case.incident.began, now)
-            facts = gather(msgspec.structs.replace(scene, logs=changed))
-            case.incident = book.explain(case.incident, facts, diagnose(facts, lookout.service.key, self._rules), now)
+            rules, key = self._rules.book, lookout.service.key
+            scene = set_scene(
+                lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway, rules.signals
+            )
+            facts = gather(msgspec.structs.replace(scene, logs=self._shifts(key, case.incident.began, now)))
+            causes = diagnose(facts, key, rules)
+            case.incident = book.explain(case.incident, cited(facts, causes), causes, now)
         await self._send(case, now)
         if not case.incident.id:
             return None  # control has not taken it yet; without a number there is no owner to propose for

@@ -209,6 +209,8 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
     for name, labels, value in parse(page):
         if name in _REPLICA_GAUGES:
             out[_REPLICA_GAUGES[name]] = value
+        elif name == "leptonai_errors_total" and labels.get("kind") == "nan_output":
+            shown["nan_output"] = value
         elif name == "leptonai_requests_total":
             shown[name, labels.get("code", "")] = value
         elif name == "process_cpu_seconds_total" or name.endswith(
@@ -223,6 +225,8 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
         out["replica_request_rate_per_second"] = answered / elapsed
         if answered > 0:
             out["replica_error_ratio"] = failed / answered
+            if "nan_output" in rose:
+                out["replica_nan_ratio"] = min(rose["nan_output"] / answered, 1.0)
         out["replica_concurrency_count"] = rose.get("leptonai_request_seconds_sum", 0.0) / elapsed
         computed = rose.get("leptonai_compute_seconds_count", 0.0)
         if computed > 0:  # compute is told per request, also of those that shared a batch
@@ -271,6 +275,8 @@ def _users(
         values = {"request_rate_per_second": total / elapsed}
         if total > 0:
             values["error_ratio"] = codes["5"] / total
+            values["client_error_ratio"] = codes["4"] / total
+            values["retry_ratio"] = sum(rose.get(("retry", cluster), 0.0) for cluster in clusters) / total
         slow = 0.0  # of those timed: Envoy's histogram is a reading behind its counters
         if times and times[-1][1] > 0:
             bounds, counts = zip(*times, strict=True)

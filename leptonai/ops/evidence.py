@@ -6,27 +6,38 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from leptonai.ops.diagnosis.conditions import Kind
+from leptonai.ops.diagnosis.faulttree import About
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
-from leptonai.ops.rules import About, Kind
 from leptonai.ops.scene import Change, Scene, latest_change
 from leptonai.types import Evidence, Replica
 
-# Every feature a rule may use, and its kind. A feature that was not seen is absent.
-FEATURES: Mapping[str, Kind] = {
-    # of the service; rules about replicas and revisions may use these too
+# Every feature a rule may use, and its kind. A feature that was not seen is absent. Signals that rule files declare
+# are features too (``diagnosis.rules.SignalFeature``).
+_SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use these too
     "replicas": "number",
     "traffic_ratio": "number",  # request rate since the onset / before
     "latency_ratio": "number",  # median latency users saw since the onset / before
     "slower": "flag",  # users wait longer: latency_ratio >= 1.5, or more of them past the SLO
+    "user_error_share": "share",  # of the final answers since the onset
+    "user_error_excess": "number",  # that, less what it was before
+    "failing": "flag",  # user_error_excess >= 0.01
+    "absent": "flag",  # nothing is heard of the service although it is wished for
+    "lost_replicas": "number",  # that ended without having been asked to
+    "starting_share": "share",  # of the replicas that are present
     "host_cpu_ratio": "share",
+    "neighbour_cpu_rise": "number",  # share of the processors that another service takes since the onset, less before
     "own_compute_ratio": "number",  # compute of the digest that served before the onset: since / before
+    "change_compute_ratio": "number",  # compute_ratio of the newest change
     "leaking_share": "share",  # of the replicas that are present
+    "convicted_answers": "flag",  # labels convict a revision that runs
     "change_age_seconds": "number",  # onset - the newest change of what runs
-    # of the newest change of what runs
+}
+_REVISION: dict[str, Kind] = {  # of the newest change of what runs
     "compute_ratio": "number",  # its compute / that of the digest before it
     "compute_excess_seconds": "number",
     "error_share": "share",
@@ -37,7 +48,9 @@ FEATURES: Mapping[str, Kind] = {
     "labels": "number",
     "most_leak": "flag",  # more than half of several replicas leak
     "failed_starts": "number",  # replicas of it that ended since it was made
-    # of one replica
+    "load_failures": "number",  # of them, those whose model could not be loaded
+}
+_REPLICA: dict[str, Kind] = {
     "gone": "flag",
     "killed": "flag",  # ended by SIGKILL
     "out_of_memory": "flag",
@@ -48,6 +61,16 @@ FEATURES: Mapping[str, Kind] = {
     "leaking": "flag",
     "rss_slope_bytes_per_second": "number",
 }
+FEATURES: Mapping[str, Kind] = {**_SERVICE, **_REVISION, **_REPLICA}
+ABOUT: Mapping[str, About] = {
+    **dict.fromkeys(_SERVICE, "service"),
+    **dict.fromkeys(_REVISION, "revision"),
+    **dict.fromkeys(_REPLICA, "replica"),
+}
+FAILING = 0.01  # more of the answers are errors than before: tenfold the budget of an objective of 99.9 %
+# Why a replica ended whose model could not be loaded: the code of the error in its failure.json (ARCHITECTURE).
+UNLOADED = frozenset({"model", "spec", "plugin", "load_failed"})
+READING = "signal"  # the kind of the facts that declared signals make
 
 
 class Feature(NamedTuple):
@@ -89,6 +112,7 @@ def gather(scene: Scene) -> Facts:
         _changed(scene, change, notes)
     _exits(scene, notes)
     _silence(scene, notes)
+    _starting(scene, notes)
     _memory(scene, notes)
     if change is not None:
         _compared(scene, change, notes)
@@ -97,6 +121,12 @@ def gather(scene: Scene) -> Facts:
     if scene.host_cpu is not None:
         text = f"The machine's processors were {scene.host_cpu:.0%} busy since the onset."
         notes.add("service", key, "host", text, host_cpu_ratio=scene.host_cpu)
+    if scene.neighbour is not None:
+        other, rise = scene.neighbour
+        text = f"Service {other} takes {rise:+.0%} of the machine's processors since the onset."
+        notes.add("service", key, READING, text, neighbour_cpu_rise=rise)
+    for reading in scene.readings:
+        notes.add(reading.about, reading.subject, READING, reading.text, **{reading.feature: reading.value})
     _edge(scene, notes)
     for shift in scene.logs:
         notes.add("service", key, f"log_{shift.kind}", _logged(shift), shift.at)
@@ -120,7 +150,23 @@ def _judged(trigger: Trigger, key: str, notes: _Notes) -> None:
         text = f"{terms.get('share', 0):.0%} of the golden signals are anomalous together: {names}."
         notes.add("service", key, "anomalies", text, trigger.began)
     elif trigger.kind == "service_absent":
-        notes.add("service", key, "absent", "Nothing is heard of the service although it is wished for.", trigger.began)
+        text = "Nothing is heard of the service although it is wished for."
+        notes.add("service", key, "absent", text, trigger.began, absent=True)
+
+
+def _starting(scene: Scene, notes: _Notes) -> None:
+    present = list(_present(scene))
+    starting = [r for r in present if r.state == "starting"]
+    if present:
+        text = f"{len(starting)} of {len(present)} replicas are starting."
+        notes.add(
+            "service",
+            scene.service.key,
+            READING,
+            text,
+            starting_share=len(starting) / len(present),
+            replicas=len(present),
+        )
 
 
 def revision_subject(key: str, number: int) -> str:
@@ -144,6 +190,8 @@ def _exits(scene: Scene, notes: _Notes) -> None:
             "replica", exit.replica, "exit", text, exit.at, gone=True, killed=exit.killed,
             out_of_memory=exit.out_of_memory, crashes=exit.attempt,
         )  # fmt: skip
+    text = f"{len(scene.exits)} replica(s) of the service ended since the onset."
+    notes.add("service", key, READING, text, lost_replicas=len(scene.exits))
     change = latest_change(scene.revisions)
     if change is not None:
         mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at >= change.revision.at]
@@ -151,7 +199,10 @@ def _exits(scene: Scene, notes: _Notes) -> None:
         if mine:
             subject = revision_subject(key, change.revision.number)
             text = f"{len(mine)} replica(s) of revision {change.revision.number} ended by themselves since it was made."
-            notes.add("revision", subject, "failed_starts", text, mine[-1].at, failed_starts=len(mine))
+            unloaded = len([e for e in mine if e.reason in UNLOADED])
+            notes.add(
+                "revision", subject, "failed_starts", text, mine[-1].at, failed_starts=len(mine), load_failures=unloaded
+            )
 
 
 def _how(exit: Exit) -> str:
@@ -226,6 +277,8 @@ def _compared(scene: Scene, change: Change, notes: _Notes) -> None:
         a, b = scene.compute[new], scene.compute[old]
         text = f"One call of revision {number} computes {_ms(a)}, of the one before {_ms(b)}: {a / b:.1f} times."
         notes.add("revision", subject, "compute", text, compute_ratio=a / b, compute_excess_seconds=a - b)
+        text = f"The newest change of what runs made one call {a / b:.1f} times as long."
+        notes.add("service", scene.service.key, READING, text, change_compute_ratio=a / b)
     if new in scene.errors:
         share = scene.errors[new]
         before = scene.errors.get(old, scene.before.error)
@@ -255,6 +308,9 @@ def _labels(scene: Scene, notes: _Notes) -> None:
             "revision", revision_subject(scene.service.key, number), "labels", text,
             wrong_answers=seen.verdict == "convicted", label_error_share=seen.ratio, labels=seen.total,
         )  # fmt: skip
+        if seen.verdict == "convicted":
+            text = "Labels convict what runs."
+            notes.add("service", scene.service.key, READING, text, convicted_answers=True)
 
 
 def _users(scene: Scene, notes: _Notes) -> None:
@@ -274,7 +330,12 @@ def _users(scene: Scene, notes: _Notes) -> None:
         notes.add("service", key, "latency", text, latency_ratio=ratio, slower=slower)
     if after.error:
         was = f", {before.error:.1%} before" if before.error is not None else ""
-        notes.add("service", key, "error_ratio", f"{after.error:.1%} of the answers are errors since the onset{was}.")
+        text = f"{after.error:.1%} of the answers are errors since the onset{was}."
+        excess = after.error - (before.error or 0.0)
+        notes.add(
+            "service", key, "error_ratio", text,
+            user_error_share=after.error, user_error_excess=excess, failing=excess >= FAILING,
+        )  # fmt: skip
     if scene.own_compute is not None and scene.own_compute[0] > 0:
         a, b = scene.own_compute[1], scene.own_compute[0]
         text = f"What ran before the onset computes {_ms(a)} a call since then, {_ms(b)} before."

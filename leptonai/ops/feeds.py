@@ -20,6 +20,7 @@ from leptonai.ops.predictions import Line
 from leptonai.ops.receive import Keeper, Point, Receiver
 from leptonai.ops.scrape import Scraper
 from leptonai.ops.trace.assemble import Access, Assembler
+from leptonai.ops.trace.calls import Calls
 from leptonai.ops.trace.export import Exporter
 from leptonai.ops.trace.graph import call_graph
 from leptonai.ops.trace.store import TraceStore
@@ -51,6 +52,7 @@ class Feeds:
         self.logs = sink or Handoff(settings.telemetry.log_records)
         self.pipeline = Pipeline(home, settings, self.logs, clock) if home else None
         self.traces = TraceStore(settings.traces, home / "traces" if home else None)
+        self.dependencies = Calls()
         self.exporter = Exporter(settings.traces)
         self.scraper = Scraper(settings.scrape, self.receiver, clock)
         self._clock, self._store = clock, store
@@ -157,6 +159,7 @@ class Feeds:
         second, used = self._pace[workspace]
         self._pace[workspace] = (second, used + len(kept))
         self.traces.add(kept)
+        self.dependencies.saw(kept)
         self.receiver.count(workspace, "spans", len(kept))
         said = [f"{n} spans with a {what.replace('_', ' ')}" for what, n in sorted(wrong.items())]
         if over:

@@ -1,5 +1,8 @@
 """GPUs as NVML shows them (nvidia-ml-py, the extra ``gpu``). A machine without one has no such series.
 
+Faults: Xid errors, as events of the driver (https://docs.nvidia.com/deploy/xid-errors); a card that has fallen off the
+bus answers every question with GPU_IS_LOST; a thermal slow-down is told among the reasons for the clocks of the moment.
+
 Source: NVIDIA Management Library, API reference: utilisation is the share of the last sampling period in which a
 kernel ran; power in milliwatts, temperature in degrees Celsius.
 """
@@ -26,6 +29,9 @@ class Reading(NamedTuple):
     celsius: float | None = None
     watts: float | None = None
     ecc_errors: float | None = None  # uncorrected, since the driver was loaded
+    xid_errors: float | None = None  # Xid events since we began to listen
+    hot: bool | None = None  # its clocks are held down because of its temperature
+    lost: bool | None = None  # it has fallen off the bus; nothing else is known then
 
 
 class Gpus(Protocol):
@@ -43,11 +49,17 @@ class FakeGpus:
         return self.readings
 
 
+# nvml.h: nvmlClocksThrottleReasonSwThermalSlowdown and nvmlClocksThrottleReasonHwThermalSlowdown
+_THERMAL = 0x20 | 0x40
+
+
 class Nvml:
     """The real ones. Without the extra ``gpu``, a driver or a card, ``read`` gives []."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
+        self._events: Any = None
+        self._xids: dict[str, float] = {}
         self._handles: list[tuple[int, str, Any]] = []
         try:
             import pynvml
@@ -60,23 +72,58 @@ class Nvml:
                 name = pynvml.nvmlDeviceGetName(handle)
                 self._handles.append((index, name.decode() if isinstance(name, bytes) else str(name), handle))
             self._nvml = pynvml
+            self._listen()
         except (pynvml.NVMLError, OSError) as e:
             log.info("no GPU is watched: %s", e)
 
     def read(self) -> Sequence[Reading]:
-        return [self._one(*h) for h in self._handles] if self._nvml is not None else []
+        if self._nvml is None:
+            return []
+        self._hear()
+        return [self._one(*h) for h in self._handles]
+
+    def _listen(self) -> None:
+        """Ask the driver for Xid events; where it has none to give, they are not told."""
+        nvml = self._nvml
+        try:
+            events = nvml.nvmlEventSetCreate()
+            for _, _, handle in self._handles:
+                nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
+                self._xids[nvml.nvmlDeviceGetUUID(handle)] = 0.0
+            self._events = events
+        except (nvml.NVMLError, AttributeError) as e:
+            log.info("Xid errors are not told: %s", e)
+
+    def _hear(self) -> None:
+        """Count the events that wait; asking costs no time, for none is waited for."""
+        nvml = self._nvml
+        for _ in range(100 if self._events is not None else 0):
+            try:
+                event = nvml.nvmlEventSetWait_v2(self._events, 0)
+                uuid = nvml.nvmlDeviceGetUUID(event.device)
+            except (nvml.NVMLError, AttributeError):  # NVML_ERROR_TIMEOUT: none waits
+                return
+            self._xids[uuid] = self._xids.get(uuid, 0.0) + 1.0
 
     def _one(self, index: int, name: str, handle: Any) -> Reading:
         nvml = self._nvml
 
+        lost = False
+
         def ask(question: Any, *more: Any) -> Any:
+            nonlocal lost
             try:
                 return question(handle, *more)
-            except nvml.NVMLError:  # not supported by this card, or it has fallen off the bus
+            except nvml.NVMLError as e:  # not supported by this card, or it has fallen off the bus
+                lost = lost or e.value == nvml.NVML_ERROR_GPU_IS_LOST
                 return None
 
         busy, memory = ask(nvml.nvmlDeviceGetUtilizationRates), ask(nvml.nvmlDeviceGetMemoryInfo)
         power = ask(nvml.nvmlDeviceGetPowerUsage)
+        reasons = ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        uuid = ask(nvml.nvmlDeviceGetUUID) if self._events is not None else None
+        if lost:
+            return Reading(number=index, name=name, lost=True)
         return Reading(
             number=index,
             name=name,
@@ -88,6 +135,9 @@ class Nvml:
             ecc_errors=ask(
                 nvml.nvmlDeviceGetTotalEccErrors, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
             ),
+            xid_errors=self._xids.get(uuid) if uuid is not None else None,
+            hot=bool(reasons & _THERMAL) if reasons is not None else None,
+            lost=False,
         )
 
 
@@ -104,6 +154,9 @@ def signals(readings: Sequence[Reading], now: float, labels: dict[str, str] | No
             ("gpu_temperature_celsius", gpu.celsius),
             ("gpu_power_watts", gpu.watts),
             ("gpu_ecc_errors_count", gpu.ecc_errors),
+            ("gpu_xid_errors_count", gpu.xid_errors),
+            ("gpu_thermal_slowdown_ratio", gpu.hot),
+            ("gpu_lost_ratio", gpu.lost),
         ):
             if value is not None:
                 out.append(Signal(name=name, labels=own, at=now, value=float(value)))

@@ -218,6 +218,21 @@ _NAMES = {
     "bad_revision_errors": "Revision {subject} fails",
     "traffic_surge": "More traffic than {subject} carries",
     "cpu_starvation": "{subject} lacks processor time",
+    "noisy_neighbour": "A neighbour takes the processors from {subject}",
+    "bad_config": "{subject} cannot be loaded",
+    "nan_outputs": "{subject} computes numbers that are none",
+    "poisoned_input": "Certain requests break {subject}",
+    "data_drift": "The data that {subject} gets have changed",
+    "retry_storm": "Repeated requests overload {subject}",
+    "cold_start_storm": "Most replicas of {subject} start at the same time",
+    "disk_full": "A disk is full under {subject}",
+    "slow_dependency": "What {subject} calls is slow",
+    "dead_dependency": "What {subject} calls fails",
+    "credential_expired": "A certificate or token of {subject} is not valid any more",
+    "gpu_xid": "The driver reports a fault of a GPU under {subject}",
+    "gpu_ecc": "A GPU under {subject} has memory errors",
+    "gpu_thermal": "A GPU under {subject} is too hot",
+    "gpu_lost": "A GPU under {subject} has fallen off the bus",
 }
 
 
@@ -227,4 +242,4 @@ def _title(trigger: Trigger) -> str:
 
 
 def _named(cause: Cause) -> str:
-    return _NAMES[cause.name].format(subject=cause.subject)
+    return _NAMES.get(cause.name, f"{{subject}}: {cause.name.replace('_', ' ')}").format(subject=cause.subject)

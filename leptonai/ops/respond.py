@@ -107,7 +107,7 @@ def next_action(
         return Escalate(why=f"{len(tries)} tries did not help")
     if not incident.causes:
         return Close(why="it passed before its cause was known") if well else Wait(why="not diagnosed yet")
-    row = runbook[incident.causes[0].name]
+    row = runbook.get(incident.causes[0].name, Row())  # a cause of an operator's own: a person is called
     if well:
         return _close(incident, row)
     if not sight.firing:

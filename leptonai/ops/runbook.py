@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from leptonai.errors import PluginError
-from leptonai.ops.diagnose import CAUSES
+from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.types import Noun
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from leptonai.ops.convict import Leak, Wrong
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Trigger
@@ -17,6 +19,17 @@ class Users(Noun, frozen=True, kw_only=True):
     slow: float | None = None
     p50: float | None = None
     p99: float | None = None
+
+
+class Reading(Noun, frozen=True, kw_only=True):
+    """What a declared signal says since the onset. ``subject``: a service or a replica."""
+
+    feature: str
+    about: Literal["service", "replica"]
+    subject: str
+    value: float
+    before: float | None = None  # mean of the minute before; None: nothing was seen then
+    text: str
 
 
 class Scene(Noun, frozen=True, kw_only=True):
@@ -41,6 +54,8 @@ class Scene(Noun, frozen=True, kw_only=True):
     edge: dict[str, float] = {}  # signal of the edge -> its highest value since the onset
     gateway: str = ""  # why the gateway's newest configuration is not in force
     logs: tuple[Shift, ...] = ()  # what changed in the service's log around the onset, masked
+    neighbour: tuple[str, float] | None = None  # the other service that took most processors: its share's rise
+    readings: tuple[Reading, ...] = ()
 
 
 class Change(Noun, frozen=True, kw_only=True):

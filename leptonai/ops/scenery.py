@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Collection, Iterable, Mapping
 from math import isfinite
 from statistics import fmean, median
 
+from leptonai.ops.diagnosis.readings import read_signal
+from leptonai.ops.diagnosis.rules import SignalFeature
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Scene, Users
@@ -25,11 +28,12 @@ def set_scene(
     store: TelemetryStore,
     explained: Collection[str] = (),
     gateway: str = "",
+    signals: Mapping[str, SignalFeature] | None = None,
 ) -> Scene:
     """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``.
 
     ``explained``: replicas whose end another incident tells of; it explains nothing else. ``gateway``: why its
-    newest configuration is not in force.
+    newest configuration is not in force. ``signals``: the features that the rules in force make of signals.
     """
     key = lookout.service.key
     before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
@@ -55,7 +59,32 @@ def set_scene(
         host_cpu=_mean(v for s in busy for v in s.value),
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
         gateway=gateway,
+        neighbour=_neighbour(store, key, before, since),
+        readings=tuple(
+            reading
+            for name, made in (signals or {}).items()
+            for reading in read_signal(name, made, store, key, before, since)
+        ),
     )
+
+
+def _neighbour(
+    store: TelemetryStore, key: Key, before: tuple[float, float], since: tuple[float, float]
+) -> tuple[str, float] | None:
+    """The other service whose replicas took most more of the processors since the onset than before it."""
+    sides = [_busy_share(store, key, *before), _busy_share(store, key, *since)]
+    if not sides[1]:
+        return None
+    return max(((s, share - sides[0].get(s, 0.0)) for s, share in sides[1].items()), key=lambda found: found[1])
+
+
+def _busy_share(store: TelemetryStore, key: Key, start: float, end: float) -> dict[str, float]:
+    """Other service -> mean share of the machine's processors that its replicas used together."""
+    used: dict[str, float] = {}
+    for series in store.read("replica_cpu_ratio", start, end):
+        if (other := series.labels.get("service", key)) != key and (mean := _mean(series.value)) is not None:
+            used[other] = used.get(other, 0.0) + mean / (os.cpu_count() or 1)
+    return used
 
 
 def _users(store: TelemetryStore, key: Key, start: float, end: float) -> Users:

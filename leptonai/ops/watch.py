@@ -17,12 +17,14 @@ import msgspec
 from leptonai.errors import LeptonError
 from leptonai.ops.alert.page import families
 from leptonai.ops.alert.pager import Pager
+from leptonai.ops.answers import Answers
 from leptonai.ops.casebook import Casebook
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
 from leptonai.ops.detect import GOLDEN, Watcher
 from leptonai.ops.detect.full import FullTier
 from leptonai.ops.detect.tiers import Tiers
+from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.feeds import Feeds
@@ -67,14 +69,16 @@ class Watch:
         """``timeout``: seconds a process may take to show its page, 80 % of the period unless given. ``feeds`` makes
         traces of the requests seen here; None: nobody does."""
         self.settings, self.control, self.store = settings, control, store
+        self.rules = RuleFiles(home / "rules")
         pipeline = feeds.pipeline if feeds is not None else None
-        self.casebook = Casebook(settings, control, store, pipeline.shifts if pipeline else None)
+        self.casebook = Casebook(settings, control, store, pipeline.shifts if pipeline else None, self.rules)
         self.outside = Outside(settings.watch)
         tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
         self.things: dict[str, Memory] = {}  # subject of an external incident -> what its judge remembers
         self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
+        self.answers = Answers()
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control, home / "rollouts")
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
@@ -101,6 +105,7 @@ class Watch:
         for name, stage in (
             ("world", self._look_at_world),
             ("incidents", self._load),
+            ("rules", self._read_rules),
             ("events", self._read_events),
             ("collect", self._collect),
             ("labels", self._join_labels),
@@ -163,6 +168,19 @@ class Watch:
             await self.casebook.load(now)
             self._loaded = True
 
+    async def _read_rules(self, now: float) -> None:
+        """A broken file is a stage that fails: it is told once, and the others are in force all the same."""
+        if self.rules.look():
+            detail = {
+                "rules": len(self.rules.book.rules),
+                "trees": len(self.rules.book.trees),
+                "broken": [*self.rules.broken],
+            }
+            with contextlib.suppress(LeptonError):
+                await self.control.record("rules.read", "ops", detail)
+        for broken in self.rules.broken.values():
+            raise broken
+
     async def _read_events(self, now: float) -> None:
         """Past our start, every exit is news; of those before it only the youngest that no incident tells of."""
         first = self._event == 0
@@ -200,9 +218,12 @@ class Watch:
             self._feeds.step(world.services, now)
             if self._feeds.pipeline is not None:
                 self._feeds.pipeline.watch(world.replicas)
+            self.store.write(self._feeds.dependencies.signals(now))
+        self.store.write(self.answers.signals(now))
 
     def _answered(self, replica: Replica, line: Line) -> None:
         self.rollouts.saw(replica, line)
+        self.answers.saw(replica, line)
         if self._feeds is not None:
             self._feeds.answered(replica, line)
 
@@ -220,6 +241,7 @@ class Watch:
         ]
         self.store.write(joined)
         self.outcomes.forget(set(self.lookouts))
+        self.answers.forget(set(self.lookouts))
 
     async def _detect(self, now: float) -> None:
         found = self._collected

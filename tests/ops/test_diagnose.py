@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from leptonai.errors import PluginError
 from leptonai.ops.convict import Leak, Wrong
-from leptonai.ops.diagnose import CAUSES, diagnose, rulebook
-from leptonai.ops.evidence import FEATURES, gather
+from leptonai.ops.diagnose import diagnose
+from leptonai.ops.diagnosis.causes import CAUSES
+from leptonai.ops.diagnosis.conditions import holds
+from leptonai.ops.diagnosis.files import BASE, shipped_book
+from leptonai.ops.diagnosis.rules import bind, read
+from leptonai.ops.evidence import gather
 from leptonai.ops.exits import Exit
-from leptonai.ops.rules import RuleBook, holds, load
 from leptonai.ops.scene import Scene, Users
 from leptonai.types import Cause, Dials, Replica, Revision, Service, Spec, Variant, VariantDials
 
@@ -72,7 +75,7 @@ def scene(**more: Any) -> Scene:
 
 def causes(found: Scene) -> tuple[Cause, ...]:
     facts = gather(found)
-    out = diagnose(facts, "digits", rulebook())
+    out = diagnose(facts, "digits", shipped_book())
     ids = {e.id for e in facts.evidence}
     for cause in out:
         assert cause.name in CAUSES and 0 <= cause.confidence <= 1
@@ -197,7 +200,7 @@ def test_any_scene_is_answered(
 
 
 def test_every_cause_but_unknown_has_a_rule() -> None:
-    assert {r.cause for r in rulebook().rules} == set(CAUSES) - {"unknown"}
+    assert {r.cause for r in shipped_book().rules} == set(CAUSES) - {"unknown"}
 
 
 RULE = "rules:\n  - {{cause: replica_killed, about: replica, confidence: 0.9, when: {}}}\n"
@@ -227,11 +230,11 @@ def test_a_bad_rule_is_refused(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)
     with pytest.raises(PluginError, match=says) as e:
-        load(path, FEATURES, frozenset(CAUSES))
+        bind([(str(path), read(path))], BASE)
     assert "rules.yaml" in e.value.message and e.value.hint
 
 
-BOOK = RuleBook(rules=(), define={"both": {"all": ["gone", "killed"]}})
+DEFINE = {"both": {"all": ["gone", "killed"]}}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +255,7 @@ BOOK = RuleBook(rules=(), define={"both": {"all": ["gone", "killed"]}})
     ],
 )
 def test_conditions(condition: Any, features: dict[str, Any], value: bool | None) -> None:
-    assert holds(BOOK, condition, features).value is value
+    assert holds(DEFINE, condition, features).value is value
 
 
 def test_an_incident_tells_what_the_edge_did_and_that_the_gateway_is_stuck() -> None:

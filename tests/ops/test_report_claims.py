@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leptonai.errors import TelemetryError
-from leptonai.ops.diagnose import CAUSES
+from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.report import FORMATS, Seen, check, languages, report, tell, write
 from leptonai.ops.report.claims import claims, unbacked
 from leptonai.ops.report.safe import plain

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.ops import incidents as book
-from leptonai.ops.diagnose import CAUSES
+from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.remedies import OURS, Evict, Restart, Rollback
 from leptonai.ops.respond import (
     RECONCILED,

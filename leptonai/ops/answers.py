@@ -1,0 +1,84 @@
+"""What the prediction logs say beside labels: requests that fail wherever they go, answers that are not as before.
+
+``poisoned_ratio``: of the requests that failed in the newest ``WINDOW`` seconds, the share that failed on two replicas
+or more (the gateway repeats a request under the same id). ``output_shift_ratio``: the Kolmogorov-Smirnov distance of
+the newest answers from those of before, 0..1 (Smirnov, 1948); only of answers that begin with a number.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from leptonai.ops.predictions import Line
+from leptonai.types import Key, Replica, Signal
+
+WINDOW = 30.0  # seconds of failures counted together
+MOST_FAILED = 5_000  # failed requests of one service remembered
+RECENT = 200  # answers that are compared with those before
+FORMER = 1_000  # answers they are compared with, the RECENT between left out: a slow change is one too
+FEWEST = 300  # answers before them, until anything is said
+
+
+class _Of:
+    def __init__(self) -> None:
+        self.failed: OrderedDict[str, tuple[float, set[str]]] = OrderedDict()
+        self.values: deque[float] = deque(maxlen=RECENT + FORMER)
+        self.fresh = False
+
+
+class Answers:
+    """By service; every part is bounded."""
+
+    def __init__(self) -> None:
+        self._of: dict[Key, _Of] = {}
+
+    def saw(self, replica: Replica, line: Line) -> None:
+        of = self._of.setdefault(replica.service, _Of())
+        if line.code >= 500 and line.code not in (503, 504):  # busy or late is no verdict on the request
+            at, where = of.failed.pop(line.id, (line.at, set()))
+            of.failed[line.id] = (max(at, line.at), where | {replica.id})
+            if len(of.failed) > MOST_FAILED:
+                of.failed.popitem(last=False)
+        elif line.code < 400 and (value := _first(line.output)) is not None:
+            of.values.append(value)
+            of.fresh = True
+
+    def signals(self, now: float) -> list[Signal]:
+        """What holds at ``now``; a service is left out of what cannot be told of it."""
+        out: list[Signal] = []
+        for key, of in self._of.items():
+            for id in [id for id, (at, _) in of.failed.items() if now - at > WINDOW]:
+                del of.failed[id]
+            found: dict[str, float] = {}
+            if of.failed:
+                found["poisoned_ratio"] = sum(len(w) > 1 for _, w in of.failed.values()) / len(of.failed)
+            if of.fresh and len(of.values) >= RECENT + FEWEST:
+                found["output_shift_ratio"] = distance(list(of.values)[:-RECENT], list(of.values)[-RECENT:])
+            of.fresh = False
+            out += [Signal(name=n, labels={"service": key}, at=now, value=v) for n, v in found.items()]
+        return out
+
+    def forget(self, services: set[Key]) -> None:
+        """Drop what is known of services that are not in ``services``."""
+        for key in self._of.keys() - services:
+            del self._of[key]
+
+
+def distance(a: list[float], b: list[float]) -> float:
+    """The largest difference between the two shares of values up to x, over all x."""
+    left, right = np.sort(a), np.sort(b)
+    at = np.concatenate((left, right))
+    up_to = [np.searchsorted(row, at, side="right") / len(row) for row in (left, right)]
+    return float(np.abs(up_to[0] - up_to[1]).max())
+
+
+def _first(output: Any) -> float | None:
+    while isinstance(output, list) and output:
+        output = output[0]
+    if isinstance(output, int | float) and isfinite(output):
+        return float(output)
+    return None

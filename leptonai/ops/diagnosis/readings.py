@@ -1,0 +1,74 @@
+"""Features made of signals, as rule files declare them: a series since the onset, against the minute before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from statistics import fmean
+
+from leptonai.ops.diagnosis.rules import SignalFeature
+from leptonai.ops.scene import Reading
+from leptonai.protocols import TelemetryStore
+from leptonai.types import Key, Series
+
+Stretch = tuple[float, float]
+
+
+def read_signal(
+    name: str, made: SignalFeature, store: TelemetryStore, key: Key, before: Stretch, since: Stretch
+) -> Iterator[Reading]:
+    """One reading for the service, or one for each of its replicas; none where nothing was seen since the onset, nor of
+    ``rise`` and ``ratio`` where nothing was seen before it.
+
+    A series without the label ``service`` is of the machine, and counts for every service.
+    """
+    best: dict[str, Reading] = {}
+    early = {_who(s): _values(s, *before) for s in store.read(made.signal, *before)}
+    for series in store.read(made.signal, *since):
+        if series.labels.get("service", key) != key:
+            continue
+        subject = series.labels.get("replica", "") if made.about == "replica" else key
+        former = early.get(_who(series), [])
+        value = _take(made, _values(series, *since), former)
+        if value is None or not subject:
+            continue
+        known = best.get(subject)
+        if known is None or (value < known.value if made.take == "min" else value > known.value):
+            mean = fmean(former) if former else None
+            text = _text(name, made, value, mean, subject)
+            best[subject] = Reading(
+                feature=name, about=made.about, subject=subject, value=value, before=mean, text=text
+            )
+    yield from best.values()
+
+
+def _take(made: SignalFeature, late: Sequence[float], early: Sequence[float]) -> float | None:
+    if not late or (made.take in ("rise", "ratio") and not early):
+        return None
+    match made.take:
+        case "max":
+            return max(late)
+        case "min":
+            return min(late)
+        case "last":
+            return late[-1]
+        case "rise":
+            return fmean(late) - fmean(early)
+        case "ratio":
+            return fmean(late) / base if (base := fmean(early)) > 0.0 else None
+    return fmean(late)
+
+
+def _text(name: str, made: SignalFeature, value: float, before: float | None, subject: str) -> str:
+    if made.text:
+        return made.text.format(value=value, before=before if before is not None else float("nan"), subject=subject)
+    was = f"; {made.signal} was {before:.3g} before" if before is not None else ""
+    return f"{name.replace('_', ' ')} of {subject} is {value:.3g} since the onset{was}."
+
+
+def _values(series: Series, start: float, end: float) -> list[float]:
+    return [v for at, v in zip(series.at, series.value, strict=True) if start <= at < end and isfinite(v)]
+
+
+def _who(series: Series) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(series.labels.items()))

@@ -1,0 +1,23 @@
+"""The signals that are collected here, by name: a rule over any other one never could fire."""
+
+from __future__ import annotations
+
+_SERVICE = """
+request_rate_per_second error_ratio client_error_ratio retry_ratio slow_ratio latency_p50_seconds latency_p99_seconds
+ready_count label_error_ratio poisoned_ratio output_shift_ratio
+dependency_error_ratio dependency_denied_ratio dependency_seconds
+held_count stale_answers_per_second held_refused_per_second
+"""
+_REPLICA = """
+replica_rss_bytes replica_cpu_ratio replica_compute_seconds replica_queue_seconds replica_in_flight_count
+replica_queued_count replica_request_rate_per_second replica_error_ratio replica_nan_ratio replica_concurrency_count
+replica_service_seconds
+"""
+_MACHINE = """
+host_cpu_ratio host_memory_available_bytes host_memory_used_ratio host_swap_used_bytes host_load_per_core_ratio
+host_open_files_count host_open_files_ratio host_disk_free_bytes host_disk_used_ratio host_disk_inodes_used_ratio
+host_network_received_bytes_per_second host_network_sent_bytes_per_second host_network_errors_per_second
+gpu_busy_ratio gpu_memory_used_bytes gpu_memory_used_ratio gpu_temperature_celsius gpu_power_watts
+gpu_ecc_errors_count gpu_xid_errors_count gpu_thermal_slowdown_ratio gpu_lost_ratio
+"""
+COLLECTED = frozenset((_SERVICE + _REPLICA + _MACHINE).split())
