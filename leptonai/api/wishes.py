@@ -17,7 +17,10 @@ class Wish(NamedTuple):
 
 
 class Wishes:
-    """``changed`` must be called after every change that the door admits or that marks a revision as verified."""
+    """``changed`` must be called after every change that the door admits or that marks a revision as verified.
+
+    Any thread may call anything: the store's own lock is the only one, so that no two can wait for each other.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -27,10 +30,15 @@ class Wishes:
         self._until = math.inf
 
     def changed(self, key: Key) -> None:
-        self._changed.add(key)
+        with self._store.alone():
+            self._changed.add(key)
 
     def all(self, now: float) -> list[Wish]:
         """Every live wish at ``now``, ordered by key."""
+        with self._store.alone():
+            return self._read(now)
+
+    def _read(self, now: float) -> list[Wish]:
         if not self._whole or now >= self._until:
             self._cached = {s.key: self._wish(s, now) for s in self._store.services(now)}
             self._whole = True

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from leptonai.errors import Conflict, LeptonError
+from leptonai.errors import Conflict, LeptonError, SpecError
 from leptonai.store.schema import APPLICATION, MIGRATIONS
 
 _CHECK_BYTES = 256 << 20  # a larger store is opened unchecked: reading it all would delay the start by seconds
@@ -100,6 +100,12 @@ class Database:
         self.close()
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other thread reads or writes through this object meanwhile; it nests, and with transactions too."""
+        with self._lock:
+            yield
+
+    @contextmanager
     def transaction(self) -> Iterator[None]:
         """All appends inside are kept together or, when an exception leaves it, none is. It nests."""
         with self._lock, self._words():
@@ -150,6 +156,11 @@ class Database:
             yield
         except sqlite3.Error as e:
             raise self._said(e) from e
+        except OverflowError as e:
+            raise SpecError(
+                "a number is larger than any that can be stored: the limit is 2^63 - 1",
+                hint="sequence numbers, ids and revisions are counted from 1",
+            ) from e
 
     def _said(self, e: sqlite3.Error) -> LeptonError:
         code = getattr(e, "sqlite_errorcode", None)

@@ -41,6 +41,8 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/services/digits/logs?replica=x", None, 404, "x"),
     ("GET", "/services/digits/logs?limit=many", None, 400, "limit"),
     ("GET", "/services/digits/logs?limit=-1", None, 400, "limit"),
+    ("GET", "/feedback?after=-272987920206505213952", None, 400, "2^63"),
+    ("GET", "/incidents/272987920206505213952", None, 400, "2^63"),
     ("GET", "/services/digits?colour=red", None, 400, "colour"),
     ("GET", "/services/digits?workspace=nobody", None, 404, "nobody/digits"),
     ("POST", "/services/digits/revisions/9/verify", {}, 404, "9"),
