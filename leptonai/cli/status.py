@@ -11,6 +11,7 @@ from leptonai.cli.session import Session, ago, json_option, key_of, print_json, 
 
 if TYPE_CHECKING:
     from leptonai.client import Client
+    from leptonai.types import Replica
 
 
 @click.command()
@@ -58,6 +59,14 @@ def show_platform(client: Client, as_json: bool) -> None:
         print_table(["service", "revision", "ready", "status"], rows, "")
 
 
+def cost(replica: Replica) -> str:
+    """The learnt cost of a batch of n samples, in milliseconds."""
+    if replica.cost is None:
+        return "-"
+    sample, batch = (seconds * 1e3 for seconds in replica.cost)
+    return f"{sample:.3g} n + {batch:.3g} ms"
+
+
 def show_service(client: Client, key: str, as_json: bool) -> None:
     view, revisions = client.service(key), client.revisions(key)
     if as_json:
@@ -69,10 +78,11 @@ def show_service(client: Client, key: str, as_json: bool) -> None:
     good = f"verified-good: {view.verified}" if view.verified else "none verified yet"
     click.echo(f"revision  {view.service.revision} ({good})")
     rows = [
-        [r.id, r.variant, r.digest[:8], r.state, r.reason, ago(r.since, now), str(r.pid or "-"), r.detail]
+        [r.id, r.variant, r.digest[:8], r.state, r.reason, ago(r.since, now), str(r.pid or "-"), cost(r), r.detail]
         for r in view.replicas
     ]
-    print_table(["replica", "variant", "digest", "state", "reason", "for", "pid", "detail"], rows, "No replica runs.")
+    names = ["replica", "variant", "digest", "state", "reason", "for", "pid", "n samples take", "detail"]
+    print_table(names, rows, "No replica runs.")
     history = [
         [str(r.number), ago(r.at, now), r.by, r.why, "deleted" if r.spec is None else "verified" if r.verified else ""]
         for r in revisions[-10:]

@@ -20,8 +20,8 @@ from leptonai.runtime import background, golden, loaders
 from leptonai.runtime.answers import LastAnswers
 from leptonai.runtime.asgi import Mounted
 from leptonai.runtime.background import BACKGROUND
-from leptonai.runtime.batching import LEVELS, Job, batcher
-from leptonai.runtime.compute import IDLE, Answer, Compute, Loaded
+from leptonai.runtime.batching import Job, batcher
+from leptonai.runtime.compute import IDLE, Answer, Compute, Loaded, unwanted
 from leptonai.runtime.cost import LONG
 from leptonai.runtime.doors import Doors
 from leptonai.runtime.faults import Faults
@@ -34,6 +34,7 @@ from leptonai.runtime.openai import error_body
 from leptonai.runtime.pages import Pages, Route
 from leptonai.runtime.predictions import PredictionLog, summary
 from leptonai.runtime.shed import admit, schedule
+from leptonai.runtime.waiting import Waiting
 from leptonai.types import Launch, Tuning, parse_key
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class App:
         self._seen: Readiness | None = None
         self.since = time.time()
         self.in_flight = 0
-        self.submitted = [0] * (LEVELS + 1)  # samples handed to the compute thread since the start, by priority
+        self.waiting = Waiting(loop, self.compute, self._give_up)
         self._outgoing: list[Job] = []
         self.answered = 0.0  # unix seconds of the last inference
         self._active = 0.0  # when an inference was last received or answered
@@ -277,8 +278,9 @@ class App:
             self._compute_here(job)
             return
         job.bytes = len(request.body)
-        admit(job, self.tuning.batching, self.submitted, self.compute, self.model is not None and self.model.alone)
-        self.submitted[job.priority] += job.samples
+        alone = self.model is not None and self.model.alone
+        admit(job, self.tuning.batching, self.waiting.submitted, self.compute, alone)
+        self.waiting.add(job)
         self.in_flight += 1
         if not self._outgoing:
             self._loop.call_soon(self._flush)
@@ -301,17 +303,39 @@ class App:
     def _flush(self) -> None:
         """Hand everything that arrived in this turn of the loop to the compute thread at once."""
         jobs, self._outgoing = self._outgoing, []
-        if self.compute.here:  # the loop has moved since they arrived
+        if self.compute.here:  # the loop has moved since they arrived; this may be the first that it does there
+            asyncio._set_running_loop(None)
             for job in jobs:
                 self.compute.taken[job.priority] += job.samples
+                self.waiting.leaves(job)
                 self._compute_here(job)
         else:
             self.compute.submit(jobs)
 
+    def _give_up(self, job: Job, now: float) -> None:
+        self._settle(unwanted(job, now), now, time.time())
+
     def _compute_here(self, job: Job) -> None:
-        answer = self.compute.one(job, self.clock())
-        self._settle(answer, self.clock(), time.time())
-        if answer.seconds >= LONG:
+        """Run, answer, count and log a job at once. Written flat: this is most of what a short request costs."""
+        request: Request = job.request
+        began = self.clock()
+        if request.gone or began > job.deadline:
+            self._settle(self.compute.one(job, began), began, time.time())
+            return
+        body, error, not_finite, output, seconds = self.compute.computed(job, began)
+        if error is not None or not_finite or request.asked is not None:
+            answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, job.samples)
+            self._settle(answer, self.clock(), time.time())
+        else:
+            request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
+            arrived = request.arrived
+            now, queue = self.clock(), began - arrived
+            self.in_flight -= 1
+            self._active = now
+            self.answered = at = time.time()
+            self.predictions.add(request.id, at, now - arrived, 200, output, request.trace, queue, 0.0, seconds)
+            self.metrics.saw((200, now - arrived, queue, 0.0, seconds, job.samples))
+        if seconds >= LONG:
             self.part()
 
     def _deliver(self) -> None:
@@ -327,6 +351,8 @@ class App:
         """Send what one step of an answer made; at its end, count and log it."""
         job, request = step.job, step.job.request
         error, now = step.error, self.clock()
+        if not (step.begun and step.more) and not self.waiting.leaves(job):
+            return
         if step.begun:
             if job.began == 0.0:
                 job.began = now
@@ -358,9 +384,11 @@ class App:
         if not answer.whole:
             self.metrics.sizes.append(float(answer.batch))
             return
+        job = answer.job
+        if not self.waiting.leaves(job):
+            return
         self.in_flight -= 1
         self._active = now
-        job = answer.job
         request: Request = job.request
         seconds = now - job.arrived
         error = answer.error
@@ -456,6 +484,7 @@ class App:
         self.metrics.fold()
         self.answers.tick(now)
         if self.compute.here:
+            asyncio._set_running_loop(None)  # as in ``host``: a timer comes before what was called soon
             self.compute.beat = now
             if now - self._active >= IDLE:
                 self.compute.idle()

@@ -53,6 +53,8 @@ class Job(Struct, eq=False):
     whole: Job | None = None  # the job that this one is a slice of
     sliced: int = 0  # samples that have left the queue in slices
     results: list[Any] | None = None  # of the slices computed so far
+    taken: bool = False  # some of it has left the queue to be computed
+    left: bool = False  # it was answered while it waited: what the compute thread says of it is for nobody
 
 
 Queue = list[Job]  # by priority, then arrival

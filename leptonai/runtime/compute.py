@@ -192,7 +192,7 @@ class Compute:
     def _open(self, job: Job, now: float, wait: float) -> Sequence[Answer | Step]:
         """Begin an answer that is made step by step."""
         if job.request.gone or now > job.deadline:
-            return [_unwanted(job, now)]
+            return [unwanted(job, now)]
         if self._faults.slow:
             time.sleep(self._faults.delay())
         self.running = (now, 1)
@@ -262,6 +262,7 @@ class Compute:
     def _batch(self, batch: list[Job], now: float, wait: float) -> Sequence[Answer | Step]:
         for job in batch:
             self.taken[job.priority] += job.samples
+            (job.whole or job).taken = True
         if len(batch) == 1 and batch[0].whole is None:
             if batch[0].flow is not None:
                 return self._open(batch[0], now, wait)
@@ -271,7 +272,7 @@ class Compute:
         for job in batch:
             if job.request.gone or now > job.deadline:
                 self._leave(job.whole or job)
-                answers.append(_unwanted(job.whole or job, now))
+                answers.append(unwanted(job.whole or job, now))
             else:
                 live.append(job)
         if not live:
@@ -318,12 +319,17 @@ class Compute:
         """The answers of jobs that nobody waits for."""
         for job in dead:
             self.taken[job.priority] += job.samples - job.sliced
-        return [_unwanted(job, now) for job in dead]
+        return [unwanted(job, now) for job in dead]
 
     def one(self, job: Job, now: float, wait: float = 0.0) -> Answer:
-        """Run one job, in the compute thread. Written flat: it is most of what a short request costs."""
+        """Run one job, in the compute thread."""
         if job.request.gone or now > job.deadline:
-            return _unwanted(job, now)
+            return unwanted(job, now)
+        body, error, not_finite, output, seconds = self.computed(job, now)
+        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples)
+
+    def computed(self, job: Job, now: float) -> tuple[bytes | Parts, LeptonError | None, int, Any, float]:
+        """What ``Answer`` says of a job run alone: body, error, not_finite, output, seconds."""
         self.running = (now, job.samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
@@ -339,7 +345,7 @@ class Compute:
         seconds = (end or monotonic()) - now
         self.running = None
         self.cost.saw(job.samples, seconds, now)
-        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples)
+        return body, error, not_finite, output, seconds
 
     def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
         try:
@@ -377,7 +383,7 @@ class Compute:
             log.exception(text)
 
 
-def _unwanted(job: Job, now: float) -> Answer:
+def unwanted(job: Job, now: float) -> Answer:
     """The answer of a job that is not computed: its client is gone, or its time is up."""
     gone = job.request.gone
     return Answer(job, now, 0.0, error=None if gone else _late(now - job.arrived, job.deadline - job.arrived))

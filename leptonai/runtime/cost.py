@@ -36,7 +36,7 @@ class Cost:
 
     def __init__(self) -> None:
         self._learning = Lock()
-        self._seen: deque[tuple[int, float, float]] = deque(maxlen=1024)  # of older ones nothing would be left
+        self._seen: deque[tuple[int, float, float]] = deque(maxlen=256)  # of older ones 1 % would be left
         self._short = 0  # runs since the last long one
         self._slowest = self._slowest_at = 0.0
         self._restart()

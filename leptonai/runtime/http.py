@@ -226,18 +226,21 @@ class Connection(asyncio.Protocol):
         headers, chunks, target, parser = self._headers, self._chunks, self._target, self._parser
         handler = self._handler
         id = headers.get(b"x-request-id") or _spelled(headers, b"x-request-id") or handler.make_id()
+        if len(id) > MAX_ID:
+            id = id[:MAX_ID]
         body = (chunks[0] if len(chunks) == 1 else b"".join(chunks)) if chunks else b""
         request = Request(
             self,
             parser.get_method(),
             target[0] if len(target) == 1 else b"".join(target),
-            id if len(id) <= MAX_ID else id[:MAX_ID],
+            id,
             body,
             parser.should_keep_alive(),
             monotonic(),
             headers,
-            trace=headers.get(b"traceparent", b"")[:MAX_ID],
         )
+        if b"traceparent" in headers:
+            request.trace = headers[b"traceparent"][:MAX_ID]
         if handler.answers.on:
             token, json_size = (request.header(n) for n in (b"authorization", b"inference-header-content-length"))
             request.asked = (request.target, token, json_size, body)
@@ -245,8 +248,8 @@ class Connection(asyncio.Protocol):
         target.clear()
         self._unread.append(True)
         self._whole = True
-        self._checked = False
-        self._began = None
+        if self._began is not None:
+            self._checked, self._began = False, None
         if len(body) > handler.max_body:
             self._refusal = self._too_large()
             self._last = True
@@ -292,6 +295,13 @@ class Connection(asyncio.Protocol):
         if request is not self._current:
             return
         self._current = None
+        usual = request.keep_alive and not extra and request.method != b"HEAD" and not self._handler.closing
+        if usual and isinstance(body, bytes) and len(body) <= WHOLE:  # what follows is for the others
+            head = _head(code, len(body), content_type)
+            self._transport.write(b"".join((head, request.id, b"\r\n\r\n", body)))
+            if self._waiting or self._last:
+                self._next()
+            return
         buffers: list[bytes | memoryview]
         if body.__class__ is bytes:
             size, buffers = len(body), [body]
@@ -306,7 +316,7 @@ class Connection(asyncio.Protocol):
         if request.method == b"HEAD":
             self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id, extra))
         elif size <= WHOLE and len(buffers) == 1:
-            self._transport.write(b"%b%b%b\r\n\r\n%b" % (head, request.id, extra, bytes(buffers[0])))
+            self._transport.write(b"".join((head, request.id, extra, b"\r\n\r\n", buffers[0])))
         else:
             self._transport.writelines([b"%b%b%b\r\n\r\n" % (head, request.id, extra), *buffers])
         self._done(keep)

@@ -115,7 +115,7 @@ class Pages:
         cost = compute.cost.learn()
         gauges = {
             "leptonai_in_flight": float(self._app.in_flight),
-            "leptonai_queued": float(max(0, sum(self._app.submitted) - sum(compute.taken))),
+            "leptonai_queued": float(max(0, sum(self._app.waiting.submitted) - sum(compute.taken))),
             "leptonai_heartbeat_age_seconds": max(0.0, now - compute.beat),
             "leptonai_batch_size_limit": float(compute.batcher.size),
             "leptonai_batch_cost_seconds_per_sample": cost.per_sample,

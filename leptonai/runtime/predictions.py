@@ -70,10 +70,9 @@ class PredictionLog:
     ) -> None:
         """Hand over a line; it is on disk about FLUSH seconds later."""
         if len(self._pending) < self._room:
+            text = id.decode() if id.isascii() else id.decode("latin-1")
             known = trace.decode("latin-1") if trace else ""
-            self._pending.append(
-                Prediction(id.decode("latin-1"), at, self._digest, seconds, code, output, known, queue, wait, compute)
-            )
+            self._pending.append(Prediction(text, at, self._digest, seconds, code, output, known, queue, wait, compute))
         elif self._room:
             self.dropped += 1
 

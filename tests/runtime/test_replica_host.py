@@ -5,16 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.runtime.conftest import Running
 from tests.runtime.test_replica_http import post
 
 MOVING = """
-import asyncio, threading, time
+import asyncio, os, threading, time
 class Moving:
-    def predict(self, sleep: float = 0.0):
-        time.sleep(sleep) if sleep else None
+    def predict(self, held: str = ""):
+        while held and os.path.exists(held):
+            time.sleep(0.01)
         here = any(t.name == "compute" and t.ident == threading.get_ident() for t in threading.enumerate())
         try:
             asyncio.get_running_loop()
@@ -27,19 +29,26 @@ class Moving:
 def moved(replica: Running) -> Running:
     """The replica once its loop has moved."""
     c = replica.connection()
-    for _ in range(1100):
-        c.request("POST", "/predict", b"{}")
-        assert c.getresponse().read() == b"true"  # always in the one compute thread, with no loop in sight
+
+    def lent() -> bool:
+        """A busy machine may interrupt a run for so long that the loop moves later, or back at once."""
+        for _ in range(200):
+            c.request("POST", "/predict", b"{}")
+            assert c.getresponse().read() == b"true"  # always in the one compute thread, with no loop in sight
+        log = replica.log()
+        return log.count("moves to the compute thread") > log.count("moves back")
+
+    replica.until(lent, 60.0)
     c.close()
-    replica.until(lambda: "the loop moves to the compute thread" in replica.log())
-    assert replica.predict({}).json() is True
     return replica
 
 
-def test_a_quick_model_that_hangs_is_still_seen_and_comes_back(start: Callable[..., Running]) -> None:
+def test_a_quick_model_that_hangs_is_still_seen_and_comes_back(start: Callable[..., Running], tmp_path: Path) -> None:
     replica = moved(start({"model.py": MOVING}).wait_ready())
     answers: list[Any] = []
-    hanging = threading.Thread(target=lambda: answers.append(replica.predict({"sleep": 4.0})))
+    flag = tmp_path / "held"
+    flag.write_text("")  # however long it takes to be seen: what is allowed grows with the slowest run of late
+    hanging = threading.Thread(target=lambda: answers.append(replica.predict({"held": str(flag)})))
     hanging.start()
 
     def look() -> Any:
@@ -49,10 +58,11 @@ def test_a_quick_model_that_hangs_is_still_seen_and_comes_back(start: Callable[.
             return None
         return got if b'"hung"' in got else None
 
-    seen = replica.until(look)
+    seen = replica.until(look, 60.0)
     assert seen.startswith(b"HTTP/1.1 503") and b'"running_for":' in seen
     refused = replica.talk(post(b"{}", "Connection: close"))
     assert refused.startswith(b"HTTP/1.1 503") and b'"hung"' in refused
+    flag.unlink()
     hanging.join(20)
     assert answers[0].json() is True
     replica.until(lambda: replica.ready()["state"] == "ready")
@@ -60,11 +70,11 @@ def test_a_quick_model_that_hangs_is_still_seen_and_comes_back(start: Callable[.
     assert "the loop moves back" in replica.log()
 
 
-def test_a_hung_quick_model_does_not_outlive_its_drain(start: Callable[..., Running]) -> None:
+def test_a_hung_quick_model_does_not_outlive_its_drain(start: Callable[..., Running], tmp_path: Path) -> None:
     replica = moved(start({"model.py": MOVING}, drain=0.5).wait_ready())
     with replica.raw() as s:
-        s.sendall(post(b'{"sleep": 60}'))
-        replica.until(lambda: "answers in its place" in replica.log())
+        s.sendall(post(b'{"held": "%b"}' % str(tmp_path).encode()))  # for ever
+        replica.until(lambda: "answers in its place" in replica.log(), 60.0)
         replica.process.send_signal(signal.SIGTERM)
         assert replica.process.wait(20) == 0
     assert "1 requests cut" in replica.log()
@@ -72,10 +82,11 @@ def test_a_hung_quick_model_does_not_outlive_its_drain(start: Callable[..., Runn
 
 def test_sigterm_while_the_loop_is_away_drains(start: Callable[..., Running]) -> None:
     replica = moved(start({"model.py": MOVING}).wait_ready())
+    answered = replica.metrics()["leptonai_requests_total{code=200}"]
     replica.process.send_signal(signal.SIGTERM)
     assert replica.predict({}).json() is True
     assert replica.process.wait(20) == 0
-    assert len(replica.predictions()) == 1102
+    assert len(replica.predictions()) == answered + 1
 
 
 def test_many_pipelined_requests_answered_at_once_do_not_recurse(start: Callable[..., Running]) -> None:
