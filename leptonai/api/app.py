@@ -20,6 +20,7 @@ from leptonai.admit import Door
 from leptonai.api import (
     alertmanager,
     alerts,
+    availability,
     incidents,
     logs,
     platform,
@@ -57,6 +58,7 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # all reach us, 
 ANYONE = Caller(Token(name="", role="viewer", workspaces=(), secret_sha256="", created=0.0))
 ROUTES: list[Route] = [
     *services.ROUTES,
+    *availability.ROUTES,
     *proposals.ROUTES,
     *incidents.ROUTES,
     *alerts.ROUTES,

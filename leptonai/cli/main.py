@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
     "rules": ("rules", "Check and test rules of diagnosis, show fault trees."),
     "report": ("report", "Tell an incident, a day or a week in plain language."),
+    "availability": ("availability", "How available a service was, and what to expect."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
     "detect": ("detect", "Find anomalies in a CSV file."),
     "forecast": ("forecast", "Forecast a column of a CSV file, with bands."),

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from leptonai.client import calls
+from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform, local_url
 from leptonai.client.wire import Desk, FeedbackPage, FeedbackRequest, ServiceView
@@ -84,6 +85,10 @@ class AsyncClient:
 
     async def service(self, key: Key) -> ServiceView:
         return await self.send(calls.service(key))
+
+    async def availability(self, key: Key, seconds: float = 7 * 86400.0) -> Availability:
+        """How available the service was in the last ``seconds``, with what to expect and 95 % intervals."""
+        return await self.send(calls.availability(key, seconds))
 
     async def revisions(self, key: Key) -> list[Revision]:
         return await self.send(calls.revisions(key))

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from leptonai.client.availability import Availability
 from leptonai.client.wire import (
     Accepted,
     AckRequest,
@@ -120,6 +121,11 @@ def services(workspace: str | None = None) -> Call[list[ServiceView]]:
 def service(key: Key) -> Call[ServiceView]:
     path, params = _service(key)
     return Call("GET", path, ServiceView, params)
+
+
+def availability(key: Key, seconds: float) -> Call[Availability]:
+    path, params = _service(key, "/availability")
+    return Call("GET", path, Availability, params | _given(seconds=seconds))
 
 
 def revisions(key: Key) -> Call[list[Revision]]:

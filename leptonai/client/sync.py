@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from leptonai.client import calls
+from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform
 from leptonai.client.rollout import Progress, Report, rollout, verdict
@@ -112,6 +113,10 @@ class Client:
 
     def service(self, key: Key) -> ServiceView:
         return self.send(calls.service(key))
+
+    def availability(self, key: Key, seconds: float = 7 * 86400.0) -> Availability:
+        """How available the service was in the last ``seconds``, with what to expect and 95 % intervals."""
+        return self.send(calls.availability(key, seconds))
 
     def revisions(self, key: Key) -> list[Revision]:
         """The whole history, oldest first."""
