@@ -23,7 +23,7 @@ from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process, boot_id
-from leptonai.platforms.local.pushing import content_version, needed, prefix
+from leptonai.platforms.local.pushing import content_version, needed, prefix, trouble
 from leptonai.platforms.local.rundir import write_atomically
 from leptonai.protocols import Record
 from leptonai.settings import Gateway as GatewaySettings
@@ -465,7 +465,7 @@ class Gateway:
 
     def _tell(self, kind: str, detail: dict[str, Any]) -> None:
         """Record an event; a failure that goes on is told once."""
-        self.trouble = "" if kind == "gateway.pushed" else _said(kind, detail)
+        self.trouble = "" if kind == "gateway.pushed" else trouble(kind, detail)
         same = (kind, str(detail.get("files") or detail.get("file")))
         if kind == "gateway.pushed" or same != self._told:
             self._record(kind, "gateway", detail)
@@ -490,16 +490,6 @@ class Gateway:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
         return ""
-
-
-def _said(kind: str, detail: dict[str, Any]) -> str:
-    if kind == "gateway.push_failed":
-        return f"{detail['file']} cannot be written ({detail['error']}); what was in force stays in force"
-    files = ", ".join(detail["files"][:3]) + (" and others" if len(detail["files"]) > 3 else "")
-    if kind == "gateway.rejected":
-        why = detail["log"].rpartition("\n")[2].strip(": ")
-        return f"Envoy refused {files}; what was in force stays in force ({why})"
-    return f"Envoy has not confirmed {files}"
 
 
 def _free_port(host: str) -> int:

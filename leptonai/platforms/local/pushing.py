@@ -27,5 +27,16 @@ def prefix(name: str) -> str:
     return fixed.get(name) or f"cluster.{name.removeprefix('eds/').removesuffix('.json')}"
 
 
+def trouble(kind: str, detail: dict[str, Any]) -> str:
+    """The event of a push that did not succeed, in words for whoever asks later."""
+    if kind == "gateway.push_failed":
+        return f"{detail['file']} cannot be written ({detail['error']}); what was in force stays in force"
+    files = ", ".join(detail["files"][:3]) + (" and others" if len(detail["files"]) > 3 else "")
+    if kind == "gateway.rejected":
+        why = detail["log"].rpartition("\n")[2].strip(": ")
+        return f"Envoy refused {files}; what was in force stays in force ({why})"
+    return f"Envoy has not confirmed {files}"
+
+
 def content_version(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(content)).hexdigest()[:16]
