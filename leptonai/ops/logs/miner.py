@@ -22,6 +22,9 @@ RECALL = 50_000  # lines (up to numbers) whose template is looked up instead of 
 GROWTH = 4  # a bucket is split anew when it grew by a quarter
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _GLUED = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]").search  # such digits tell alt0 from alt1
+_NONE = "\n"  # the shape of a line that is not looked up by one
+_PREFIX = "\x01"
+_DIGIT = re.compile(r"[0-9]").search
 
 
 class Template(Noun, frozen=True, kw_only=True):
@@ -149,10 +152,11 @@ class Miner:
 
     def add_many(self, lines: Sequence[str]) -> list[int]:
         """The same as ``add`` of each in turn, faster."""
-        shapes = "\n".join(lines).translate(_ZEROS).split("\n")
-        if len(shapes) != len(lines):
+        text = "\n".join(lines)
+        shapes = _shapes(text).split("\n")
+        if len(shapes) != len(lines) or _PREFIX in text:
             lines = [line.replace("\n", " ") for line in lines]
-            shapes = [line.translate(_ZEROS) for line in lines]
+            shapes = [_NONE if _PREFIX in line else _shapes(line) for line in lines]
         quick = self._quick.get
         found = []
         for i, shape in enumerate(shapes):
@@ -255,7 +259,7 @@ class Miner:
         leaf = pattern.leaf if pattern else None
         if leaf is None:
             leaf = self._learn(line, pattern)
-        if len(shape) <= MAX_CHARS and not _GLUED(shape):
+        if shape != _NONE and len(shape) <= MAX_CHARS and (not _GLUED(shape) or _indifferent(shape, leaf)):
             if len(self._quick) >= RECALL:
                 self._quick.clear()
             self._quick[shape] = self._recall[line]
@@ -382,6 +386,23 @@ class Miner:
         public = min(leaf.id for leaf in twins)
         for leaf in twins:
             leaf.public = public
+
+
+def _shapes(text: str) -> str:
+    """Every digit as 0, but for that of a hexadecimal prefix: 1x7 is no number."""
+    return text.replace("0x", f"{_PREFIX}x").replace("0X", f"{_PREFIX}X").translate(_ZEROS)
+
+
+def _indifferent(shape: str, leaf: _Leaf) -> bool:
+    """Whether a line of this shape is of ``leaf`` whatever its digits are, and none of them is news to it.
+
+    Keys see no digits, so the digits of a word can change what a template shows and nothing else; where the template
+    shows ``<*>`` already they do not.
+    """
+    words = shape.split()
+    return len(words) == len(leaf.display) and not any(
+        _DIGIT(shown) and _GLUED(word) for word, shown in zip(words, leaf.display, strict=True)
+    )
 
 
 _LeafState = tuple[int, tuple[str, ...], list[list[str]], list[str]]

@@ -36,14 +36,23 @@ _LEVEL = ("level", "severity", "severity_text", "lvl", "levelname", "log.level")
 _WHEN = ("timestamp", "@timestamp", "time", "ts")
 _TRACE = ("trace_id", "traceId", "trace.id", "trace")
 _SPAN = ("span_id", "spanId", "span.id", "span")
+_ZEROS = str.maketrans("123456789", "0" * 9)
+_REMEMBERED = 20_000  # beginnings whose level is looked up: most lines of a log differ in their digits only
+_levels: dict[str, int] = {}
 _HEX = re.compile(r"[0-9a-f]+").fullmatch
 _json = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def severity(text: str) -> int:
     """OpenTelemetry's number of the first word of the beginning that names a level; 0: none does."""
-    found = _SEVERITY.search(text[:120])
-    return _NUMBERS[found[1][0].lower()] if found else 0
+    begin = text[:120].translate(_ZEROS)
+    known = _levels.get(begin)
+    if known is None:
+        if len(_levels) >= _REMEMBERED:
+            _levels.clear()
+        found = _SEVERITY.search(begin)
+        known = _levels[begin] = _NUMBERS[found[1][0].lower()] if found else 0
+    return known
 
 
 def clean(text: str) -> str:

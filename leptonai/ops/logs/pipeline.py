@@ -35,7 +35,7 @@ OWN = {n: f"leptonai.{n}" for n in ("parent", "control", "ops", "edge", "envoy")
 OTHERS = "leptonai.others"  # the stream of services beyond the limit
 EVERYBODY = "*"  # the workspace of what tells of all workspaces
 TAKEN = 10_000  # received records in one step
-CHUNK = 500  # lines mined at once: nobody waits longer than this for what is known
+CHUNK = 2_000  # lines mined at once: nobody waits longer than this for what is known
 VAULT_EVERY = 5.0  # seconds between two copies of the vault
 SAVE = 300.0  # seconds between two copies of what the miners know
 
@@ -240,21 +240,26 @@ class Pipeline:
     def _keep(self, service: str, records: list[LogRecord], ids: list[int], texts: dict[int, str]) -> None:
         workspace = EVERYBODY if service in OWN.values() else parse_key(service)[0]
         seq = self.store.next
+        of = {id(r.source): r.source for r in records}  # few, and one object for all lines of a file
+        sources = {
+            place: {k: v for k, v in source.items() if k not in ("service", "workspace")}
+            for place, source in of.items()
+        }
         entries = [
             LogEntry(
                 seq=seq + i,
                 at=r.at,
                 service=service,
-                source={k: v for k, v in r.source.items() if k not in ("service", "workspace")},
+                source=sources[id(r.source)],
                 severity=r.severity,
-                template_id=id,
-                template=texts[id],
+                template_id=template,
+                template=texts[template],
                 body=r.body,
                 trace=r.trace,
                 span=r.span,
                 workspace=workspace,
             )
-            for i, (r, id) in enumerate(zip(records, ids, strict=True))
+            for i, (r, template) in enumerate(zip(records, ids, strict=True))
         ]
         self.store.add(entries)
         self.outputs.put(entries)

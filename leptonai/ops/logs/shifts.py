@@ -60,14 +60,15 @@ def shifts(
         if start <= step.at < edge:
             before.update(step.counts)
         elif edge <= step.at <= now:
-            since.update(step.counts)
+            if step.at >= onset:
+                since.update(step.counts)
             for id in step.counts:
                 first.setdefault(id, step.at)
-    past, span = edge - start, max(1.0, now - edge)
+    past, span = edge - start, max(1.0, now - onset)
     if past < KNOWN:
         return ()
     found: list[tuple[tuple[bool, float], Shift]] = []
-    for id in before.keys() | since.keys():
+    for id in before.keys() | first.keys():
         seen = known.get(id)
         if seen is None:
             continue
