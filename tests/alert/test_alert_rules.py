@@ -60,7 +60,7 @@ def histories() -> dict[str, list[tuple[int, int]]]:
     out: dict[str, list[tuple[int, int]]] = {
         "outage": [*calm, *[(600, 600)] * 20],
         "tenth": [*calm, *[(600, 60)] * 60],
-        "page-slow": [*calm, *[(600, 5)] * 300],
+        "page-slow": [*calm, *[(600, 6)] * 300],
         "budget": [*calm, *[(600, int(rng.random() < 0.5)) for _ in range(300)]],
         "one-error": [(1, int(n == 250)) for n in range(400)],
         "few-all-bad": [(int(n % 10 == 0), int(n % 10 == 0 and n > 200)) for n in range(400)],
