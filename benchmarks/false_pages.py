@@ -164,7 +164,7 @@ def live(minutes: float, day: float) -> int:
         lepton("up")
         try:
             lepton("deploy", str(model), "--replicas", "2")
-            url = json.loads(lepton("status", "double", "--json"))["url"]
+            url = json.loads(lepton("status", "double", "--json"))["service"]["url"]
             return follow(lepton, url, minutes, day)
         finally:
             lepton("down")

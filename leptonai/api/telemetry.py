@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from leptonai import __version__
 from leptonai.api.route import Asked, Labels, Query, Route
-from leptonai.client.wire import Graph, SeriesView, TraceView
+from leptonai.client.wire import Graph, JudgedView, SeriesView, TraceView
 from leptonai.errors import NotFound, SpecError, TelemetryError
 from leptonai.ops import page
 from leptonai.types import DEFAULT_WORKSPACE, Span, parse_key
@@ -47,6 +47,15 @@ def workspace_of(labels: dict[str, str]) -> str:
 
 async def signals(asked: Asked[Any, None]) -> Any:
     """The series of one signal over a stretch of time, by labels; what was not seen is null."""
+    return await _series(asked, "/signals", SeriesView)
+
+
+async def judged(asked: Asked[Any, None]) -> Any:
+    """The same with bands and scores, over an hour at most: judged again by the base tier. And the anomalies of now."""
+    return await _series(asked, "/signals/judged", JudgedView)
+
+
+async def _series(asked: Asked[Any, None], path: str, view: type[SeriesView] | type[JudgedView]) -> Any:
     params = dict(asked.query)
     workspace = params.pop("workspace", None)
     if "name" not in params:
@@ -58,9 +67,9 @@ async def signals(asked: Asked[Any, None]) -> Any:
         if asked.caller.covers("*") and workspace != DEFAULT_WORKSPACE:
             params["workspace"] = workspace  # ops reads less then; a service's own series are asked for by service
     if asked.caller.covers("*"):
-        return await _ops(asked, "/signals", params)
-    body = await _ops(asked, "/signals", params)
-    found = msgspec.json.decode(body.body, type=list[SeriesView]) if body.status_code == 200 else None
+        return await _ops(asked, path, params)
+    body = await _ops(asked, path, params)
+    found: list[Any] | None = msgspec.json.decode(body.body, type=list[view]) if body.status_code == 200 else None  # type: ignore[valid-type]
     if found is None:
         return body
     wanted: Callable[[str], bool] = asked.caller.covers if workspace is None else workspace.__eq__
@@ -246,6 +255,7 @@ async def _ops(asked: Asked[Any, None], path: str, params: dict[str, str]) -> Re
 
 ROUTES = [
     Route("GET", "/signals", "viewer", signals, list[SeriesView], query=Labels),
+    Route("GET", "/signals/judged", "viewer", judged, list[JudgedView], query=Labels),
     Route("GET", "/signals/names", "viewer", signal_names, list[str]),
     Route("GET", "/telemetry", "viewer", telemetry, dict[str, Any]),
     Route("POST", "/write", "operator", write, None, stream=True),

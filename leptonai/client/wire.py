@@ -8,6 +8,7 @@ from typing import Any, Literal
 from leptonai.types import (
     DEFAULT_WORKSPACE,
     Ack,
+    Anomaly,
     Change,
     Feedback,
     Incident,
@@ -169,6 +170,24 @@ class SessionView(Noun, frozen=True, kw_only=True):
 class Health(Noun, frozen=True, kw_only=True):
     status: str
     version: str
+
+
+class JudgedView(Noun, frozen=True, kw_only=True):
+    """A series with what was expected of it, the band around that, and -log10 of how unlikely each value is.
+
+    ``ahead``: (seconds from its newest value, value, and its 95 % band). ``anomalies``: of it, open now.
+    """
+
+    name: str
+    labels: dict[str, str]
+    at: list[float]
+    value: list[float | None]
+    expected: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+    score: list[float | None]
+    ahead: list[tuple[float, float, float, float]]
+    anomalies: list[Anomaly]
 
 
 class SeriesView(Noun, frozen=True, kw_only=True):

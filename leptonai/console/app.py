@@ -61,7 +61,7 @@ def templates() -> Environment:
         loader=PackageLoader("leptonai.console"), autoescape=select_autoescape(), undefined=StrictUndefined
     )
     env.filters.update(ago=page.ago, clock=page.clock, seconds=page.seconds, number=page.number)
-    env.globals["version"] = __version__
+    env.globals.update(version=__version__, signal_link=page.signal_link)
     return env
 
 
@@ -117,6 +117,16 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def signals(request: Request) -> Response:
+        """``?name=`` and labels: that signal with its band; without a name, what there is to look at."""
+        params = dict(request.query_params)
+        async with Reader(app, request) as reader:
+            try:
+                names = await reader.get("/signals/names")
+                return render("signals.html", **page.signals(params, names))
+            except LeptonError as error:
+                return refused(error)
+
     static = StaticFiles(directory=Path(__file__).parent / "static")
 
     async def root(request: Request) -> Response:
@@ -127,6 +137,7 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console", home),
         Route("/console/live", live),
         Route("/console/services/{name}", service),
+        Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
         Mount("/console/static", static),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlencode
 
 CHARTS = (
     ("request_rate_per_second", "requests / s", ""),
@@ -81,6 +82,23 @@ def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
         "recover": None if end is None else end - found["opened"],
         "age": ago(found["opened"], now),
     }
+
+
+def signals(params: dict[str, str], names: list[str]) -> dict[str, Any]:
+    """The page of one signal: ``query`` is what its script asks for, ``span`` seconds back from now."""
+    name = params.get("name", "")
+    labels = {k: v for k, v in params.items() if k not in ("name", "span") and v}
+    try:
+        span = min(3600, max(60, int(params.get("span", "900"))))
+    except ValueError:
+        span = 900
+    query = urlencode({"name": name, **labels})
+    return {"signal": name, "labels": labels, "span": span, "names": sorted(names), "query": query}
+
+
+def signal_link(signal: str, labels: dict[str, str]) -> str:
+    """Where a signal is looked at; what its anomaly adds to the name is left out."""
+    return "/console/signals?" + urlencode({"name": signal.partition(":")[0], **labels})
 
 
 def overview(

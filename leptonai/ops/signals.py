@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from leptonai.errors import LeptonError, PlatformError, SpecError
 from leptonai.ops import page
+from leptonai.ops.detect.again import WARM, judge_again
 from leptonai.ops.feeds import Feeds
 from leptonai.ops.logs.pipeline import Pipeline
 from leptonai.ops.logs.query import Query, level_number
@@ -26,7 +27,9 @@ from leptonai.ops.otlp.message import What
 from leptonai.ops.trace.graph import call_graph
 from leptonai.platforms.embedded import Embedded
 from leptonai.protocols import TelemetryStore
-from leptonai.types import DEFAULT_WORKSPACE, Alert
+from leptonai.types import DEFAULT_WORKSPACE, Alert, Anomaly
+
+MOST_SPAN = 3600.0  # seconds that are judged for one question
 
 
 def app(
@@ -34,6 +37,7 @@ def app(
     feeds: Feeds | None = None,
     alerts: Callable[[], list[Alert]] = list,
     families: Callable[[], list[page.Family]] = list,
+    anomalies: Callable[[], list[Anomaly]] = list,
 ) -> Starlette:
     """What ops answers. ``covers`` in a query names the workspaces that may be seen, by commas; without it, all.
 
@@ -48,6 +52,8 @@ def app(
     ``GET /logs/templates?service=`` what was mined of one service.
 
     ``GET /signals?name=&start=&end=&step=&<label>=``, ``GET /signals/names``, ``GET /healthz``.
+
+    ``GET /signals/judged`` asks as ``/signals`` and answers with bands, scores, and the ``anomalies`` open now.
 
     Every other parameter is a label that must agree. Times are unix seconds; what was not seen is null.
     """
@@ -64,6 +70,25 @@ def app(
             return _json(await run_in_threadpool(store.read, name, start, end, params, step))
         except LeptonError as e:
             return _json(e.body(), e.status)
+
+    async def judged(request: Request) -> Response:
+        params = dict(request.query_params)
+        try:
+            name = params.pop("name", "")
+            start, end = (_number(params, key, 0.0) for key in ("start", "end"))
+            if not name or not 0 < end - start <= MOST_SPAN:
+                raise SpecError(
+                    f"wanted a name and 0 to {MOST_SPAN:g} seconds", hint="a stretch is judged anew each time"
+                )
+            found = await run_in_threadpool(store.read, name, start - WARM, end, params, 0.0)
+            told = await run_in_threadpool(judge_again, found, start)
+        except LeptonError as e:
+            return _json(e.body(), e.status)
+        now: dict[str, list[Anomaly]] = {}
+        for anomaly in anomalies():
+            if anomaly.signal.partition(":")[0] == name:
+                now.setdefault(str(sorted(anomaly.labels.items())), []).append(anomaly)
+        return _json([one._asdict() | {"anomalies": now.get(str(sorted(one.labels.items())), [])} for one in told])
 
     async def names(request: Request) -> Response:
         found, covers = await run_in_threadpool(store.names), _covers(request)
@@ -216,6 +241,7 @@ def app(
     return Starlette(
         routes=[
             Route("/signals", signals),
+            Route("/signals/judged", judged),
             Route("/signals/names", names),
             Route("/telemetry", telemetry),
             Route("/write", write, methods=["POST"]),
@@ -280,9 +306,14 @@ class Server(uvicorn.Server):
         feeds: Feeds | None = None,
         alerts: Callable[[], list[Alert]] = list,
         families: Callable[[], list[page.Family]] = list,
+        anomalies: Callable[[], list[Anomaly]] = list,
     ) -> None:
         config = uvicorn.Config(
-            app(store, feeds, alerts, families), log_level="warning", access_log=False, lifespan="off", ws="none"
+            app(store, feeds, alerts, families, anomalies),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
         )
         super().__init__(config)
 

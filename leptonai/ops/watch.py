@@ -371,7 +371,7 @@ async def run(
     kept = store or open_store(home, settings, clock)
     feeds = Feeds(home, settings, kept, clock) if isinstance(kept, (Embedded, PrometheusStore)) else None
     watch = Watch(home, settings, control, kept, clock, feeds=feeds)
-    server = Server(kept, feeds, watch.alerts, watch.families)
+    server = Server(kept, feeds, watch.alerts, watch.families, lambda: watch.anomalies)
     serving = asyncio.create_task(server.serve([listen(socket)]))
     feeding = asyncio.create_task(feeds.run()) if feeds else None
     note = home / "ops.json"

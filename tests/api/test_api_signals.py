@@ -8,7 +8,7 @@ import math
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +22,21 @@ from leptonai.ops.signals import Server, listen
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Settings, Telemetry
-from leptonai.types import Replica, Signal
+from leptonai.types import Anomaly, Replica, Signal
 
 if TYPE_CHECKING:
     from api_stage import Stage
 
 
 @contextlib.contextmanager
-def ops(socket: Path, kept: Memory | Embedded, feeds: Feeds | None = None) -> Iterator[None]:
+def ops(
+    socket: Path,
+    kept: Memory | Embedded,
+    feeds: Feeds | None = None,
+    anomalies: Callable[[], list[Anomaly]] = list,
+) -> Iterator[None]:
     """The part of ops that answers questions, as ops runs it."""
-    server = Server(kept, feeds)
+    server = Server(kept, feeds, anomalies=anomalies)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listen(socket)])), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from test_api_signals import ops
 
-from leptonai.types import Action, Anomaly, Cause, Evidence, Incident
+from leptonai.platforms.telemetry import Memory
+from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Reason, Signal
 
 if TYPE_CHECKING:
     from api_stage import Stage
@@ -102,10 +105,43 @@ def test_a_service_page_tells_its_history_and_its_decisions(page: Page, stage: S
         assert text in shown
 
 
+def test_a_signal_is_shown_with_its_band_its_anomalies_and_why(page: Page, stage: Stage) -> None:
+    """The level is steady but for one value far out: one dot, and the detectors' words, which may hold anything."""
+    kept, now = Memory(), time.time()
+    noise = random.Random(5)
+    for i in range(400):
+        value = 0.9 if i == 380 else 0.05 + 0.002 * noise.gauss(0, 1)
+        labels = {"service": "digits"}
+        kept.write([Signal(name="latency_p99_seconds", labels=labels, at=now - 400 + i, value=value)])
+    told = Anomaly(
+        signal="latency_p99_seconds", labels={"service": "digits"}, began=now - 20, last=now, score=9.0,
+        detail=f"0.9, expected 0.05 {ATTACK}", reasons=(Reason(detector="mahalanobis", score=9.0, share=0.6),),
+    )  # fmt: skip
+    with ops(stage.home / "ops.sock", kept, anomalies=lambda: [told]):
+        page.goto(f"{stage.url}/console/signals")
+        page.click("a:has-text('latency_p99_seconds')")
+        page.wait_for_selector("#judged figure[data-odd]")
+        assert page.get_attribute("#judged figure", "data-odd") == "1"
+        assert page.locator("#judged canvas").count() == 1
+        shown = page.inner_text("#judged")
+        for text in ("service=digits", "mahalanobis 9.0 (60 % of it)", "expected 0.05", "in 5 min", ATTACK):
+            assert text in shown
+        page.fill("input[name=name]", "no_such_signal")
+        page.click("form button")
+        page.wait_for_selector("#judged :text('nothing was heard of it')")
+    assert page.title() == "no_such_signal · leptonai"
+
+
 def test_without_a_session_the_console_shows_nothing_but_the_way_in(stage: Stage) -> None:
     stage.service("digits")
     with httpx.Client(base_url=stage.url, trust_env=False) as stranger:
-        for path in ("/console", "/console/live", "/console/services/digits", "/console/incidents/1"):
+        for path in (
+            "/console",
+            "/console/live",
+            "/console/services/digits",
+            "/console/incidents/1",
+            "/console/signals",
+        ):
             answer = stranger.get(path)
             assert answer.status_code == 401
             assert "leptonai console" in answer.text
