@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from leptonai.errors import LeptonError
 from leptonai.ops.alert.page import families
@@ -21,9 +22,10 @@ from leptonai.ops.answers import Answers
 from leptonai.ops.casebook import Casebook
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
-from leptonai.ops.detect import GOLDEN, Watcher
+from leptonai.ops.detect import GOLDEN, Watcher, memory
 from leptonai.ops.detect.full import FullTier
 from leptonai.ops.detect.tiers import Tiers
+from leptonai.ops.detect.watcher import rehearsed
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
@@ -50,6 +52,9 @@ from leptonai.types import Alert, Anomaly, Event, Key, Replica, Signal
 
 log = logging.getLogger(__name__)
 FRESH_EXIT = 15.0  # seconds; an exit told by the log at our start is news only when it is younger
+OF_SCALE = ("ready_count", "replica_request_rate_per_second", "replica_in_flight_count", "replica_cpu_ratio")
+OF_REVISION = ("latency_p50_seconds", "latency_p99_seconds", "slow_ratio")
+REHEARSE = 120.0  # seconds of a new revision that are learnt at once
 MOST_PAGES = 10  # of events or feedback read in one round, so that a flood cannot stop the watch
 
 
@@ -75,6 +80,10 @@ class Watch:
         self.outside = Outside(settings.watch)
         tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
+        self._learnt = home / memory.FILE
+        memory.restore(self._learnt, self.watcher, clock())
+        self._kept_at = clock()
+        self._scaled: dict[Key, int] = {}  # service -> the replicas its signals were learnt with
         self.things: dict[str, Memory] = {}  # subject of an external incident -> what its judge remembers
         self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
@@ -113,6 +122,7 @@ class Watch:
             ("rollouts", self._roll),
             ("respond", self._respond),
             ("verify", self._verify),
+            ("relearn", self._relearn),
             ("alert", self._alert),
             ("scale", self._scale),
         ):
@@ -128,6 +138,9 @@ class Watch:
         return families({key: (s.requests, s.bad) for key, s in self.lookouts.items()}, self.pager.alerts)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if (learnt := self.watcher.learnt(self._clock(), self.settings.watch.state_bytes)) is not None:
+                memory.write(self._learnt, learnt)
         self._scaler.keep(self._clock())
         self._edge.close()
         self._collector.close()
@@ -325,6 +338,37 @@ class Watch:
         await self._scaler.step(now, self._world, self._collected, trouble, held)
         self.store.write(self._scaler.readings)
 
+    async def _relearn(self, now: float) -> None:
+        """What replicas do one by one means something else once there are more or fewer of them; and now and then what
+        was learnt is written down."""
+        for key, lookout in self.lookouts.items():
+            wished = wished_replicas(lookout.service)
+            if lookout.converged_since is None or not wished or wished == self._scaled.get(key, 0):
+                continue
+            if self._scaled.get(key):
+                slots = self.watcher.of(key, OF_SCALE)
+                self.watcher.relearn(slots, [], np.zeros((0, len(slots))))
+            self._scaled[key] = wished
+        if now - self._kept_at >= memory.EVERY:
+            self._kept_at = now
+            if (learnt := self.watcher.learnt(now, self.settings.watch.state_bytes)) is not None:
+                await asyncio.to_thread(memory.write, self._learnt, learnt)
+
+    async def _learn_again(self, lookout: Lookout, now: float) -> None:
+        """A revision has proved itself: how fast it is is what is usual from now on, learnt from its own seconds."""
+        since = max(lookout.converged_since or now, now - REHEARSE)
+        slots, rows = [], []
+        for slot in self.watcher.of(lookout.service.key, OF_REVISION):
+            name, labels = self.watcher.identity(slot)
+            for series in self.store.read(name, since, now + 1e-3, labels):
+                if series.labels == labels:
+                    slots.append(slot)
+                    rows.append(dict(zip(series.at, series.value, strict=True)))
+        if slots:
+            at = sorted({t for row in rows for t in row})
+            x = np.array([[row.get(t, np.nan) for row in rows] for t in at])
+            self.watcher.take_over(slots, await asyncio.to_thread(rehearsed, len(slots), at, x))
+
     async def _verify(self, now: float) -> None:
         if not self._loaded or not self._collected.at == self._judged_at == self._world_at:
             return
@@ -343,6 +387,8 @@ class Watch:
                 labels = {w.digest: [w.wrong, w.total] for w in lookout.last.wrong if w.digest in digests}
                 detail = msgspec.json.encode({**terms, "labels": labels}).decode()
                 await self.control.verify(key, head.number, detail)
+                if any(r.verified is not None for r in lookout.revisions):
+                    await self._learn_again(lookout, now)
                 lookout.revisions = tuple(await self.control.revisions(key))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leptonai.ops.detect.groups import MOST
-from leptonai.ops.detect.slots import SlotMap
+from leptonai.ops.detect.slots import Identity, SlotMap
 from leptonai.ops.detect.tiers import Tiers
 from leptonai.protocols import Detector, Floats
 from leptonai.series.columns import Columns
@@ -47,6 +47,15 @@ class Concern(NamedTuple):
     about: str
     lower: float = float("-inf")
     upper: float = float("inf")
+
+
+class Learnt(NamedTuple):
+    """Everything of some series that is worth keeping: (name, labels, whom it concerns) each, and the tiers' state."""
+
+    series: list[tuple[str, dict[str, str], str]]
+    groups: dict[str, int]
+    at: float
+    state: dict[str, Any]
 
 
 def golden(signal: Signal) -> Concern | None:
@@ -100,6 +109,7 @@ class Watcher:
             share=0.0,
             filling=nan,
         )
+        self._resumed: set[int] = set()  # taken over from a file, and not heard of since
         self._said: dict[int, tuple[str, tuple[Reason, ...]]] = {}
         self.detector.open(0)
 
@@ -114,6 +124,15 @@ class Watcher:
     def find(self, name: str, labels: dict[str, str]) -> int | None:
         """The slot of a series; None: it is not watched."""
         return self._slots.find(name, **labels)
+
+    def identity(self, slot: int) -> tuple[str, dict[str, str]]:
+        """Name and labels of the series there."""
+        return _named(self._slots.identity[slot])
+
+    def of(self, service: Key, names: Collection[str]) -> list[int]:
+        """The slots of these signals of a service and of its replicas."""
+        mine = np.flatnonzero(self._slots.of((service,))) if len(self) else ()
+        return [int(s) for s in mine if s in self._slots.identity and self._slots.identity[int(s)].name in names]
 
     def whose(self, anomaly: Anomaly) -> str:
         """Whom the anomaly concerns, "" for nobody."""
@@ -162,17 +181,58 @@ class Watcher:
         For when a signal means something else from now on. Where nobody is told of, as with a detector of one's own,
         the slots are dropped.
         """
+        self.take_over(slots, rehearsed(len(slots), at, x))
+
+    def take_over(self, slots: Sequence[int], fresh: Tiers) -> None:
+        """``relearn`` from what ``rehearsed`` gave."""
         which = np.array(slots, dtype=np.int64)
         if self.tiers is None:
-            return self.detector.drop(which)
-        fresh, order = Tiers(), np.arange(len(which))
-        fresh.open(len(which))
-        fresh.pin(order)
-        for moment, row in zip(at, x, strict=True):
-            fresh.step(moment, row, np.ones(len(which), dtype=np.bool_))
-        self.tiers.graft(which, fresh)
+            self.detector.drop(which)
+        elif slots:
+            self.tiers.graft(which, fresh)
         self._kept["began"][which] = np.nan
-        return None
+
+    def learnt(self, at: float, most: int) -> Learnt | None:
+        """What was learnt of the series that concern somebody, at most ``most`` bytes of it; None: nothing."""
+        if self.tiers is None or not self._whose:
+            return None
+        slots = sorted(self._whose)
+        state = self.tiers.part(np.array(slots[:1], dtype=np.int64))
+        slots = slots[: max(1, most // _size(state))]
+        series = [(*_named(self._slots.identity[slot]), self._whose[slot]) for slot in slots]
+        return Learnt(series, dict(self._groups), at, self.tiers.part(np.array(slots, dtype=np.int64)))
+
+    def resume(self, learnt: Learnt, now: float) -> None:
+        """Go on with what was learnt; this watcher knows no series yet. After ``forget`` seconds levels may be others
+        and only seasons are taken over. SpecError: it is of other detectors."""
+        if self.tiers is None or len(self):
+            return
+        fresh = Tiers(full=self.tiers.full, seats=self.tiers.seats, stay=self.tiers.stay)
+        fresh.load(learnt.state)
+        if now - learnt.at > self.forget:
+            seasons = learnt.state["full"].get("seasonal")
+            groups = (
+                learnt.state["full"]["mahalanobis"]["own"]["group"] if "mahalanobis" in learnt.state["full"] else ()
+            )
+            fresh.base.open(len(learnt.series))
+            fresh.full.open(len(learnt.state["seats"]["slot"]))
+            if seasons is not None:
+                fresh.full.voters["seasonal"].load(seasons)
+            for seat, group in enumerate(groups):
+                if group >= 0:
+                    fresh.full.assign(np.array([seat]), int(group))
+        self.tiers = self.detector = fresh
+        self._groups = dict(learnt.groups)
+        for name, labels, about in learnt.series:
+            slot, _ = self._slots.place(Signal(name=name, labels=labels, at=now, value=0.0))
+            if self._slots.size > self._kept.slots:
+                self._kept.grow(self._slots.size)
+                self.detector.grow(self._slots.size)
+            self._note(slot, Signal(name=name, labels=labels, at=now, value=0.0), now)
+            self._slots.belongs(slot, about)
+            self.about.setdefault(about, []).append(slot)
+            self._whose[slot] = about
+            self._resumed.add(slot)
 
     def _values(self, at: float, signals: Sequence[Signal]) -> Floats:
         placed = [self._slots.place(signal) for signal in signals]
@@ -180,16 +240,33 @@ class Watcher:
             self.detector.grow(self._slots.size)
             self._kept.grow(self._slots.size)
         for (slot, new), signal in zip(placed, signals, strict=True):
+            if slot in self._resumed:
+                new = self._changed(slot, signal)
             if new:
-                unit = next((unit for unit in MATERIAL if signal.name.endswith(unit)), "")
-                self._kept["least"][slot], self._kept["share"][slot] = MATERIAL.get(unit, (0.0, 0.0))
-                self._kept["golden"][slot] = float(golden(signal) is not None)
-                self._kept["seen"][slot] = at
+                self._note(slot, signal, at)
                 if (concern := self._concern(signal)) is not None:
                     self._seat(slot, concern)
         x = np.full(self._slots.size, np.nan)
         x[[slot for slot, _ in placed]] = [signal.value for signal in signals]
         return x
+
+    def _note(self, slot: int, signal: Signal, at: float) -> None:
+        unit = next((unit for unit in MATERIAL if signal.name.endswith(unit)), "")
+        self._kept["least"][slot], self._kept["share"][slot] = MATERIAL.get(unit, (0.0, 0.0))
+        self._kept["golden"][slot] = float(golden(signal) is not None)
+        self._kept["seen"][slot] = at
+
+    def _changed(self, slot: int, signal: Signal) -> bool:
+        """A series that was taken over is heard of again: does it concern somebody else by now? Then it begins anew."""
+        self._resumed.discard(slot)
+        concern, before = self._concern(signal), self._whose[slot]
+        if concern is not None and concern.about == before and self.tiers is not None:
+            self.tiers.limit(np.array([slot]), concern.lower, concern.upper)
+            return False
+        self.about[before].remove(slot)
+        del self._whose[slot]
+        self.detector.drop(np.array([slot]))
+        return True
 
     def _seat(self, slot: int, concern: Concern) -> None:
         self._slots.belongs(slot, concern.about)
@@ -288,8 +365,28 @@ class Watcher:
             self._said.pop(slot, None)
             if (about := self._whose.pop(slot, None)) is not None:
                 self.about[about].remove(slot)
+            self._resumed.discard(slot)
         self.detector.drop(gone)
         self._kept.drop(gone)
+
+
+def rehearsed(series: int, at: Sequence[float], x: Floats) -> Tiers:
+    """Tiers that saw ``x[len(at), series]`` and nothing else; some 4 ms of a core per time."""
+    fresh = Tiers()
+    fresh.open(series)
+    fresh.pin(np.arange(series))
+    for moment, row in zip(at, x, strict=True):
+        fresh.step(moment, row, np.ones(series, dtype=np.bool_))
+    return fresh
+
+
+def _named(identity: Identity) -> tuple[str, dict[str, str]]:
+    return identity.name, dict(identity.labels)
+
+
+def _size(state: dict[str, Any]) -> int:
+    """Bytes of a dump."""
+    return sum(_size(v) if isinstance(v, dict) else getattr(v, "nbytes", 0) for v in state.values())
 
 
 def spoken(reasons: Sequence[Reason], most: int = 3) -> str:

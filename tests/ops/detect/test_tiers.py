@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from leptonai.ops.detect import Watcher
+from leptonai.ops.detect import Watcher, memory
 from leptonai.ops.detect.tiers import Tiers
 from leptonai.ops.detect.watcher import EXHAUSTION, MISSING, Concern
 from leptonai.protocols import Floats
@@ -117,3 +119,77 @@ def test_labels_of_any_name_are_labels(label: str) -> None:
     watcher = Watcher()
     watcher.step(0.0, [Signal(name="x", labels={label: "1", "b": "2"}, at=0.0, value=1.0)])
     assert watcher.find("x", {"b": "2", label: "1"}) is not None
+
+
+def press(at: int, fault: bool = False) -> list[Signal]:
+    n = NOISE[at]
+    values = {
+        "heat_celsius": 60 + n[0],
+        "force_bar": 180 + 2 * n[1],
+        "shake_hertz": (9.0 if fault else 2.0) + 0.1 * n[2],
+    }
+    return [signal(name, at, v, machine="press-7") for name, v in values.items()]
+
+
+NOISE = RNG.standard_normal((3000, 3))
+
+
+def concern(s: Signal) -> Concern:
+    return Concern("default/external/press-7", upper=500.0 if s.name == "force_bar" else float("inf"))
+
+
+def test_a_restart_is_not_noticed(tmp_path: Path) -> None:
+    """What is restored from the file finds the same anomalies with the same scores as what never stopped."""
+    path, whole = tmp_path / memory.FILE, Watcher(concern=concern)
+    for t in range(250):
+        whole.step(t, press(t))
+    learnt = whole.learnt(250.0, 10_000_000)
+    assert learnt is not None
+    memory.write(path, learnt)
+    assert path.stat().st_size < 100_000, "three series"
+    again = Watcher(concern=concern)
+    assert memory.restore(path, again, 250.0) == 3
+    for t in range(250, 270):
+        a, b = (w.step(t, press(t, fault=t >= 260)) for w in (whole, again))
+        assert [(x.signal, x.score, x.detail) for x in a] == [(x.signal, x.score, x.detail) for x in b]
+    assert {x.signal for x in a} >= {"shake_hertz"} and len(again) == 3
+
+
+def test_after_a_long_time_away_levels_are_learnt_anew(tmp_path: Path) -> None:
+    path, before = tmp_path / memory.FILE, Watcher(concern=concern)
+    for t in range(250):
+        before.step(t, press(t))
+    learnt = before.learnt(250.0, 10_000_000)
+    assert learnt is not None
+    memory.write(path, learnt)
+    later = Watcher(concern=concern)
+    assert memory.restore(path, later, 2000.0) == 3
+    assert [later.step(t, press(t, fault=True)) for t in range(2000, 2100)] == [[]] * 100
+
+
+def test_the_file_is_bounded_and_a_damaged_one_is_told_and_left(tmp_path: Path) -> None:
+    path, watcher = tmp_path / memory.FILE, Watcher(concern=concern)
+    for t in range(40):
+        watcher.step(t, press(t))
+    learnt = watcher.learnt(40.0, 1)
+    assert learnt is not None and len(learnt.series) == 1
+    memory.write(path, learnt)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole.replace(b"about", b"tuoba")):
+        path.write_bytes(damaged)
+        fresh = Watcher(concern=concern)
+        assert memory.restore(path, fresh, 41.0) == 0 and len(fresh) == 0
+        assert fresh.step(41.0, press(41)) == []
+
+
+def test_a_series_that_concerns_another_by_now_begins_anew(tmp_path: Path) -> None:
+    path, before = tmp_path / memory.FILE, Watcher(concern=concern)
+    for t in range(200):
+        before.step(t, press(t))
+    learnt = before.learnt(200.0, 10_000_000)
+    assert learnt is not None
+    memory.write(path, learnt)
+    after = Watcher(concern=lambda s: Concern("default/external/hall"))
+    memory.restore(path, after, 200.0)
+    assert after.step(200.0, press(200, fault=True)) == []
+    assert {k: len(v) for k, v in after.about.items() if v} == {"default/external/hall": 3}
