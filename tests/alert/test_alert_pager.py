@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from leptonai.types import Silence
 
 
 @pytest.fixture
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import tempfile
-
-    return Path(tempfile.mkdtemp(prefix="al"))
+def short() -> Iterator[Path]:
+    """A folder whose path is short enough for Unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="al") as folder:
+        yield Path(folder)
 
 
 def settings_of(url: str, **more: Any) -> Settings:
