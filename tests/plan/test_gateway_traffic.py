@@ -237,6 +237,20 @@ def test_connections_of_a_replica_are_bounded(tmp_path: Path) -> None:
     play(tmp_path, story, service(limits=Limits(replica_connections=2)))
 
 
+def test_connections_and_waiting_requests_of_a_variant_are_bounded(tmp_path: Path) -> None:
+    """Two connections (each of Envoy's two workers may have one more), three that wait for one, the rest is shed."""
+
+    async def story(stage: Stage) -> None:
+        stage.replicas[0].delay = 0.5
+        answers = await asyncio.gather(*(stage.client.post("/services/s/x") for _ in range(20)))
+        shed = [a for a in answers if a.status_code == 429]
+        assert {a.json()["code"] for a in shed} == {"overloaded"}
+        assert 5 <= len(answers) - len(shed) <= 4 + 3 + 1 and stage.replicas[0].busiest <= 4
+        assert await stage.ask() == {"a": 1}, "and it serves on"
+
+    play(tmp_path, story, service(limits=Limits(connections=2, pending=3), retry=Retry(attempts=0)), names="a")
+
+
 def test_each_token_has_its_rate_on_all_paths_together(tmp_path: Path) -> None:
     def token(name: str) -> dict[str, Any]:
         return {"headers": {"authorization": f"Bearer {name}"}}
