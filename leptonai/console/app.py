@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -47,12 +48,17 @@ class Reader:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def get(self, path: str, **params: Any) -> Any:
+    async def page(self, path: str, **params: Any) -> Any:
         """The decoded answer; raises the LeptonError that the API answered."""
         answer = await self._http.get(path, params=params)
         body = msgspec.json.decode(answer.content) if answer.content else {}
         if answer.status_code != 200:
             raise from_body(answer.status_code, body if isinstance(body, dict) else {"error": str(body)})
+        return body
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """As ``page``; of an answer with ``items`` only those."""
+        body = await self.page(path, **params)
         return body.get("items", body) if isinstance(body, dict) and "items" in body else body
 
 
@@ -109,6 +115,18 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def logs(request: Request) -> Response:
+        given = request.query_params
+        asked = {name: given.get(name, "")[:200] for name in ("search", "service", "level")}
+        before = given.get("before", "")
+        async with Reader(app, request) as reader:
+            try:
+                found = await reader.page("/logs", **asked, limit=200, before=before if before.isdigit() else 0)
+                older = urlencode({**asked, "before": found["next"]})
+                return render("logs.html", page=found, asked=asked, older=older)
+            except LeptonError as error:
+                return refused(error)
+
     async def incident(request: Request) -> Response:
         async with Reader(app, request) as reader:
             try:
@@ -139,5 +157,6 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console/services/{name}", service),
         Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
+        Route("/console/logs", logs),
         Mount("/console/static", static),
     ]

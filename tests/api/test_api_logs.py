@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from test_api_signals import ops
 
+from leptonai import console
 from leptonai.cli.main import leptonai
 from leptonai.errors import NotFound
 from leptonai.ops.feeds import Feeds
@@ -45,6 +46,12 @@ def test_lines_are_found_masked_paged_and_unmasked_on_this_machine_only(stage: S
             assert [f["service"] for f in found] == ["plant/press"]
             assert http.get("/logs/templates", params={"service": "till"}).status_code == 403
             assert http.get("/logs", params={"level": "loud"}).status_code == 400
+        console.mount(stage.app)
+        with stage.http() as http:
+            http.headers["authorization"] = f"Bearer {stage.token('eyes', 'viewer')}"
+            shown_page = http.get(f"{stage.url}/console/logs?search=sale&limit=5").text
+            assert "sale 29 to &lt;email:" in shown_page and "ana@" not in shown_page
+            assert "Nothing is kept" in http.get(f"{stage.url}/console/logs?search=nothing-such").text
         flags = ["--host", stage.url, "--token", stage.token("cli", "viewer")]
         run = CliRunner()
         shown = run.invoke(leptonai, [*flags, "logs", "--search", "hot", "--since", "1h", "--level", "error"])
