@@ -237,6 +237,17 @@ class Logs(Noun, frozen=True, kw_only=True):
     loki: Loki = Loki()  # {url, labels, headers}: lines go there too, masked
 
 
+class Rephrase(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of an OpenAI-compatible API, like http://127.0.0.1:8000/v1; "": no model is ever asked
+    model: str = "default"  # the model's name there
+    token: str = ""  # sent as a bearer token
+    timeout: float = 20.0  # seconds a whole answer may take; past it the plain sentences are used
+
+
+class Report(Noun, frozen=True, kw_only=True):
+    rephrase: Rephrase = Rephrase()  # a model that may say reports' sentences otherwise; it sees masked text only
+
+
 class Store(Noun, frozen=True, kw_only=True):
     audit_keep: int = 1_000_000  # events
 
@@ -253,6 +264,7 @@ class Settings(Noun, frozen=True, kw_only=True):
     scrape: Scrape = Scrape()
     prometheus: Prometheus = Prometheus()
     traces: Traces = Traces()
+    report: Report = Report()
     alerts: Alerts = Alerts()
     alertmanager: Alertmanager = Alertmanager()
     logs: Logs = Logs()

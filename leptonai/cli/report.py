@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from leptonai.cli.session import Session, json_option
-from leptonai.errors import LeptonError, NotFound
+from leptonai.errors import LeptonError, NotFound, SpecError
 
 if TYPE_CHECKING:
     from leptonai.client import Client
-    from leptonai.ops.report import Seen
+    from leptonai.ops.report import Seen, Story
     from leptonai.types import Incident
 
 
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 )
 @click.option("--lang", "--language", "language", default="en", show_default=True, metavar="CODE", help="en or zh.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file instead.")
+@click.option("--rephrase", is_flag=True, help="Let the model of report.rephrase say it; it can add nothing.")
 @json_option
 @click.pass_obj
 def report(
-    session: Session, number: int | None, format: str, language: str, output: Path | None, as_json: bool
+    session: Session,
+    number: int | None,
+    format: str,
+    language: str,
+    output: Path | None,
+    rephrase: bool,
+    as_json: bool,
 ) -> None:
     """Tell an incident in plain language, each sentence backed by evidence; by default the newest one.
 
@@ -37,9 +44,14 @@ def report(
       leptonai report 3 --lang zh
       leptonai report 3 --format html -o incident-3.html
     """
+    from leptonai.ops import report as reports
+
     with session.client() as client:
         found = client.incident(number) if number is not None else newest(client)
-        text = told(client, found, "json" if as_json else format, language)
+        story = story_of(client, found, language)
+    if rephrase:
+        story = rephrased(story, session)
+    text = reports.write(story, "json" if as_json else format)
     if output is None:
         click.echo(text.rstrip("\n"))
         return
@@ -50,13 +62,30 @@ def report(
 
 
 def tell(client: Client, incident: Incident) -> None:
-    click.echo(told(client, incident, "text", "en").rstrip("\n"))
-
-
-def told(client: Client, incident: Incident, format: str, language: str) -> str:
     from leptonai.ops import report as reports
 
-    return reports.report(incident, format, language, seen(client, incident))
+    click.echo(reports.write(story_of(client, incident, "en"), "text").rstrip("\n"))
+
+
+def story_of(client: Client, incident: Incident, language: str) -> Story:
+    from leptonai.ops import report as reports
+
+    return reports.tell(incident, language, seen(client, incident))
+
+
+def rephrased(story: Story, session: Session) -> Story:
+    """As the model of ``report.rephrase`` says it; why sentences were kept as they are is told on stderr."""
+    from leptonai.ops.logs.privacy import Masker
+    from leptonai.ops.report.rephrase import rephrase
+    from leptonai.settings import load
+
+    wanted = load(session.folder().settings).report.rephrase
+    if not wanted.url:
+        raise SpecError("no model may rephrase reports", hint="set report.rephrase.url in settings.yaml")
+    story, outcome = rephrase(story, wanted, Masker())
+    said = f"{outcome.taken} sentences rephrased, {outcome.kept} kept"
+    click.echo("; ".join([said, *outcome.why]), err=True)
+    return story
 
 
 def seen(client: Client, incident: Incident) -> Seen:
