@@ -65,6 +65,8 @@ class Model:
     compute: float = 0.004
     errors: float = 0.0
     wrong: float = 0.0
+    retries: int = 0  # that the gateway makes of each request
+    shift: int = 0  # added to what it answers wrongly
 
 
 @dataclass
@@ -224,7 +226,9 @@ class Stage:
         self._seen(service, 5 if failed else 2, compute + 0.001)
         label = self.random.randrange(10)
         wrong = self.random.random() < max(model.wrong, 0.02)
-        self._predicted(replica, label + 1 if wrong else label, label)
+        self._predicted(replica, label + 1 + model.shift if wrong else label, label)
+        cluster = self.users[f"{service.key}@main"]
+        cluster["retry"] = cluster.get("retry", 0) + model.retries
 
     def _predicted(self, replica: Replica, output: int, label: int) -> None:
         request = f"{self.random.getrandbits(64):016x}"
@@ -259,6 +263,8 @@ class Stage:
                         f'envoy_cluster_upstream_rq_xx{{envoy_response_code_class="{name[2:]}",'
                         f'envoy_cluster_name="{cluster}"}} {value}'
                     )
+                elif name == "retry":
+                    lines.append(f'envoy_cluster_upstream_rq_retry{{envoy_cluster_name="{cluster}"}} {value}')
                 else:
                     labels = f'envoy_cluster_name="{cluster}",le="{name[2:]}"'
                     lines.append(f"envoy_cluster_upstream_rq_time_bucket{{{labels}}} {value}")

@@ -218,7 +218,7 @@ RULE = "rules:\n  - {{cause: replica_killed, about: replica, confidence: 0.9, wh
         (RULE.format("{some: [gone]}"), "is no condition"),
         (RULE.format("{all: []}"), "is no condition"),
         ("define: {a: b, b: {all: [a]}}\n" + RULE.format("a"), "leads to itself: a -> b -> a"),
-        ("define: {gone: killed}\n" + RULE.format("gone"), "name of a feature"),
+        ("define: {gone: killed}\n" + RULE.format("gone"), "in the features of ours"),
         (RULE.format("gone").replace("replica_killed", "high_latency"), "no such cause"),
         (RULE.format("gone").replace("0.9", "1.5"), "confidence 1.5"),
         (RULE.format("gone").replace("about: replica", "about: host"), "about"),

@@ -114,10 +114,11 @@ def bind(documents: Sequence[tuple[str, Document]], base: Base) -> RuleBook:
     signals: dict[str, SignalFeature] = {}
     define: dict[str, Any] = {}
     owner = {("cause", cause): "the taxonomy" for cause in base.causes}
+    owner |= {("feature or definition", feature): "the features of ours" for feature in base.features}
     for name, document in documents:
         for what, mine in (
-            ("cause", document.causes), ("signal", document.signals), ("definition", document.define),
-            ("tree", document.trees),
+            ("cause", document.causes), ("feature or definition", document.signals),
+            ("feature or definition", document.define), ("tree", document.trees),
         ):  # fmt: skip
             for key in mine:
                 if (other := owner.setdefault((what, key), name)) != name:
@@ -173,8 +174,6 @@ def _check_cause(name: str, meaning: str) -> None:
 
 
 def _check_signal(name: str, made: SignalFeature, base: Base) -> None:
-    if name in base.features:
-        raise fault(f"signal {name!r} has the name of a feature")
     if not name.isidentifier():
         raise fault(f"signal {name!r} is no name: letters, digits and _")
     if made.kind == "flag":
