@@ -134,6 +134,7 @@ class Rollout(Noun, frozen=True, kw_only=True):
     slower: float = 0.25  # tolerated increase of the median and the 95th percentile of latency
     min_samples: int = 100  # answers of the new version before anything is called clear
     disagreement: float = 0.1  # share of mirrored requests answered differently at which it pauses; 1: never
+    record: int = 0  # requests recorded from the old version, in memory, and put to the new one before all else
     verify_seconds: float = 60.0  # healthy this long ...
     verify_requests: int = 100  # ... and this many requests answered: verified
 

@@ -56,6 +56,7 @@ BOUNDS: dict[str, Bound] = {
     "rollout.slower": Bound(0.0, 10.0),
     "rollout.min_samples": Bound(1, 10**7),
     "rollout.disagreement": Bound(0.0, 1.0),
+    "rollout.record": Bound(0, 1000, "requests"),
     "rollout.verify_seconds": Bound(0.0, DAY, "seconds"),
     "rollout.verify_requests": Bound(0, 10**9),
     "resources.cpu": Bound(0.01, 4096.0, "cores"),

@@ -15,6 +15,7 @@ from leptonai.ops.control import Control
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.predictions import Line
 from leptonai.ops.probation import Counted, Probation
+from leptonai.ops.recorded import Recorded
 from leptonai.plan.rollout import Finding, Move, TakeBack, Turn, Wait, decide
 from leptonai.platforms.local.rundir import write_atomically
 from leptonai.types import Change, DialChange, Key, Replica, Service, SpecChange
@@ -61,6 +62,7 @@ class Rollouts:
         self._control = control
         self._kept = Kept(folder)
         self._open: dict[Key, Probation] = {}
+        self._recorded: dict[Key, Recorded] = {}
         self._told: dict[Key, tuple[object, ...]] = {}
         self._refused: dict[Key, float] = {}
 
@@ -70,11 +72,13 @@ class Rollouts:
         for key in [k for k, p in self._open.items() if k not in under_way or p.revision != under_way[k].revision]:
             del self._open[key]
             self._kept.forget(key)
+            del self._recorded[key]
             self._told.pop(key, None)
             self._refused.pop(key, None)
         for key, service in under_way.items():
             if key not in self._open:
                 probation = self._open[key] = Probation(service)
+                self._recorded[key] = Recorded()
                 self._kept.load(key, probation)
 
     def probation(self, key: Key) -> Probation:
@@ -105,6 +109,10 @@ class Rollouts:
             digests = {v.digest for v in service.spec.variants}
             mine = {r.id for r in replicas if r.service == service.key and r.digest in digests}
             findings = probation.findings(service, lookout.last.leaks, lookout.last.wrong, mine)
+            recorded = self._recorded[service.key]
+            await recorded.step(service, replicas)
+            if (said := recorded.finding(service)) is not None:
+                findings.append(said)
             try:
                 await self._move(service, decide(service, replicas, findings, now), findings, lookout, now)
             except LeptonError as e:

@@ -13,6 +13,7 @@ from typing import Literal
 from leptonai.plan.lanes import lanes
 from leptonai.types import Canary, Noun, Replica, Rollout, Service
 
+RECORDED = "recorded"  # the measure of what the new version answers to recorded requests
 SETTLE = 2.0  # seconds at the full share before promotion: the gateway's health checks have found the hosts by then
 
 
@@ -57,10 +58,11 @@ Move = Wait | Turn | TakeBack
 def decide(service: Service, replicas: Sequence[Replica], findings: Sequence[Finding], now: float) -> Move:
     """The next move of the rollout of ``service`` (its ``canary`` is not None).
 
-    surge -> ready (models check their golden examples before that) -> mirror, where every variant is idempotent ->
-    the spec's steps, each at least ``step_seconds`` long and passed only on evidence -> promoted. ``findings`` are
-    those since the rollout began. ``blue_green`` goes from the mirror to the full share; ``manual`` moves forward
-    when a person sets the dials. Whatever convicts or crashes is taken back, in every strategy.
+    surge -> ready (models check their golden examples before that) -> recorded requests, where the spec wants some ->
+    mirror, where every variant is idempotent -> the spec's steps, each at least ``step_seconds`` long and passed only
+    on evidence -> promoted. ``findings`` are those since the rollout began. ``blue_green`` goes from the mirror to the
+    full share; ``manual`` moves forward when a person sets the dials. Whatever convicts or crashes is taken back, in
+    every strategy.
     """
     canary, rollout = service.canary, service.spec.rollout
     assert canary is not None
@@ -104,16 +106,17 @@ def _forward(
         held = _capacity(canary.weight, canary, ready, wanted)
         if held is not None and not late:
             return held
-    if begun:
-        if waited < max(rollout.step_seconds, SETTLE if canary.weight >= 1.0 else 0.0):
-            return Wait(why=f"{_stage(canary)} for {waited:.0f} of {rollout.step_seconds:g} s")
-        disagrees = [f.text for f in findings if f.verdict == "disagrees"]
-        if disagrees:
-            return Wait(why=f"{'; '.join(disagrees)}: waits for a person or for labels", due=True, stalled=True)
-        unknown = [f.text for f in findings if f.verdict == "not enough evidence"]
-        if unknown:
-            stalled = waited > rollout.step_timeout
-            return Wait(why="not enough evidence: " + "; ".join(unknown), due=True, stalled=stalled)
+    if begun and waited < max(rollout.step_seconds, SETTLE if canary.weight >= 1.0 else 0.0):
+        return Wait(why=f"{_stage(canary)} for {waited:.0f} of {rollout.step_seconds:g} s")
+    # Recorded requests come first and decide about the first step alone; whoever went on knows of them.
+    weighed = [f for f in findings if (f.measure == RECORDED) != begun]
+    disagrees = [f.text for f in weighed if f.verdict == "disagrees"]
+    if disagrees:
+        return Wait(why=f"{'; '.join(disagrees)}: waits for a person or for labels", due=True, stalled=True)
+    unknown = [f.text for f in weighed if f.verdict == "not enough evidence"]
+    if unknown:
+        stalled = waited > rollout.step_timeout
+        return Wait(why="not enough evidence: " + "; ".join(unknown), due=True, stalled=stalled)
     if rollout.strategy == "manual":
         return Wait(why=f"{_stage(canary)}: a person moves it on with `leptonai promote`", stalled=True)
     said = f"{_stage(canary)} was passed" if begun else f"{ready} ready"

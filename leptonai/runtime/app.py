@@ -70,7 +70,8 @@ class App:
         self.predictions = PredictionLog(
             Path(launch.run_dir) / "predictions", launch.prediction_log_bytes, launch.variant.digest
         )
-        self.answers = LastAnswers()
+        self.answers = LastAnswers()  # for the edge
+        self.recorded = LastAnswers()  # for operations, while a new version waits for them
         self.faults = Faults()
         self.compute = Compute(
             self._load,
@@ -401,7 +402,9 @@ class App:
             kind = JSON if body.__class__ is bytes else BINARY
             request.connection.answer(request, 200, body, b"", kind)
             if request.asked is not None and not answer.not_finite:
-                self.answers.add(now, request.asked, body, kind)
+                for keeper in (self.answers, self.recorded):
+                    if keeper.on:
+                        keeper.add(now, request.asked, body, kind)
             if answer.not_finite:
                 self.metrics.errors.add("nan_output", answer.not_finite)
         else:
@@ -483,6 +486,7 @@ class App:
         now = self.clock()
         self.metrics.fold()
         self.answers.tick(now)
+        self.recorded.tick(now)
         if self.compute.here:
             asyncio._set_running_loop(None)  # as in ``host``: a timer comes before what was called soon
             self.compute.beat = now

@@ -102,7 +102,7 @@ class StandIn:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.max_body, self.answers = app.max_body, app.answers
+        self.max_body, self.answers, self.recorded = app.max_body, app.answers, app.recorded
         self.connections: set[Connection] = set()
 
     def handle(self, request: Request) -> None:

@@ -119,6 +119,7 @@ class Handler(Protocol):
     closing: bool  # answers end their connection
     connections: set[Connection]
     answers: LastAnswers
+    recorded: LastAnswers
 
     def handle(self, request: Request) -> None:
         """Answer now or later, exactly once."""
@@ -241,7 +242,7 @@ class Connection(asyncio.Protocol):
         )
         if b"traceparent" in headers:
             request.trace = headers[b"traceparent"][:MAX_ID]
-        if handler.answers.on:
+        if handler.answers.on or handler.recorded.on:
             token, json_size = (request.header(n) for n in (b"authorization", b"inference-header-content-length"))
             request.asked = (request.target, token, json_size, body)
         chunks.clear()

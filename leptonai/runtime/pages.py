@@ -45,6 +45,7 @@ class Pages:
             "/-/fault": Route(post, self._fault),
             "/-/batching": Route((b"PUT",), self._tune),
             "/-/answers": Route(post, self._answers),
+            "/-/recorded": Route(post, self._recorded),
             "/metrics": Route(get, self._metrics),
             "/predict": infer,
             "/v1/models": Route(get, self._openai_models),
@@ -75,6 +76,10 @@ class Pages:
     def _answers(self, request: Request) -> None:
         answers = self._app.answers.take(request.body, self._app.clock())
         request.answer(200, answers, b"", b"application/msgpack")
+
+    def _recorded(self, request: Request) -> None:
+        recorded = self._app.recorded.take(request.body, self._app.clock())
+        request.answer(200, recorded, b"", b"application/msgpack")
 
     def _server_ready(self, request: Request) -> None:
         ready = self._app.verdict().ready
