@@ -1,4 +1,4 @@
-"""report: an incident told in plain language, each sentence backed by evidence."""
+"""report: an incident, a day or a week told in plain language, each sentence backed by evidence."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from leptonai.ops.report import Seen, Story
     from leptonai.types import Incident
 
+DAY = 86400.0
+DIGEST_POINTS = 1000  # of one series: 86 s apart in a day
+
 
 @click.command()
 @click.argument("number", type=int, required=False)
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 )
 @click.option("--lang", "--language", "language", default="en", show_default=True, metavar="CODE", help="en or zh.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it to a file instead.")
+@click.option("--daily", "days", flag_value=1, type=int, help="Tell the last day of all services instead.")
+@click.option("--weekly", "days", flag_value=7, type=int, help="Tell the last week of all services instead.")
 @click.option("--rephrase", is_flag=True, help="Let the model of report.rephrase say it; it can add nothing.")
 @json_option
 @click.pass_obj
@@ -34,6 +39,7 @@ def report(
     format: str,
     language: str,
     output: Path | None,
+    days: int | None,
     rephrase: bool,
     as_json: bool,
 ) -> None:
@@ -43,12 +49,17 @@ def report(
     Example:
       leptonai report 3 --lang zh
       leptonai report 3 --format html -o incident-3.html
+      leptonai report --weekly
     """
     from leptonai.ops import report as reports
 
     with session.client() as client:
-        found = client.incident(number) if number is not None else newest(client)
-        story = story_of(client, found, language)
+        if days is not None:
+            if number is not None:
+                raise SpecError("an incident and a stretch of time at once", hint="leave out the number, or --daily")
+            story = digest_of(client, days * DAY, language)
+        else:
+            story = story_of(client, client.incident(number) if number is not None else newest(client), language)
     if rephrase:
         story = rephrased(story, session)
     text = reports.write(story, "json" if as_json else format)
@@ -71,6 +82,24 @@ def story_of(client: Client, incident: Incident, language: str) -> Story:
     from leptonai.ops import report as reports
 
     return reports.tell(incident, language, seen(client, incident))
+
+
+def digest_of(client: Client, seconds: float, language: str) -> Story:
+    from leptonai.ops.report import Member, digest
+    from leptonai.ops.report.digest import SIGNALS
+
+    end = time.time()
+    start = end - seconds
+    members = []
+    for view in client.services():
+        key, series, known = view.service.key, {}, None
+        with suppress(LeptonError):
+            known = client.availability(key, seconds)
+        for name in SIGNALS:
+            with suppress(LeptonError):
+                series[name] = tuple(client.signals(name, start, end, {"service": key}, seconds / DIGEST_POINTS))
+        members.append(Member(service=view.service, ready=view.ready, availability=known, series=series))
+    return digest(members, client.incidents(), start, end, language)
 
 
 def rephrased(story: Story, session: Session) -> Story:

@@ -16,7 +16,7 @@ from leptonai.ops.report.safe import plain
 from leptonai.ops.report.voice import TEMPLATES, Voice, voice
 from leptonai.types import Evidence, Incident, Noun, Series
 
-_CITED = re.compile(r"\s*\[([a-z]+[0-9]+)\]")
+_CITED = re.compile(r"\s*\[([a-z][a-z0-9]*[0-9])\]")
 TOLD = 40  # facts of one section: a person reads no more
 
 

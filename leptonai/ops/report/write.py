@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from leptonai.types import Incident
 WIDTH = 100
 # Nothing is loaded and nothing runs, even if our escaping had a hole.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PIECE = re.compile(r"\[[^\]]{1,20}\]|[A-Za-z0-9_.:#/@%-]{1,80}|.", re.DOTALL)  # what a line is not broken within
 _STYLE = """
 body{font:16px/1.5 system-ui,"Noto Sans CJK SC",sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:1.8rem}li{margin:.25rem 0}
@@ -74,12 +76,12 @@ def _wrap(text: str) -> list[str]:
     if not any(unicodedata.east_asian_width(c) in "WF" for c in text):
         return textwrap.wrap(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
     lines, line, used = [], "  - ", 4
-    for c in text:
-        wide = 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        if used + wide > WIDTH and c not in "，。：；）”、":  # what ends a clause never begins a line
+    for piece in _PIECE.findall(text):
+        wide = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in piece)
+        if used + wide > WIDTH and piece not in "，。：；）”、":  # what ends a clause never begins a line
             lines.append(line.rstrip())
-            line, used = "    ", 4
-        line, used = line + c, used + wide
+            line, used, piece = "    ", 4, piece.lstrip()
+        line, used = line + piece, used + wide
     return [*lines, line.rstrip()]
 
 

@@ -1,0 +1,117 @@
+"""The digest of a day or a week: each service and the platform, from incidents and what was measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from leptonai.client.availability import Availability, Estimate
+from leptonai.ops.incidents import service_of
+from leptonai.ops.report.advice import advice
+from leptonai.ops.report.safe import plain
+from leptonai.ops.report.story import Story, check, render
+from leptonai.ops.report.voice import voice
+from leptonai.types import Evidence, Incident, Noun, Series, Service
+
+SIGNALS = ("request_rate_per_second", "replica_compute_seconds", "replica_rss_bytes")
+TOLD = 100  # incidents in one digest
+
+
+class Member(Noun, frozen=True, kw_only=True):
+    """One service of a digest. ``availability`` None: it could not be had."""
+
+    service: Service
+    ready: int
+    availability: Availability | None = None
+    series: dict[str, tuple[Series, ...]] = {}
+
+
+def digest(
+    members: Sequence[Member], incidents: Sequence[Incident], start: float, end: float, language: str = "en"
+) -> Story:
+    """The checked digest of ``[start, end)``; incidents are those that touched it, oldest first.
+
+    NotFound for a language we do not speak; TelemetryError when a sentence is not backed.
+    """
+    tongue = voice(language)
+    touched = [i for i in incidents if i.began < end and (i.closed is None or i.closed >= start)]
+    touched = sorted(touched, key=lambda i: i.began)[-TOLD:]
+    facts = [_window(members, touched, start, end), *map(_incident, touched)]
+    rows = []
+    for n, member in enumerate(members, 1):
+        found = member.availability
+        own: list[Evidence] = []
+        if found is not None:
+            own.append(_service(f"s{n}", found, end))
+        rate = member.series.get(SIGNALS[0], ())
+        compute, memory = (member.series.get(name, ()) for name in SIGNALS[1:])
+        told = advice(f"v{n}x", member.service, member.ready, rate[0] if rate else None, compute, memory, end)
+        rows.append({"key": member.service.key, "fact": own[0] if own else None, "advice": told})
+        facts += [*own, *told]
+    words = {
+        "start": start,
+        "end": end,
+        "rows": rows,
+        "incidents": [f for f in facts if f.kind == "incident"],
+        "total": facts[0].data,
+    }
+    story = Story(
+        incident=0,
+        title=tongue.terms.words["digest"].format(tongue.day(start), tongue.day(end)),
+        language=language,
+        sections=render("digest", tongue, words),
+        facts=tuple(facts),
+    )
+    check(story)
+    return story
+
+
+def _window(members: Sequence[Member], incidents: Sequence[Incident], start: float, end: float) -> Evidence:
+    known = [m.availability for m in members if m.availability is not None]
+    data: dict[str, Any] = {
+        "start_at": start, "end_at": end, "length_seconds": end - start, "services": len(members),
+        "incidents": len(incidents), "open": sum(i.closed is None for i in incidents),
+        "requests_count": sum(a.requests for a in known), "errors_count": sum(a.errors for a in known),
+    }  # fmt: skip
+    if data["requests_count"]:
+        data["errors_share"] = data["errors_count"] / data["requests_count"]
+    return Evidence(id="w1", kind="window", at=start, text=f"{len(incidents)} incidents", data=data)
+
+
+def _incident(found: Incident) -> Evidence:
+    top = found.causes[0] if found.causes else None
+    last = found.actions[-1] if found.actions else None
+    over = found.closed if found.mitigated is None else found.mitigated
+    data: dict[str, Any] = {
+        "number": found.id, "service": plain(service_of(found)), "began_at": found.began, "severity": found.severity,
+        "title": plain(found.title), "cause": plain(top.name) if top else "unknown",
+    }  # fmt: skip
+    if over is not None:
+        data["lasted_seconds"] = max(over - found.began, 0.0)
+    if last is not None:
+        data |= {"remedy": plain(last.remedy), "verdict": last.verdict or ""}
+    return Evidence(id=f"i{found.id}", kind="incident", at=found.began, text=plain(found.title), data=data)
+
+
+def _service(id: str, found: Availability, at: float) -> Evidence:
+    """Every number of the arithmetic under a name that ends in its unit."""
+    data: dict[str, Any] = {
+        "service": found.service, "requests_count": found.requests, "errors_count": found.errors,
+        "incidents": found.incidents, "objective": found.objective, "spent_share": found.budget_spent_share,
+        "up_share": found.up_share,
+    }  # fmt: skip
+    named: tuple[tuple[str, Estimate], ...] = (
+        ("availability_{}_share", found.share), ("detect_{}_seconds", found.detect),
+        ("recover_{}_seconds", found.recover), ("between_{}_seconds", found.between),
+        ("expected_{}_seconds", found.expected_downtime), ("day_{}_count", found.per_day),
+        ("each_{}_seconds", found.downtime),
+    )  # fmt: skip
+    for name, estimate in named:
+        data |= {name.format(end): value for end, value in msgspec.to_builtins(estimate).items()}
+    if found.false_pages is not None:
+        said = found.false_pages
+        data["pages_count"] = said.at_most if said.a_week is None else said.a_week
+    kept = {k: v for k, v in data.items() if v is not None}
+    return Evidence(id=id, kind="availability", at=at, text=found.service, data=kept)
