@@ -39,9 +39,7 @@ START = 1_700_000_000.0
 
 def normal(hours: float, things: int, seed: int) -> int:
     rng, settings = np.random.default_rng(seed), Watch()
-    names = [
-        (f"default/external/m{i}", {"machine": f"m{i}", "sensor": str(j)}) for i in range(things) for j in range(5)
-    ]
+    names = [{"machine": f"m{i}", "sensor": str(j)} for i in range(things) for j in range(5)]
     watcher = Watcher(concern=lambda s: Concern("default/external/" + s.labels["machine"]))
     memory: dict[str, Memory] = {}
     pages = points = 0

@@ -31,21 +31,24 @@ class TestPcaConforms(DetectorSuite):
 
 
 class TestIsolationForestConforms(DetectorSuite):
-    steps = 480
+    steps = 420
+    alone = (1, 4)
 
     def detector(self) -> Detector:
         return IsolationForest()
 
 
 class TestRandomForestConforms(DetectorSuite):
-    steps = 480
+    steps = 420
+    alone = (1, 4)
 
     def detector(self) -> Detector:
         return RandomForest()
 
 
 class TestOneClassConforms(DetectorSuite):
-    steps = 480
+    steps = 420
+    alone = (1, 4)
 
     def detector(self) -> Detector:
         return OneClass()
