@@ -89,7 +89,7 @@ def test_a_slow_leak_is_told_before_the_limit_and_never_adopted() -> None:
     rng = np.random.default_rng(1)
     x = 100 + 5 * rng.standard_normal((2700, 8))
     x[500:] += 0.1 * np.arange(2200)[:, None]
-    tier = FullTier(weekly=False, horizon=1500.0)
+    tier = FullTier(voters=("ewma", "ar", "cusum"), horizon=1500.0)
     tier.open(8)
     tier.limit(np.arange(8), upper=400.0)
     score, _ = play(tier, x)
