@@ -1,0 +1,67 @@
+"""What passes the one door: proposals, the changes in them, and the tokens of those who make them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from leptonai.types.keys import Key, Noun, Role, canonical
+from leptonai.types.spec import Spec
+
+
+class SpecChange(Noun, frozen=True, kw_only=True, tag="spec"):
+    """Replace the spec. ``base``: the revision it was made from (0: the service must not exist)."""
+
+    spec: Spec
+    base: int
+
+
+class DialChange(Noun, frozen=True, kw_only=True, tag="dial"):
+    """Set dials of one service, all or none. ``ttl`` seconds until they expire; None: they stay."""
+
+    service: Key
+    set: dict[str, float]
+    ttl: float | None = None
+
+
+class DeleteChange(Noun, frozen=True, kw_only=True, tag="delete"):
+    service: Key
+    base: int
+
+
+Change = SpecChange | DialChange | DeleteChange
+
+
+class Proposal(Noun, frozen=True, kw_only=True):
+    """A wish for a change, with who and why. ``hash`` covers the change alone: approval binds to it."""
+
+    id: str
+    change: Change
+    by: str
+    why: str
+    at: float
+    expires: float
+    status: Literal["pending", "admitted", "denied", "expired"] = "pending"
+    reasons: tuple[str, ...] = ()
+    approved_by: str | None = None
+    dry_run: bool = False
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(canonical(self.change)).hexdigest()
+
+    @property
+    def service(self) -> Key:
+        return self.change.spec.key if isinstance(self.change, SpecChange) else self.change.service
+
+
+class Token(Noun, frozen=True, kw_only=True):
+    """Who a caller is and what they may do. The secret itself is never kept, only its sha256."""
+
+    name: str
+    role: Role
+    workspaces: tuple[str, ...] = ("*",)
+    secret_sha256: str
+    created: float
+    expires: float | None = None
+    revoked: bool = False

@@ -1,0 +1,148 @@
+"""What is made of what is seen: anomalies, incidents, alerts, feedback, and the audit log."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from leptonai.types.keys import Key, Noun, Severity, Verdict
+
+
+class Reason(Noun, frozen=True, kw_only=True):
+    """What one detector said of a signal. ``share``: the signal's part in what a group is blamed for, None: alone."""
+
+    detector: str
+    score: float
+    share: float | None = None
+
+
+class Anomaly(Noun, frozen=True, kw_only=True):
+    signal: str
+    labels: dict[str, str]
+    began: float
+    last: float
+    score: float  # -log10 tail probability
+    detail: str = ""
+    reasons: tuple[Reason, ...] = ()  # loudest first
+
+
+class Evidence(Noun, frozen=True, kw_only=True):
+    """One recorded fact an incident may cite. ``text`` says it with its numbers."""
+
+    id: str
+    kind: str
+    at: float
+    text: str
+    data: dict[str, Any] = {}
+
+
+class Cause(Noun, frozen=True, kw_only=True):
+    name: str  # a state change, never a symptom; "unknown" is an answer
+    subject: str
+    confidence: float
+    evidence: tuple[str, ...] = ()
+
+
+class Action(Noun, frozen=True, kw_only=True):
+    remedy: str  # "rollback", "evict", "restart", or "none: reconciled"
+    proposal: str | None
+    at: float
+    verdict: Verdict | None = None  # None: still being verified
+    detail: str = ""
+    judged: float | None = None
+
+
+class Incident(Noun, frozen=True, kw_only=True):
+    """``subject``: ``workspace/kind/name``, kind ``service`` or ``external``."""
+
+    id: int
+    subject: str
+    severity: Severity
+    title: str
+    began: float  # onset as estimated
+    opened: float
+    diagnosed: float | None = None
+    mitigated: float | None = None
+    closed: float | None = None
+    escalated: float | None = None
+    anomalies: tuple[Anomaly, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    actions: tuple[Action, ...] = ()
+    summary: str = ""
+
+
+class Matcher(Noun, frozen=True, kw_only=True):
+    """One condition on a label, as Alertmanager's: a missing label equals "", a pattern must match the whole value."""
+
+    label: str
+    op: Literal["=", "!=", "=~", "!~"] = "="
+    value: str = ""
+
+
+class Alert(Noun, frozen=True, kw_only=True):
+    """What somebody may have to be told. ``labels`` name it (``alertname``, ``service``, ``workspace``, ``severity``).
+
+    Two alerts whose labels agree but for ``severity`` are one. ``pending``: the condition holds, but not long enough.
+    """
+
+    labels: dict[str, str]
+    state: Literal["pending", "firing", "resolved"]
+    summary: str = ""
+    since: float  # the condition has held since
+    last: float  # it held last
+    fired: float | None = None
+    resolved: float | None = None
+    fires: tuple[float, ...] = ()  # when it fired lately: what makes it flap
+    incident: int = 0  # the open incident that tells more; 0: none
+    muted: str = ""  # why nobody is told: "silence 3", "inhibited by ..."; "": somebody is
+    flapping: bool = False
+
+
+class Silence(Noun, frozen=True, kw_only=True):
+    """Nobody is told of alerts that agree with all ``matchers`` from ``starts`` until ``ends``.
+
+    ``until_resolved``: it ends sooner, once what it muted has resolved.
+    """
+
+    id: int
+    matchers: tuple[Matcher, ...]
+    starts: float
+    ends: float
+    by: str
+    comment: str
+    made: float
+    until_resolved: bool = False
+
+
+class Ack(Noun, frozen=True, kw_only=True):
+    """Somebody has taken an incident: it is not escalated any further."""
+
+    incident: int
+    by: str
+    at: float
+    comment: str = ""
+
+
+class Feedback(Noun, frozen=True, kw_only=True):
+    """What a user or operator said of a prediction (``about``: a request id) or of ``incident:N``."""
+
+    about: str
+    by: str
+    at: float
+    service: Key = ""
+    label: Any = None
+    rating: float | None = None
+    verdict: str | None = None
+    note: str = ""
+
+
+class Event(Noun, frozen=True, kw_only=True):
+    """One line of the audit log: a decision with all its terms, chained by hash to the line before."""
+
+    seq: int
+    at: float
+    actor: str
+    kind: str  # "proposal.admitted", "plan.start", "replica.failed", "gateway.pushed", ...
+    subject: str
+    detail: dict[str, Any]
+    hash: str
