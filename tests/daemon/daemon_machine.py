@@ -51,7 +51,7 @@ class Machine:
             cwd=self.work,
             env={k: v for k, v in os.environ.items() if not k.startswith("LEPTONAI_")},
         )
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         if check:
             assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done

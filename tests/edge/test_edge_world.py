@@ -27,7 +27,7 @@ def test_a_service_wakes_from_zero_under_load_and_no_request_fails(tmp_path: Pat
         await routed(world, asleep)
         asked = [asyncio.create_task(world.ask("double", n)) for n in range(100)]
         await holding(world, 100)
-        assert world.platform.held()[("double", "main")] > 0
+        await world.until(lambda: world.platform.held().get(("double", "main"), 0) > 0)  # told a moment later
         await world.until(lambda: any(r.state == "ready" for r in world.platform.observe()), awake)
         assert await asyncio.gather(*asked) == [(200, 2.0 * n) for n in range(100)]
         await world.until(lambda: not world.platform.held())

@@ -66,8 +66,11 @@ class Edge:
     def pid(self) -> int | None:
         return self._process.pid if self._process and self._process.alive else None
 
-    def start(self) -> None:
-        """An edge runs or has been started; it answers some 0.1 s later. StartError when it cannot be started."""
+    def start(self) -> bool:
+        """An edge runs or has been started; it answers some 0.1 s later. True when none of ours ran before.
+
+        StartError when it cannot be started.
+        """
         self._endpoints.mkdir(parents=True, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._open = True
@@ -85,6 +88,7 @@ class Edge:
                 found.terminate()
                 found.release()
         self._later(self._ask_for_ever())
+        return found is None
 
     def tick(self) -> None:
         with contextlib.suppress(OSError):
@@ -94,6 +98,7 @@ class Edge:
         """It has ended; its sockets are removed with the runtime folder."""
         process = self._process
         self.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # nobody listens any more when it hangs up
         if process and process.alive:
             await process.stop(1.0)
         self._known_path.unlink(missing_ok=True)

@@ -127,9 +127,14 @@ class LocalPlatform:
         )
         self._gateway = gateway
         self._edge = Edge(gateway.folder, runtime, self.home / "logs" / "edge.log", self._record, self._woken)
+        fresh = self._edge.start()
         gateway.prepare()
-        await gateway.start(self._snapshot())
-        self._edge.start()  # after what may fail: nothing of a refused start is left running
+        try:
+            await gateway.start(self._snapshot())
+        except LeptonError:
+            if fresh:  # nothing of a refused start is left running; what was adopted may still hold requests
+                await self._edge.stop()
+            raise
         self._keep_going(self._push_when_dirty)
         self._keep_going(self._tick_for_ever)
         for replica in self._replicas.values():

@@ -23,6 +23,7 @@ class UnixClient:
         self.path = path
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
+        self._ended: asyncio.Task[None] | None = None
 
     async def request(self, method: str, target: str, timeout: float, body: bytes = b"") -> Answer:
         """The answer, within ``timeout`` seconds; else Unanswered."""
@@ -43,6 +44,9 @@ class UnixClient:
     async def _once(self, method: str, target: str, body: bytes) -> Answer:
         if self._streams is None:
             self._streams = await asyncio.open_unix_connection(self.path)
+            # How the connection ends is seen by who reads from it; asyncio wants somebody to ask its writer too.
+            self._ended = asyncio.create_task(self._streams[1].wait_closed())
+            self._ended.add_done_callback(lambda task: task.cancelled() or task.exception())
         reader, writer = self._streams
         head = f"{method} {target} HTTP/1.1\r\nhost: local\r\ncontent-length: {len(body)}\r\n"
         if body:
