@@ -15,6 +15,7 @@ from leptonai.ops.control import Control
 from leptonai.ops.diagnose import cited, diagnose
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
+from leptonai.ops.features import features
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
@@ -153,9 +154,11 @@ class Casebook:
             scene = set_scene(
                 lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway, rules.signals
             )
-            facts = gather(msgspec.structs.replace(scene, logs=self._shifts(key, case.incident.began, now)))
+            scene = msgspec.structs.replace(scene, logs=self._shifts(key, case.incident.began, now))
+            facts = gather(scene)
             causes = diagnose(facts, key, rules)
             case.incident = book.explain(case.incident, cited(facts, causes), causes, now)
+            case.incident = msgspec.structs.replace(case.incident, features=features(scene, facts))
         await self._send(case, now)
         if not case.incident.id:
             return None  # control has not taken it yet; without a number there is no owner to propose for

@@ -21,6 +21,15 @@ class Users(Noun, frozen=True, kw_only=True):
     p99: float | None = None
 
 
+class Level(Noun, frozen=True, kw_only=True):
+    """A signal around the onset: means over all its series, ``before`` None where nothing was seen then. ``apart``: the
+    largest departure of one series from the median of all since the onset, with its sign; 0 for a single one."""
+
+    before: float | None = None
+    since: float
+    apart: float = 0.0
+
+
 class Reading(Noun, frozen=True, kw_only=True):
     """What a declared signal says since the onset. ``subject``: a service or a replica."""
 
@@ -56,6 +65,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     logs: tuple[Shift, ...] = ()  # what changed in the service's log around the onset, masked
     neighbour: tuple[str, float] | None = None  # the other service that took most processors: its share's rise
     readings: tuple[Reading, ...] = ()
+    levels: dict[str, Level] = {}  # signal -> how it moved
 
 
 class Change(Noun, frozen=True, kw_only=True):

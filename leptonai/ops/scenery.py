@@ -10,6 +10,7 @@ from statistics import fmean, median
 from leptonai.ops.diagnosis.readings import read_signal
 from leptonai.ops.diagnosis.rules import SignalFeature
 from leptonai.ops.edge import HELD, REFUSED, STALE
+from leptonai.ops.levels import read_levels
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Scene, Users
 from leptonai.protocols import TelemetryStore
@@ -65,6 +66,7 @@ def set_scene(
             for name, made in (signals or {}).items()
             for reading in read_signal(name, made, store, key, before, since)
         ),
+        levels=read_levels(store, key, before, since),
     )
 
 

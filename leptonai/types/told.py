@@ -69,6 +69,7 @@ class Incident(Noun, frozen=True, kw_only=True):
     causes: tuple[Cause, ...] = ()
     actions: tuple[Action, ...] = ()
     summary: str = ""
+    features: dict[str, float] = {}  # what was seen at the newest diagnosis, in numbers (``ops.features``)
 
 
 class Matcher(Noun, frozen=True, kw_only=True):
