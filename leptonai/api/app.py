@@ -27,6 +27,7 @@ from leptonai.api import (
     proposals,
     records,
     repository,
+    reviews,
     services,
     telemetry,
 )
@@ -61,6 +62,7 @@ ROUTES: list[Route] = [
     *availability.ROUTES,
     *proposals.ROUTES,
     *incidents.ROUTES,
+    *reviews.ROUTES,
     *alerts.ROUTES,
     *alertmanager.ROUTES,
     *records.ROUTES,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from leptonai.api.route import Asked, Limit, Query, Route
@@ -26,7 +28,7 @@ def incidents(asked: Asked[Which, None]) -> list[Incident]:
     return [i for i in found if asked.covers(workspace_of(i.subject))]
 
 
-def incident(asked: Asked[Query, None]) -> Incident:
+def incident(asked: Asked[Any, Any]) -> Incident:
     """One incident: what was seen, what caused it, what was done, how that went."""
     found = asked.world.store.incident(asked.path["id"])
     if not asked.caller.covers(workspace_of(found.subject)):

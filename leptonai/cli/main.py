@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("services", "Stop serving a service; its history is kept."),
     "why": ("records", "What was decided about a service, and from what."),
     "incidents": ("incidents", "List incidents, or show one."),
+    "review": ("review", "Say what an incident truly was, and what the remedies did."),
     "alerts": ("alerts", "What fires and who is told; rules for a Prometheus."),
     "silence": ("alerts", "Keep alerts quiet for a while, list and end silences."),
     "ack": ("alerts", "Take an incident: it is not escalated any further."),

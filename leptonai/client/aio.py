@@ -14,9 +14,9 @@ from leptonai.client import calls
 from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform, local_url
-from leptonai.client.wire import Desk, FeedbackPage, FeedbackRequest, ServiceView
+from leptonai.client.wire import Desk, FeedbackPage, FeedbackRequest, ReviewPage, ReviewRequest, ServiceView
 from leptonai.errors import LeptonError
-from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Revision, Series, Silence
+from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Review, Revision, Series, Silence
 
 T = TypeVar("T")
 
@@ -151,6 +151,14 @@ class AsyncClient:
 
     async def feedback(self, after: int = 0, limit: int = 1000) -> FeedbackPage:
         return await self.send(calls.feedback(after, limit))
+
+    async def review(self, incident: int, request: ReviewRequest) -> Review:
+        """As ``Client.review``."""
+        return await self.send(calls.review(incident, request))
+
+    async def reviews(self, after: int = 0, limit: int = 1000) -> ReviewPage:
+        """Of all incidents."""
+        return await self.send(calls.reviews(after, limit))
 
     async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> Event:
         return await self.send(calls.record(kind, subject, detail))

@@ -22,6 +22,8 @@ from leptonai.client.wire import (
     Graph,
     Health,
     ProposalRequest,
+    ReviewPage,
+    ReviewRequest,
     SeriesView,
     ServiceView,
     SessionView,
@@ -46,6 +48,7 @@ from leptonai.types import (
     LogPage,
     Proposal,
     Replica,
+    Review,
     Revision,
     Role,
     Silence,
@@ -192,6 +195,18 @@ def put_incident(incident: Incident) -> Call[Incident]:
     if incident.id == 0:
         return Call("POST", f"{PREFIX}/incidents", Incident, body=incident)
     return Call("PUT", f"{PREFIX}/incidents/{incident.id}", Incident, body=incident)
+
+
+def review(incident: int, request: ReviewRequest) -> Call[Review]:
+    return Call("POST", f"{PREFIX}/incidents/{incident}/review", Review, body=request)
+
+
+def reviews_of(incident: int) -> Call[list[Review]]:
+    return Call("GET", f"{PREFIX}/incidents/{incident}/reviews", list[Review])
+
+
+def reviews(after: int, limit: int) -> Call[ReviewPage]:
+    return Call("GET", f"{PREFIX}/reviews", ReviewPage, _given(after=after, limit=limit))
 
 
 def send_feedback(items: Sequence[FeedbackRequest]) -> Call[Accepted]:

@@ -24,6 +24,8 @@ from leptonai.client.wire import (
     FeedbackRequest,
     Graph,
     Health,
+    ReviewPage,
+    ReviewRequest,
     ServiceView,
     SilenceRequest,
     TemplateView,
@@ -49,6 +51,7 @@ from leptonai.types import (
     LogPage,
     Proposal,
     Replica,
+    Review,
     Revision,
     Role,
     Series,
@@ -142,6 +145,21 @@ class Client:
 
     def incident(self, id: int) -> Incident:
         return self.send(calls.incident(id))
+
+    def review(self, incident: int, request: ReviewRequest) -> Review:
+        """It is kept in place of what the same caller said of the incident before.
+
+        NotFound; SpecError for a cause or remedy that is not known, named or tried; Conflict when the incident was
+        explained anew since ``request.analysis``.
+        """
+        return self.send(calls.review(incident, request))
+
+    def reviews(self, incident: int) -> list[Review]:
+        """The newest of each reviewer of one incident, oldest first."""
+        return self.send(calls.reviews_of(incident))
+
+    def all_reviews(self, after: int = 0, limit: int = 1000) -> ReviewPage:
+        return self.send(calls.reviews(after, limit))
 
     def alerts(self) -> list[Alert]:
         """Firing first, then pending, then those that resolved lately; the newest first."""

@@ -15,11 +15,13 @@ from leptonai.types import (
     Key,
     Noun,
     Replica,
+    Review,
     Role,
     Series,
     Service,
     Silence,
 )
+from leptonai.types.keys import Verdict as Worked
 
 
 class ServiceView(Noun, frozen=True, kw_only=True):
@@ -114,6 +116,24 @@ class FeedbackRequest(Noun, frozen=True, kw_only=True):
     rating: float | None = None
     verdict: str | None = None
     note: str = ""
+
+
+class ReviewRequest(Noun, frozen=True, kw_only=True):
+    """``analysis``: the one that was read; "" is the one in force. Who and when are noted by the server."""
+
+    cause: str = ""
+    hypotheses: dict[str, bool] = {}
+    remedies: dict[str, Worked] = {}
+    note: str = ""
+    source: Literal["operator", "drill"] = "operator"
+    analysis: str = ""
+
+
+class ReviewPage(Noun, frozen=True, kw_only=True):
+    """``next`` is what to ask for after this page: ``after=next``."""
+
+    items: list[tuple[int, Review]]
+    next: int
 
 
 class Accepted(Noun, frozen=True, kw_only=True):

@@ -130,8 +130,11 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
     async def incident(request: Request) -> Response:
         async with Reader(app, request) as reader:
             try:
-                found = await reader.get(f"/incidents/{request.path_params['id']}")
-                return render("incident.html", incident=page.incident(found, clock()))
+                found = await reader.page(f"/incidents/{request.path_params['id']}")
+                said = await reader.get(f"/incidents/{found['id']}/reviews")
+                causes = await reader.page("/causes")
+                view = page.incident(found, clock())
+                return render("incident.html", incident=view, reviews=said, causes=causes)
             except LeptonError as error:
                 return refused(error)
 

@@ -6,6 +6,10 @@ import time
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
+
+from leptonai.types import Incident
+
 CHARTS = (
     ("request_rate_per_second", "requests / s", ""),
     ("latency_p99_seconds", "p99 latency", "s"),
@@ -75,6 +79,9 @@ def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
     return {
         **found,
         "causes": causes,
+        "analysis": msgspec.convert(found, Incident).analysis,
+        "named": list(dict.fromkeys(c["name"] for c in causes)),
+        "tried": list(dict.fromkeys(a["remedy"] for a in found["actions"] if not a["remedy"].startswith("none"))),
         "service": found["subject"].split("/", 2)[2],
         "state": "closed" if found["closed"] else "escalated" if found["escalated"] else "open",
         "detect": found["opened"] - found["began"],

@@ -2,6 +2,7 @@
 
 - ``dials`` is compacted: an entry may go once a later entry of its path exists (an epoch once one as high exists), and
   an evict dies with its replica. Who turned which dial and why stays in the audit log.
+- ``reviews``: one may go once the same reviewer has said something else of the same incident.
 - ``events`` may lose its oldest line, and only that one, so that the log can be bounded.
 """
 
@@ -73,5 +74,16 @@ CREATE INDEX acks_incident ON acks (incident, seq);
     for verb in ("update", "delete")
 )
 
+_REVIEWS = """
+CREATE TABLE reviews (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, incident INTEGER NOT NULL, reviewer TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX reviews_incident ON reviews (incident, reviewer, seq);
+CREATE TRIGGER reviews_update BEFORE UPDATE ON reviews BEGIN SELECT RAISE(ABORT, 'reviews is append-only'); END;
+CREATE TRIGGER reviews_delete BEFORE DELETE ON reviews
+WHEN NOT EXISTS (SELECT 1 FROM reviews r
+                 WHERE r.incident = OLD.incident AND r.reviewer = OLD.reviewer AND r.seq > OLD.seq)
+BEGIN SELECT RAISE(ABORT, 'reviews is append-only: this one is still in force'); END;
+"""
+
 # MIGRATIONS[n] brings a store from schema n to n + 1; a released one is never edited.
-MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS)
+MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS, _REVIEWS)

@@ -22,6 +22,7 @@ from leptonai.types import (
     Key,
     Noun,
     Proposal,
+    Review,
     Revision,
     Service,
     Silence,
@@ -302,6 +303,31 @@ class Store(Database):
         sql = "SELECT body FROM acks WHERE incident = ? ORDER BY seq DESC LIMIT 1"
         found = [self._one(sql, (id,)) for id in incidents]
         return [_read(body, Ack) for body in found if body is not None]
+
+    # --- reviews ---------------------------------------------------------------------------------------------------
+
+    def append_review(self, review: Review) -> int:
+        """Append and return its sequence number, rising from 1. NotFound when there is no such incident.
+
+        What the same reviewer said of the incident before is dropped: the audit log tells of it.
+        """
+        with self.transaction():
+            self.incident(review.incident)
+            body, _ = _spell(review)
+            seq = self._insert("reviews", incident=review.incident, reviewer=review.by, body=body)
+            before = "incident = ? AND reviewer = ? AND seq < ?"
+            self._rows(f"DELETE FROM reviews WHERE {before}", (review.incident, review.by, seq))  # noqa: S608
+        return seq
+
+    def reviews(self, incident: int) -> list[Review]:
+        """The newest of each reviewer of one incident, oldest first."""
+        rows = self._rows("SELECT body FROM reviews WHERE incident = ? ORDER BY seq", (incident,))
+        return [_read(body, Review) for (body,) in rows]
+
+    def reviews_after(self, after: int = 0, limit: int = 1000) -> tuple[list[tuple[int, Review]], int]:
+        """``(items, next)``: the oldest ``limit`` with a number above ``after``, and the ``after`` to go on from."""
+        rows = self._rows("SELECT seq, body FROM reviews WHERE seq > ? ORDER BY seq LIMIT ?", (after, _limit(limit)))
+        return [(seq, _read(body, Review)) for seq, body in rows], rows[-1][0] if rows else after
 
     # --- feedback --------------------------------------------------------------------------------------------------
 

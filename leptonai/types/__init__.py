@@ -53,6 +53,7 @@ from leptonai.types.told import (
     Incident,
     Matcher,
     Reason,
+    Review,
     Silence,
 )
 from leptonai.types.wish import Canary, Dial, Dials, Revision, Service, VariantDials, effective_dials
@@ -104,6 +105,7 @@ __all__ = [
     "Resources",
     "Retire",
     "Retry",
+    "Review",
     "Revision",
     "Role",
     "Rollout",

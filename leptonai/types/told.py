@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
-from leptonai.types.keys import Key, Noun, Severity, Verdict
+from leptonai.types.keys import Key, Noun, Severity, Verdict, canonical
 
 
 class Reason(Noun, frozen=True, kw_only=True):
@@ -71,6 +72,12 @@ class Incident(Noun, frozen=True, kw_only=True):
     summary: str = ""
     features: dict[str, float] = {}  # what was seen at the newest diagnosis, in numbers (``ops.features``)
 
+    @property
+    def analysis(self) -> str:
+        """What a review judges: 16 hex digits of the causes and subjects in their order. Confidences may move."""
+        ranked = [(cause.name, cause.subject) for cause in self.causes]
+        return hashlib.sha256(canonical(ranked)).hexdigest()[:16]
+
 
 class Matcher(Noun, frozen=True, kw_only=True):
     """One condition on a label, as Alertmanager's: a missing label equals "", a pattern must match the whole value."""
@@ -135,6 +142,26 @@ class Feedback(Noun, frozen=True, kw_only=True):
     rating: float | None = None
     verdict: str | None = None
     note: str = ""
+
+
+class Review(Noun, frozen=True, kw_only=True):
+    """What somebody who knows says of an incident: each part by itself, what is left out is not said.
+
+    ``cause``: what it truly was; "unknown" when none of the taxonomy. ``hypotheses``: causes that were named -> right?
+    ``remedies``: of those that were tried. ``analysis``: the ``Incident.analysis`` that was judged; of another one the
+    hypotheses say nothing any more, while the cause and the remedies stay as true as they were. Of one reviewer the
+    newest review of an incident counts. ``drill``: said by whoever made the fault.
+    """
+
+    incident: int
+    by: str
+    at: float
+    analysis: str
+    cause: str = ""
+    hypotheses: dict[str, bool] = {}
+    remedies: dict[str, Verdict] = {}
+    note: str = ""
+    source: Literal["operator", "drill"] = "operator"
 
 
 class Event(Noun, frozen=True, kw_only=True):

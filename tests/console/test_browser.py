@@ -95,6 +95,43 @@ def test_the_page_shows_services_replicas_and_incidents_and_follows_the_world(pa
     assert page.title() == f"incident {made.id} · leptonai"
 
 
+def test_an_incident_is_reviewed_with_a_few_clicks(page: Page, stage: Stage) -> None:
+    """Right and wrong, another cause, what the remedy did; what is refused is said on the page; text stays text."""
+    made = stage.store.put_incident(incident(time.time()))
+    page.goto(f"{stage.url}/console/incidents/{made.id}")
+    page.click("#review button")
+    page.wait_for_selector("#review-said.bad:has-text('says nothing')")
+    page.check("input[name='hypothesis:bad_revision_wrong_answers'][value=wrong]")
+    page.fill("#review input[name=cause]", "weather")
+    page.click("#review button")
+    page.wait_for_selector("#review-said:has-text(\"no such cause 'weather'\")")
+    page.fill("#review input[name=cause]", "data_drift")
+    page.check("input[name='remedy:rollback'][value=ineffective]")
+    page.fill("#review input[name=note]", ATTACK)
+    page.click("#review button")
+    page.wait_for_selector("#reviews li")
+    shown = page.inner_text("#reviews")
+    for text in ("it was data_drift", "bad_revision_wrong_answers wrong", "rollback ineffective", ATTACK):
+        assert text in shown
+    (kept,) = stage.store.reviews(made.id)
+    assert (kept.cause, kept.hypotheses) == ("data_drift", {"bad_revision_wrong_answers": False})
+    assert kept.analysis == made.analysis
+    assert page.title() == f"incident {made.id} · leptonai"
+
+
+def test_a_review_sent_by_another_site_is_refused(page: Page, stage: Stage) -> None:
+    made = stage.store.put_incident(incident(time.time()))
+    cookies = {c["name"]: c["value"] for c in page.context.cookies()}
+    with httpx.Client(base_url=stage.url, cookies=cookies, trust_env=False) as foreign:
+        answer = foreign.post(
+            f"/api/v1/incidents/{made.id}/review",
+            json={"cause": "disk_full"},
+            headers={"origin": "http://evil.example"},
+        )
+    assert (answer.status_code, answer.json()["code"]) == (403, "origin")
+    assert stage.store.reviews(made.id) == []
+
+
 def test_a_service_page_tells_its_history_and_its_decisions(page: Page, stage: Stage) -> None:
     stage.service("digits")
     page.wait_for_selector("#services tr:has-text('digits') .chip.ready")
