@@ -75,7 +75,8 @@ def import_seconds() -> float:
 def idle(seats: Seats, client: Client, seconds: float) -> dict[str, dict[str, float]]:
     """CPU share and RSS of each process of ours while nobody asks anything but ops."""
     processes = {name: psutil.Process(seats.holder(name) or 0) for name in NAMES}
-    processes["gateway"] = psutil.Process(client.platform()["gateway"]["pid"])
+    described = client.platform()
+    processes |= {name: psutil.Process(described[name]["pid"]) for name in ("gateway", "edge")}
     before = {name: sum(p.cpu_times()[:2]) for name, p in processes.items()}
     began = time.monotonic()
     time.sleep(seconds)

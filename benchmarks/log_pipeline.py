@@ -10,16 +10,14 @@ A flood of 100,000 lines a second is then read as the settings have it; and the 
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pyarrow.parquet  # noqa: F401 - its loading is no part of a rate
-from templates import PEER, SECONDS, load, steady
+from templates import drain3, load, steady
 
 from leptonai.ops.logs.handoff import Handoff
 from leptonai.ops.logs.pipeline import Pipeline
@@ -94,11 +92,7 @@ def main() -> None:
     ours = len(lines) / seconds
     print(f"| whole pipeline, every line | {ours:,.0f} lines/s of CPU time |")
     if args.drain3:
-        job = {"systems": {}, "steady": {"all": lines[:STEP]}, "seconds": SECONDS}
-        done = subprocess.run(
-            [args.drain3, "-c", PEER], input=json.dumps(job), capture_output=True, text=True, check=True
-        )
-        peer = json.loads(done.stdout)["speed"]["steady"]["all"]
+        peer = drain3(args.drain3, {}, {"all": lines[:STEP]})["speed"]["steady"]["all"]
         print(f"| drain3, mining alone | {peer:,.0f} lines/s |\n| times | {ours / peer:.1f} |")
     seconds, counted, read = run(lines[:100_000], 2000, 100_000)
     print(f"| a second with {counted:,} lines, {read:,} read in full | {seconds:.3f} s of CPU |")

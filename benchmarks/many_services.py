@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
-from control_idle import MODEL, cli, wait
+from control_idle import MODEL, cli, idle, wait
 
 from leptonai.client import Client
 from leptonai.client.home import Home
-from leptonai.daemon.seats import NAMES, Seats
+from leptonai.daemon.seats import Seats
 from leptonai.serve import spec as texts
 from leptonai.types import SpecChange
 
@@ -57,20 +56,6 @@ def change(client: Client, admin: httpx.Client, name: str, replicas: int) -> flo
     wait(lambda: endpoints(admin, cluster) == replicas, f"{name} has {replicas} endpoints")
     live = time.time()
     return live - max(r.since for r in client.service(name).replicas)
-
-
-def idle(seats: Seats, client: Client, seconds: float) -> dict[str, dict[str, float]]:
-    processes = {name: psutil.Process(seats.holder(name) or 0) for name in NAMES}
-    processes["gateway"] = psutil.Process(client.platform()["gateway"]["pid"])
-    processes["edge"] = psutil.Process(client.platform()["edge"]["pid"])
-    before = {name: sum(p.cpu_times()[:2]) for name, p in processes.items()}
-    began = time.monotonic()
-    time.sleep(seconds)
-    gone = time.monotonic() - began
-    return {
-        name: {"cpu": (sum(p.cpu_times()[:2]) - before[name]) / gone, "rss": float(p.memory_info().rss)}
-        for name, p in processes.items()
-    }
 
 
 def measure(services: int, seconds: float) -> dict[str, Any]:

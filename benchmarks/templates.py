@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 from leptonai.ops.logs import Miner
 
@@ -114,6 +115,13 @@ def rate(lines: list[str]) -> float:
     return done / seconds
 
 
+def drain3(python: str, systems: dict[str, list[str]], steady: dict[str, list[str]]) -> dict[str, Any]:
+    """What drain3 in the interpreter ``python`` made of ``systems``, and its lines/s over ``steady``, by name."""
+    job = json.dumps({"systems": systems, "steady": steady, "seconds": SECONDS})
+    done = subprocess.run([python, "-c", PEER], input=job, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds loghub/")
@@ -123,13 +131,7 @@ def main() -> None:
     if not systems:
         sys.exit(f"Loghub is absent: no */*_2k.log_structured.csv under {args.data / 'loghub'}")
     streams = {name: steady(s[0]) for name, s in systems.items()}
-    peer = None
-    if args.drain3:
-        job = {"systems": {n: s[0] for n, s in systems.items()}, "steady": streams, "seconds": SECONDS}
-        done = subprocess.run(
-            [args.drain3, "-c", PEER], input=json.dumps(job), capture_output=True, text=True, check=True
-        )
-        peer = json.loads(done.stdout)
+    peer = drain3(args.drain3, {n: s[0] for n, s in systems.items()}, streams) if args.drain3 else None
     for title, passes in (("two passes", "two"), ("one pass", "one")):
         heads = [f"{who} {m}" for who in (["ours", "drain3"] if peer else ["ours"]) for m in METRICS]
         print(f"\n{title}\n| system | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")

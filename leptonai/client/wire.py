@@ -207,7 +207,7 @@ class JudgedView(Noun, frozen=True, kw_only=True):
     high: list[float | None]
     score: list[float | None]
     ahead: list[tuple[float, float, float, float]]
-    anomalies: list[Anomaly]
+    anomalies: list[Anomaly] = []
 
 
 class SeriesView(Noun, frozen=True, kw_only=True):

@@ -88,7 +88,9 @@ def app(
         for anomaly in anomalies():
             if anomaly.signal.partition(":")[0] == name:
                 now.setdefault(str(sorted(anomaly.labels.items())), []).append(anomaly)
-        return _json([one._asdict() | {"anomalies": now.get(str(sorted(one.labels.items())), [])} for one in told])
+        return _json(
+            [msgspec.structs.replace(one, anomalies=now.get(str(sorted(one.labels.items())), [])) for one in told]
+        )
 
     async def names(request: Request) -> Response:
         found, covers = await run_in_threadpool(store.names), _covers(request)

@@ -34,6 +34,7 @@ from leptonai.types import (
 )
 
 N = TypeVar("N", bound=Noun)
+Numbered = TypeVar("Numbered", Incident, Silence)
 
 
 class Store(Database):
@@ -235,10 +236,7 @@ class Store(Database):
         """Append a version of the incident and return it; id 0 is given the next id. NotFound for an unknown id."""
         with self.transaction():
             last = self._one("SELECT max(id) FROM incidents") or 0
-            if incident.id == 0:
-                incident = msgspec.structs.replace(incident, id=last + 1)
-            elif not 0 < incident.id <= last:
-                raise NotFound(f"no incident {incident.id}", hint="create it with id 0: the store gives it the next id")
+            incident = _numbered(incident, last, "incident", "create it with id 0: the store gives it the next id")
             body, incident = _spell(incident)
             if body != self._one("SELECT body FROM incidents WHERE id = ? ORDER BY seq DESC LIMIT 1", (incident.id,)):
                 is_open = incident.closed is None
@@ -269,10 +267,7 @@ class Store(Database):
         """Append a version of the silence and return it; id 0 is given the next id. NotFound for an unknown id."""
         with self.transaction():
             last = self._one("SELECT max(id) FROM silences") or 0
-            if silence.id == 0:
-                silence = msgspec.structs.replace(silence, id=last + 1)
-            elif not 0 < silence.id <= last:
-                raise NotFound(f"no silence {silence.id}", hint="leptonai silence ls lists them")
+            silence = _numbered(silence, last, "silence", "leptonai silence ls lists them")
             body, silence = _spell(silence)
             self._insert("silences", id=silence.id, ends=silence.ends, body=body)
         return silence
@@ -490,6 +485,15 @@ def _says(body: str, seq: int, subject: str, kind: str) -> bool:
     except LeptonError:
         return False
     return (event.seq, event.subject, event.kind) == (seq, subject, kind)
+
+
+def _numbered(noun: Numbered, last: int, what: str, hint: str) -> Numbered:
+    """``noun`` with the next id when it has none (0). NotFound when it has one that was never given."""
+    if noun.id == 0:
+        return msgspec.structs.replace(noun, id=last + 1)
+    if not 0 < noun.id <= last:
+        raise NotFound(f"no {what} {noun.id}", hint=hint)
+    return noun
 
 
 def _limit(limit: int) -> int:

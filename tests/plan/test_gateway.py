@@ -216,24 +216,6 @@ def test_no_endpoint_is_a_503_that_may_be_retried(tmp_path: Path) -> None:
     play(tmp_path, story, names="")
 
 
-def test_a_whole_set_of_replicas_swapped_under_load_loses_nothing(tmp_path: Path) -> None:
-    """Old ones are taken out only once Envoy's own check has passed the new ones, as the platform waits for."""
-
-    async def story(stage: Stage) -> None:
-        async def swap() -> None:
-            for i in range(3):
-                new = [await stage.replica(f"{i}{n}") for n in "xy"]
-                old = stage.replicas[-4:-2]
-                await stage.push([service()], [r.noun() for r in (*old, *new)])
-                await until(lambda: is_equal(stage.healthy(), 4), "the new ones are healthy")
-                await stage.push([service()], [r.noun() for r in new])
-
-        answers = await under_load(stage, swap, seconds=0.2)
-        assert set(answers) <= {"a", "b", *(f"{i}{n}" for i in range(3) for n in "xy")}, answers
-
-    play(tmp_path, story)
-
-
 def test_paths(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         a = stage.replicas[0]

@@ -320,7 +320,9 @@ def test_what_a_mirror_does_never_touches_the_answer(tmp_path: Path, trouble: st
 
 
 @pytest.mark.parametrize("watches", [None, 0], ids=["own files", "in cds.json"])
-def test_endpoints_change_under_load_without_loss_wherever_they_are_kept(tmp_path: Path, watches: int | None) -> None:
+def test_a_whole_set_swapped_under_load_loses_nothing_wherever_it_is_kept(tmp_path: Path, watches: int | None) -> None:
+    """Old ones are taken out only once Envoy's own check has passed the new ones, as the platform waits for."""
+
     async def story(stage: Stage) -> None:
         async def swap() -> None:
             for i in range(3):

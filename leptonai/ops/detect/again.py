@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
+from leptonai.client.wire import JudgedView
 from leptonai.ops.detect.base import base_tier
 from leptonai.protocols import Floats
 from leptonai.series.drift import Drift
@@ -18,24 +18,7 @@ AHEAD = (60.0, 300.0, 900.0)  # seconds
 MOST = 12  # series that are judged for one question
 
 
-class Judged(NamedTuple):
-    """Per time of one series: what was expected, the band around it, and the score; None: cannot tell.
-
-    ``ahead``: seconds from the newest value, the value at the rate of now, and its 95 % band.
-    """
-
-    name: str
-    labels: dict[str, str]
-    at: list[float]
-    value: list[float | None]
-    expected: list[float | None]
-    low: list[float | None]
-    high: list[float | None]
-    score: list[float | None]
-    ahead: list[tuple[float, float, float, float]]
-
-
-def judge_again(series: Sequence[Series], start: float) -> list[Judged]:
+def judge_again(series: Sequence[Series], start: float) -> list[JudgedView]:
     """``series`` from WARM seconds before ``start`` on; what is told is from ``start`` on.
 
     The base tier, learning from everything: what the full tier and an open incident made of it at the time is in the
@@ -66,7 +49,19 @@ def judge_again(series: Sequence[Series], start: float) -> list[Judged]:
             for seconds in AHEAD:
                 likely, apart = float(seen[-1] + drift["rate"][i] * seconds), 1.96 * float(drift.wander(seconds)[i])
                 ahead.append((seconds, likely, likely - apart, likely + apart))
-        out.append(Judged(one.name, one.labels, at[mine].tolist(), value, expected, low, high, score, ahead))
+        out.append(
+            JudgedView(
+                name=one.name,
+                labels=one.labels,
+                at=at[mine].tolist(),
+                value=value,
+                expected=expected,
+                low=low,
+                high=high,
+                score=score,
+                ahead=ahead,
+            )
+        )
     return out
 
 
