@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "why": ("records", "What was decided about a service, and from what."),
     "incidents": ("incidents", "List incidents, or show one."),
     "review": ("review", "Say what an incident truly was, and what the remedies did."),
+    "learnt": ("learnt", "What reviews have changed, and how to take it back."),
     "alerts": ("alerts", "What fires and who is told; rules for a Prometheus."),
     "silence": ("alerts", "Keep alerts quiet for a while, list and end silences."),
     "ack": ("alerts", "Take an incident: it is not escalated any further."),

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from leptonai.client.availability import Availability
+from leptonai.client.learnt import Learnt, Reset, ResetRequest
 from leptonai.client.wire import (
     Accepted,
     AckRequest,
@@ -207,6 +208,15 @@ def reviews_of(incident: int) -> Call[list[Review]]:
 
 def reviews(after: int, limit: int) -> Call[ReviewPage]:
     return Call("GET", f"{PREFIX}/reviews", ReviewPage, _given(after=after, limit=limit))
+
+
+def learnt() -> Call[Learnt]:
+    return Call("GET", f"{PREFIX}/learnt", Learnt)
+
+
+def reset_learnt(why: str, restore: bool) -> Call[Reset]:
+    path = f"{PREFIX}/learnt/{'restore' if restore else 'reset'}"
+    return Call("POST", path, Reset, body=ResetRequest(why=why))
 
 
 def send_feedback(items: Sequence[FeedbackRequest]) -> Call[Accepted]:

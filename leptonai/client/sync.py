@@ -18,6 +18,7 @@ from leptonai.client import calls
 from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform
+from leptonai.client.learnt import Learnt, Reset
 from leptonai.client.rollout import Progress, Report, rollout, verdict
 from leptonai.client.wire import (
     FeedbackPage,
@@ -160,6 +161,14 @@ class Client:
 
     def all_reviews(self, after: int = 0, limit: int = 1000) -> ReviewPage:
         return self.send(calls.reviews(after, limit))
+
+    def learnt(self) -> Learnt:
+        """What reviews have taught, and whether it is in force."""
+        return self.send(calls.learnt())
+
+    def reset_learnt(self, why: str, restore: bool = False) -> Reset:
+        """What reviews taught so far is taken back; with ``restore`` it counts again."""
+        return self.send(calls.reset_learnt(why, restore))
 
     def alerts(self) -> list[Alert]:
         """Firing first, then pending, then those that resolved lately; the newest first."""

@@ -21,7 +21,7 @@ from leptonai.errors import LeptonError, NotFound
 from leptonai.ops import watch
 from leptonai.ops.control import World
 from leptonai.platforms.local.rundir import make_runtime_folder
-from leptonai.types import Change, Event, Feedback, Incident, Key, Proposal, Revision
+from leptonai.types import Change, Event, Feedback, Incident, Key, Proposal, Review, Revision
 
 log = logging.getLogger("leptonai.ops")
 GATEWAY_EVERY = 10  # looks at the world between two questions where the gateway is: it moves with control only
@@ -61,6 +61,16 @@ class Api:
     async def feedback(self, after: int) -> tuple[list[Feedback], int]:
         page = await self._client.feedback(after)
         return [item for _, item in page.items], page.next
+
+    async def reviews(self, after: int) -> tuple[list[tuple[int, Review]], int]:
+        page = await self._client.reviews(after)
+        return page.items, page.next
+
+    async def incident(self, id: int) -> Incident | None:
+        try:
+            return await self._client.incident(id)
+        except NotFound:
+            return None
 
     async def incidents(self) -> list[Incident]:
         return await self._client.incidents()

@@ -17,6 +17,7 @@ from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.features import features
 from leptonai.ops.judge import Trigger
+from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.remedies import load_remedies
@@ -58,13 +59,14 @@ class Casebook:
         store: TelemetryStore,
         shifts: Shifts | None = None,
         rules: RuleFiles | None = None,
+        learner: Learner | None = None,
     ) -> None:
         """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules``: in force as they
-        are at each look; what ships with us unless given."""
+        are at each look; what ships with us unless given. ``learner``: what reviews make of rules and runbook."""
         self._shifts = shifts or (lambda service, onset, now: ())
         self._settings, self._control, self._store = settings, control, store
         self._remedies = load_remedies()
-        self._rules, self._runbook = rules or RuleFiles(), shipped()
+        self._rules, self._runbook, self._learner = rules or RuleFiles(), shipped(), learner
         self.cases: list[Case] = []
         self.gateway = ""  # why the gateway's newest configuration is not in force
 
@@ -151,6 +153,8 @@ class Casebook:
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
             explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
             rules, key = self._rules.book, lookout.service.key
+            if self._learner is not None:
+                rules = self._learner.book(rules)
             scene = set_scene(
                 lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway, rules.signals
             )
@@ -188,7 +192,8 @@ class Casebook:
         incident = case.incident
         sight = self._sight(case, lookout, firing, now, collected, history)
         cooldown = self._settings.admit.cooldown
-        match next_action(incident, sight, now, self._settings.ops, self._runbook, self._remedies, cooldown):
+        runbook = self._learner.runbook(self._runbook) if self._learner is not None else self._runbook
+        match next_action(incident, sight, now, self._settings.ops, runbook, self._remedies, cooldown):
             case Wait(why=why):
                 if why != case.told:
                     case.told = why

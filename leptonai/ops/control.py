@@ -14,6 +14,7 @@ from leptonai.types import (
     Noun,
     Proposal,
     Replica,
+    Review,
     Revision,
     Service,
 )
@@ -45,6 +46,12 @@ class Control(Protocol):
 
     async def feedback(self, after: int) -> tuple[list[Feedback], int]:
         """Feedback past ``after``, ascending, and what to ask for next."""
+
+    async def reviews(self, after: int) -> tuple[list[tuple[int, Review]], int]:
+        """Reviews with their numbers past ``after``, ascending, and what to ask for next."""
+
+    async def incident(self, id: int) -> Incident | None:
+        """As it is recorded; None when it is not any more."""
 
     async def incidents(self) -> list[Incident]:
         """Those that are open, and those closed lately."""

@@ -31,6 +31,7 @@ from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
 from leptonai.ops.feeds import Feeds
 from leptonai.ops.judge import Memory, Trigger
+from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
@@ -76,7 +77,9 @@ class Watch:
         self.settings, self.control, self.store = settings, control, store
         self.rules = RuleFiles(home / "rules")
         pipeline = feeds.pipeline if feeds is not None else None
-        self.casebook = Casebook(settings, control, store, pipeline.shifts if pipeline else None, self.rules)
+        self.learner = Learner(home, control)
+        shifts = pipeline.shifts if pipeline else None
+        self.casebook = Casebook(settings, control, store, shifts, self.rules, self.learner)
         self.outside = Outside(settings.watch)
         tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
@@ -116,6 +119,7 @@ class Watch:
             ("incidents", self._load),
             ("rules", self._read_rules),
             ("events", self._read_events),
+            ("reviews", self._learn),
             ("collect", self._collect),
             ("labels", self._join_labels),
             ("detect", self._detect),
@@ -205,6 +209,7 @@ class Watch:
             for event in page:
                 self._event = event.seq
                 self._history.append(event)
+                self.learner.hear(event)
                 exit = exit_of_event(event)
                 if exit is None or (first and (now - exit.at > FRESH_EXIT or exit.replica in told)):
                     continue
@@ -215,6 +220,9 @@ class Watch:
                 break
         if first and not self._event:
             self._event = -1  # an empty log: everything that comes is news
+
+    async def _learn(self, now: float) -> None:
+        await self.learner.step(now, self.rules.book)
 
     async def _collect(self, now: float) -> None:
         world = self._world

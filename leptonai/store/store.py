@@ -324,6 +324,10 @@ class Store(Database):
         rows = self._rows("SELECT seq, body FROM reviews WHERE seq > ? ORDER BY seq LIMIT ?", (after, _limit(limit)))
         return [(seq, _read(body, Review)) for seq, body in rows], rows[-1][0] if rows else after
 
+    def last_review(self) -> int:
+        """The number of the newest review; 0: there is none."""
+        return self._one("SELECT max(seq) FROM reviews") or 0
+
     # --- feedback --------------------------------------------------------------------------------------------------
 
     def append_feedback(self, feedback: Feedback) -> int:

@@ -33,6 +33,7 @@ from leptonai.types import (
     Key,
     Proposal,
     Replica,
+    Review,
     Revision,
     Rollout,
     Scale,
@@ -311,6 +312,12 @@ class Direct:
     async def feedback(self, after: int) -> tuple[list[Feedback], int]:
         items, following = self._store().feedback(after)
         return [item for _, item in items], following
+
+    async def reviews(self, after: int) -> tuple[list[tuple[int, Review]], int]:
+        return self._store().reviews_after(after)
+
+    async def incident(self, id: int) -> Incident | None:
+        return self._store().incident(id)
 
     async def incidents(self) -> list[Incident]:
         return self._store().incidents()

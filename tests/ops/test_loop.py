@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 from ops_stage import ANA, Model, Stage
 
+from leptonai.client.learnt import Learnt, Reset
 from leptonai.ops.report import report
 from leptonai.settings import Admit, Settings
-from leptonai.types import DialChange, Incident, Revision
+from leptonai.types import DialChange, Incident, Review, Revision
 
 
 def play(folder: Path, story: Callable[[Stage], Awaitable[None]], settings: Settings | None = None) -> None:
@@ -162,6 +164,42 @@ def test_a_surge_is_told_to_a_person_and_not_repaired_by_a_rollback(short: Path)
         await stage.until(lambda: stage.incidents() and stage.incidents()[0].escalated is not None, 90)
         assert stage.incidents()[0].causes[0].name in ("traffic_surge", "unknown")
         assert stage.proposals() == []
+
+    play(short, story)
+
+
+def test_reviews_change_what_the_loop_concludes_and_can_be_taken_back(short: Path) -> None:
+    """A person says that killed replicas were none: the rule loses its place, until the reviews are taken back."""
+
+    async def story(stage: Stage) -> None:
+        await healthy(stage)
+        await stage.kill(stage.ready()[0].id)
+        await stage.until(lambda: stage.incidents() and stage.incidents()[-1].closed is not None)
+        incident = stage.incidents()[-1]
+        assert incident.causes[0].name == "replica_killed"
+        learner, declared = stage.watch.learner, stage.watch.rules.book
+
+        def confidence() -> float:
+            return max(r.confidence for r in learner.book(declared).rules if r.cause == "replica_killed")
+
+        before = confidence()
+        for reviewer in range(3):
+            stage.store.append_review(
+                Review(
+                    incident=incident.id, by=f"human:{reviewer}", at=stage.now, analysis=incident.analysis,
+                    hypotheses={"replica_killed": reviewer == 0},
+                )
+            )  # fmt: skip
+        stage.store.record("incident.reviewed", "digits", {}, actor="human:ana", at=stage.now)
+        await stage.until(lambda: confidence() < before)
+        shown = msgspec.json.decode((stage.folder / "learnt/learnt.json").read_bytes(), type=Learnt)
+        assert (shown.reviews, shown.incidents, shown.in_force) == (3, 1, True)
+        assert [round(r.wrong + r.wrong_beside, 6) for r in shown.rules if r.cause == "replica_killed"] == [0.666667]
+        assert stage.store.events(kind="learnt.changed")
+        taken_back = Reset(after=stage.store.last_review(), by="human:ana", at=stage.now, why="a test")
+        (stage.folder / "learnt/reset.json").write_bytes(msgspec.json.encode(taken_back))
+        stage.store.record("learnt.reset", "ops", {}, actor="human:ana", at=stage.now)
+        await stage.until(lambda: confidence() == before)
 
     play(short, story)
 

@@ -27,7 +27,8 @@ SYMPTOMS = frozenset(_FELT.split())
 class Rule(Noun, frozen=True, kw_only=True):
     """One way to a cause. ``confidence``: of a hundred incidents in which it holds, in how many is it the cause.
 
-    ``weaker``: conditions that each take ``by`` from the confidence when they hold.
+    ``weaker``: conditions that each take ``by`` from the confidence when they hold. ``beside``: the confidence where a
+    rule for another cause holds too; None: the same.
     """
 
     cause: str
@@ -36,6 +37,7 @@ class Rule(Noun, frozen=True, kw_only=True):
     confidence: float
     weaker: tuple[Any, ...] = ()
     by: float = 0.2
+    beside: float | None = None
 
 
 class SignalFeature(Noun, frozen=True, kw_only=True):
@@ -202,6 +204,8 @@ def _check_rule(
         raise fault(f"confidence {rule.confidence:g} is not in (0, 1]")
     if not 0.0 < rule.by <= 1.0:
         raise fault(f"by {rule.by:g} is not in (0, 1]")
+    if rule.beside is not None and not 0.0 < rule.beside <= 1.0:
+        raise fault(f"beside {rule.beside:g} is not in (0, 1]")
     for condition in (rule.when, *rule.weaker):
         check_condition(define, condition, features)
         if not possible(define, condition, features):
@@ -213,10 +217,16 @@ def _check_rule(
         if condition is not rule.when and not possible(define, {"all": [rule.when, condition]}, features):
             raise fault(f"{condition!r} can never be true together with the rule itself")
     for other in before:
-        outdone = other.confidence >= rule.confidence and set(map(repr, other.weaker)) <= set(map(repr, rule.weaker))
+        outdone = min(_confidences(other)) >= max(_confidences(rule)) and set(map(repr, other.weaker)) <= set(
+            map(repr, rule.weaker)
+        )
         same = (other.cause, other.about) == (rule.cause, rule.about)
         if same and outdone and other.by <= rule.by and implies(define, rule.when, other.when, features):
             raise fault(f"is shadowed: whenever it holds, {other.when!r} holds too, as confident")
+
+
+def _confidences(rule: Rule) -> tuple[float, ...]:
+    return (rule.confidence,) if rule.beside is None else (rule.confidence, rule.beside)
 
 
 def _check_case(case: Case, of: Mapping[str, About], causes: frozenset[str]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from leptonai.ops.diagnosis.conditions import holds
 from leptonai.ops.diagnosis.faulttree import About, Event, FaultTree
-from leptonai.ops.diagnosis.rules import RuleBook
+from leptonai.ops.diagnosis.rules import Rule, RuleBook
 
 SURE = 1e-6  # no evidence is surer than one in a million
 SUBSTANTIAL = 10**0.5  # a ratio of likelihoods from which on signs name a cause, by the scale of Jeffreys (1961)
@@ -54,23 +54,39 @@ class Weighed(NamedTuple):
         return sorted(found, key=lambda c: (-c.probability, len(c.events), sorted(c.events)))
 
 
+class Claim(NamedTuple):
+    """A rule that holds of a subject. ``beside``: a rule for another cause holds too, of whatever subject."""
+
+    rule: Rule
+    subject: Subject
+    by: frozenset[str]
+    beside: bool
+
+
+def claims(book: RuleBook, values: Values, service: str) -> list[Claim]:
+    """Every rule that holds, in the order of the book."""
+    found: list[tuple[Rule, Subject, frozenset[str]]] = []
+    for rule in book.rules:
+        for subject in _subjects(values, rule.about):
+            if (said := holds(book.define, rule.when, _known(values, subject, service))).value:
+                found.append((rule, subject, said.by))
+    causes = {rule.cause for rule, _, _ in found}
+    return [Claim(rule, subject, by, causes != {rule.cause}) for rule, subject, by in found]
+
+
 def by_rules(book: RuleBook, values: Values, service: str) -> dict[tuple[str, str], Held]:
     """(cause, subject) -> the most confident rule that holds; rules for one cause are dependent, and never add."""
     best: dict[tuple[str, str], Held] = {}
-    for rule in book.rules:
-        for subject in _subjects(values, rule.about):
-            known = _known(values, subject, service)
-            found = holds(book.define, rule.when, known)
-            if not found.value:
-                continue
-            used, confidence = found.by, rule.confidence
-            for condition in rule.weaker:
-                if (against := holds(book.define, condition, known)).value:
-                    confidence -= rule.by
-                    used |= against.by
-            name = (rule.cause, subject[1])
-            if confidence > 0 and (name not in best or confidence > best[name].confidence):
-                best[name] = Held(confidence, _told(values, subject, service, used))
+    for rule, subject, used, beside in claims(book, values, service):
+        known = _known(values, subject, service)
+        confidence = rule.beside if beside and rule.beside is not None else rule.confidence
+        for condition in rule.weaker:
+            if (against := holds(book.define, condition, known)).value:
+                confidence -= rule.by
+                used |= against.by
+        name = (rule.cause, subject[1])
+        if confidence > 0 and (name not in best or confidence > best[name].confidence):
+            best[name] = Held(confidence, _told(values, subject, service, used))
     return best
 
 
