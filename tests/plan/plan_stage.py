@@ -172,7 +172,7 @@ async def stage(
     """A running Envoy with replicas of these names behind the first service, all healthy."""
     (folder / "eds").mkdir()
     made = Stage(
-        folder, Gateway(**{"port": 0, "health_interval": 0.1, "health_timeout": 0.2} | gateway), control, watches
+        folder, Gateway(**{"port": 0, "health_interval": 0.1, "health_timeout": 1.0} | gateway), control, watches
     )
     for name in names:
         await made.replica(name)

@@ -183,7 +183,7 @@ def test_a_hung_replica_leaves_rotation_and_no_idempotent_request_waits_for_it(t
         if told:
             await stage.push([service()], [a.noun("failed", "hung"), b.noun()])
         assert await asking == {"b": 20}
-        assert await stage.healthy() == 1
+        await until(lambda: is_equal(stage.healthy(), 1), "it has left")
         a.running.set()
         await stage.push([service()], [a.noun(), b.noun()])
         await until(lambda: is_equal(stage.healthy(), 2), "it is back")
