@@ -3,6 +3,7 @@
 ``poisoned_ratio``: of the requests that failed in the newest ``WINDOW`` seconds, the share that failed on two replicas
 or more (the gateway repeats a request under the same id). ``output_shift_ratio``: the Kolmogorov-Smirnov distance of
 the newest answers from those of before, 0..1 (Smirnov, 1948); only of answers that begin with a number.
+``input_shift_ratio``: the same of the mean, and of the range, of each request's first input of numbers; the larger.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class _Of:
         self.failed: OrderedDict[str, tuple[float, set[str]]] = OrderedDict()
         self.values: deque[float] = deque(maxlen=RECENT + FORMER)
         self.fresh = False
+        self.means: deque[float] = deque(maxlen=RECENT + FORMER)
+        self.spans: deque[float] = deque(maxlen=RECENT + FORMER)
+        self.asked = False  # something was told of inputs since the last look
 
 
 class Answers:
@@ -43,9 +47,14 @@ class Answers:
             of.failed[line.id] = (max(at, line.at), where | {replica.id})
             if len(of.failed) > MOST_FAILED:
                 of.failed.popitem(last=False)
-        elif line.code < 400 and (value := _first(line.output)) is not None:
-            of.values.append(value)
-            of.fresh = True
+        elif line.code < 400:
+            if (value := _first(line.output)) is not None:
+                of.values.append(value)
+                of.fresh = True
+            if (told := _numbers(line.input)) is not None:
+                of.means.append(told[0])
+                of.spans.append(told[1])
+                of.asked = True
 
     def signals(self, now: float) -> list[Signal]:
         """What holds at ``now``; a service is left out of what cannot be told of it."""
@@ -58,7 +67,11 @@ class Answers:
                 found["poisoned_ratio"] = sum(len(w) > 1 for _, w in of.failed.values()) / len(of.failed)
             if of.fresh and len(of.values) >= RECENT + FEWEST:
                 found["output_shift_ratio"] = distance(list(of.values)[:-RECENT], list(of.values)[-RECENT:])
-            of.fresh = False
+            if of.asked and len(of.means) >= RECENT + FEWEST:
+                found["input_shift_ratio"] = max(
+                    distance(list(row)[:-RECENT], list(row)[-RECENT:]) for row in (of.means, of.spans)
+                )
+            of.fresh = of.asked = False
             out += [Signal(name=n, labels={"service": key}, at=now, value=v) for n, v in found.items()]
         return out
 
@@ -74,6 +87,16 @@ def distance(a: list[float], b: list[float]) -> float:
     at = np.concatenate((left, right))
     up_to = [np.searchsorted(row, at, side="right") / len(row) for row in (left, right)]
     return float(np.abs(up_to[0] - up_to[1]).max())
+
+
+def _numbers(told: Any) -> tuple[float, float] | None:
+    """Mean and range of the first input of numbers; None: nothing of the kind was told. Replicas may write anything."""
+    for one in told.values() if isinstance(told, dict) else ():
+        parts = [one.get(name) for name in ("mean", "low", "high")] if isinstance(one, dict) else [None]
+        if all(isinstance(v, int | float) and not isinstance(v, bool) and isfinite(v) for v in parts):
+            mean, low, high = (float(v) for v in parts if v is not None)
+            return mean, high - low
+    return None
 
 
 def _first(output: Any) -> float | None:

@@ -29,6 +29,7 @@ class Line(msgspec.Struct):
     queue: float | None = None  # seconds; None: not told, negative: it never came to that
     wait: float | None = None
     compute: float | None = None
+    input: Any = None  # by name: shape, range, mean, hash; told of a share of the requests
 
 
 # The folder belongs to the replica, which nobody trusts: no links are followed, and a pipe must not make us wait.

@@ -334,7 +334,9 @@ class App:
             self.in_flight -= 1
             self._active = now
             self.answered = at = time.time()
-            self.predictions.add(request.id, at, now - arrived, 200, output, request.trace, queue, 0.0, seconds)
+            self.predictions.add(
+                request.id, at, now - arrived, 200, output, request.trace, queue, 0.0, seconds, job.inputs
+            )
             self.metrics.saw((200, now - arrived, queue, 0.0, seconds, job.samples))
         if seconds >= LONG:
             self.part()
@@ -413,7 +415,9 @@ class App:
         self.answered = at
         wait = answer.wait if answer.seconds >= 0.0 else -1.0
         queue = max(0.0, answer.started - answer.wait - job.arrived)
-        self.predictions.add(request.id, at, seconds, code, answer.output, request.trace, queue, wait, answer.seconds)
+        self.predictions.add(
+            request.id, at, seconds, code, answer.output, request.trace, queue, wait, answer.seconds, job.inputs
+        )
         self.metrics.saw((code, seconds, queue, wait, answer.seconds, answer.batch))
 
     def part(self) -> None:

@@ -11,9 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from leptonai.runtime.inputs import inputs_seen
+
 FLUSH = 0.2  # seconds between writes
 MAX_VALUES = 8  # of an output, in its summary
-MAX_LINE = 1280  # bytes of a line, about: an id and a traceparent of 128, eight values of 64, and the rest
+INPUTS_PER_SECOND = 50.0  # looked at, 0.1 ms each at most on a busy machine: half a per cent of a processor
+MAX_LINE = 1536  # bytes of a line, about: an id and a traceparent of 128, eight values of 64, four inputs, the rest
 MAX_PENDING = 65_536  # lines waiting to be written; past it lines are dropped, not memory spent
 
 
@@ -30,6 +33,7 @@ class Prediction(Struct, eq=False, gc=False, omit_defaults=True):
     queue: float = 0.0
     wait: float = 0.0
     compute: float = 0.0
+    input: Any = None  # what ``inputs_seen`` tells, of a share of the requests
 
 
 class PredictionLog:
@@ -41,6 +45,8 @@ class PredictionLog:
     def __init__(self, folder: Path, limit: int, digest: str) -> None:
         self._folder = folder
         self._digest = digest
+        self._key = digest.encode()
+        self._due = [0.0, 0.0]  # when the inputs of a good one, and of one that failed, are looked at again
         self._room = MAX_PENDING if limit > 0 else 0
         self._encoder = msgspec.json.Encoder(enc_hook=repr)
         self._half = max(limit // 2, 4096)
@@ -67,12 +73,20 @@ class PredictionLog:
         queue: float = -1.0,
         wait: float = -1.0,
         compute: float = -1.0,
+        inputs: dict[str, Any] | None = None,
     ) -> None:
-        """Hand over a line; it is on disk about FLUSH seconds later."""
+        """Hand over a line; it is on disk about FLUSH seconds later. ``inputs`` are looked at INPUTS_PER_SECOND times a
+        second at most, and as often again of requests that failed."""
         if len(self._pending) < self._room:
             text = id.decode() if id.isascii() else id.decode("latin-1")
             known = trace.decode("latin-1") if trace else ""
-            self._pending.append(Prediction(text, at, self._digest, seconds, code, output, known, queue, wait, compute))
+            seen = None
+            if inputs and at >= self._due[code >= 500]:
+                self._due[code >= 500] = at + 1.0 / INPUTS_PER_SECOND
+                seen = inputs_seen(inputs, self._key)
+            self._pending.append(
+                Prediction(text, at, self._digest, seconds, code, output, known, queue, wait, compute, seen)
+            )
         elif self._room:
             self.dropped += 1
 

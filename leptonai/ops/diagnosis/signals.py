@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _SERVICE = """
 request_rate_per_second error_ratio client_error_ratio retry_ratio slow_ratio latency_p50_seconds latency_p99_seconds
-ready_count label_error_ratio poisoned_ratio output_shift_ratio
+ready_count label_error_ratio poisoned_ratio output_shift_ratio input_shift_ratio
 dependency_error_ratio dependency_denied_ratio dependency_seconds
 held_count stale_answers_per_second held_refused_per_second
 """
