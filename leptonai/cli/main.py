@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Tell an incident, a day or a week in plain language."),
     "availability": ("availability", "How available a service was, and what to expect."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
+    "evaluate": ("evaluate", "Measure how good a model is on labelled rows."),
+    "compress": ("compress", "Make a model smaller and faster within a budget."),
     "detect": ("detect", "Find anomalies in a CSV file."),
     "forecast": ("forecast", "Forecast a column of a CSV file, with bands."),
     "templates": ("templates", "Mine the templates of a log file, or show those of a service."),

@@ -9,7 +9,7 @@ from pathlib import Path
 from leptonai.errors import SpecError
 from leptonai.types import Variant
 
-SUFFIXES = (".onnx", ".skops", ".pt2", ".pt", ".pkl", ".joblib")
+SUFFIXES = (".onnx", ".skops", ".pt2", ".pt", ".tflite", ".keras", ".h5", ".pkl", ".joblib")
 PICKLES = (".pkl", ".joblib")
 
 

@@ -15,6 +15,8 @@ BUILT_IN = {
     "onnx": "leptonai.runtime.loaders.onnx:OnnxLoader",
     "sklearn": "leptonai.runtime.loaders.sklearn:SklearnLoader",
     "torch": "leptonai.runtime.loaders.torch:TorchLoader",
+    "tflite": "leptonai.runtime.loaders.tflite:TfliteLoader",
+    "keras": "leptonai.runtime.loaders.keras:KerasLoader",
 }
 
 
@@ -42,7 +44,7 @@ def find(files: list[str], variant: Variant) -> tuple[Loader, str]:
     what = f"loader {wanted!r} finds no model" if wanted else "no loader knows a file"
     raise ModelError(
         f"{what} among: {', '.join(considered) or 'no files at all'}",
-        hint="deploy an .onnx, .skops, .pkl or .joblib (trust: pickle), .pt2, .pt or .py file",
+        hint="deploy an .onnx, .skops, .pkl or .joblib (trust: pickle), .pt2, .pt, .tflite, .keras or .py file",
         code="no_loader",
     )
 

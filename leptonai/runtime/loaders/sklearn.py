@@ -76,7 +76,7 @@ class SklearnPredictor:
             raise ModelError(
                 f"the file holds a {type(model).__name__}, which cannot predict", hint="save a fitted estimator"
             )
-        self._model = model
+        self.model = model
         self.platform = platform
         features = getattr(model, "n_features_in_", None)
         tensor = ("FP64", [-1, int(features)]) if features is not None else ("BYTES", [-1])
@@ -91,6 +91,6 @@ class SklearnPredictor:
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
         x = inputs["X"]
         if self._proba:
-            probabilities = self._model.predict_proba(x)
-            return {"prediction": self._model.predict(x), "probabilities": np.asarray(probabilities)}
-        return {"prediction": np.asarray(self._model.predict(x))}
+            probabilities = self.model.predict_proba(x)
+            return {"prediction": self.model.predict(x), "probabilities": np.asarray(probabilities)}
+        return {"prediction": np.asarray(self.model.predict(x))}

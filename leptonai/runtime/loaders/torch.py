@@ -131,7 +131,7 @@ class TorchPredictor:
     def __init__(self, module: Any, platform: str, inputs: list[dict[str, Any]], variant: Variant) -> None:
         import torch
 
-        self._module = module
+        self.module = module
         self._tensor = torch.from_numpy
         self.platform = platform
         self.inputs = inputs
@@ -143,7 +143,7 @@ class TorchPredictor:
         self.outputs: list[dict[str, Any]] = [{"name": n, "datatype": "FP32", "shape": [-1]} for n in declared]
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        result = self._module(*[self._tensor(np.ascontiguousarray(inputs[t["name"]])) for t in self.inputs])
+        result = self.module(*[self._tensor(np.ascontiguousarray(inputs[t["name"]])) for t in self.inputs])
         if isinstance(result, dict):
             return {str(k): v.detach().numpy() for k, v in result.items()}
         values = list(result) if isinstance(result, list | tuple) else [result]

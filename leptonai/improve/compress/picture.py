@@ -1,0 +1,39 @@
+"""The front of a search as a picture: size and latency against what is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from leptonai.errors import SpecError
+from leptonai.improve.compress.front import Report, front
+
+BLUE, GREY, GREEN = "#1f6feb", "#b0b7c0", "#1a7f37"
+
+
+def plot(report: Report, path: Path) -> None:
+    """Two panels are in ``path``: size, and median latency, each against the loss. SpecError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as e:
+        raise SpecError("a picture needs matplotlib", hint="pip install 'leptonai-platform[plot]'") from e
+    seen = [c for c in report.candidates if c.measured]
+    best = {c.steps for c in front(report.candidates)}
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, label in ((axes[0], "size, KB"), (axes[1], "median request to a warm replica, ms")):
+        at = {c.steps: c.size / 1e3 if ax is axes[0] else 1e3 * c.median for c in seen}
+        for c in seen:
+            on = c.steps in best
+            ax.scatter(at[c.steps], 100 * c.loss, s=36 if on else 14, color=BLUE if on else GREY, zorder=2 + on)
+        ax.axhline(100 * report.budget.loss, color="#cf222e", linewidth=1, linestyle="--")
+        for c in (seen[0], report.chosen) if not report.kept else (seen[0],):
+            mark, spot = GREEN if c.steps else "black", (at[c.steps], 100 * c.loss)
+            ax.scatter(*spot, s=90, facecolors="none", edgecolors=mark, linewidths=2, zorder=4)
+            ax.annotate(c.name, spot, xytext=(6, 7), textcoords="offset points", color=mark)
+        ax.set_xlabel(label)
+        ax.set_xscale("log")
+        ax.grid(alpha=0.25)
+    axes[0].set_ylabel(f"{report.budget.quality} lost, % (dashed: the budget)")
+    figure.suptitle(report.said, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

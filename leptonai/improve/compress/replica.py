@@ -1,0 +1,190 @@
+"""What a model costs where it will run: real replica processes, warm, asked in turn over their sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import orjson
+
+from leptonai.errors import ModelError, StartError
+from leptonai.improve.evaluate.rows import Array
+from leptonai.types import Launch, Variant
+
+START = 60.0  # seconds a replica may take to load
+WARM = 30  # requests before any counts
+BLOCK = 40  # requests in a row to one replica; blocks alternate, so that the machine's moods hit both alike
+BLOCK_SECONDS = 1.0  # a block of a slow model ends after so long
+ROUNDS = 8  # blocks of each
+
+
+class Cost(NamedTuple):
+    median: float  # seconds of a request
+    p99: float
+    compute: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+
+
+class Replica:
+    """One running ``python -m leptonai.runtime`` with one model."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], path: str) -> None:
+        self.folder, self._process, self._path = folder, process, path
+        self._connection = http.client.HTTPConnection("replica", timeout=30)
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise _failure(self.folder)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._connect()
+                self._connection.request("GET", "/-/ready")
+                answer = self._connection.getresponse()
+                body = answer.read()
+                if answer.status == 200:
+                    return
+                if msgspec.json.decode(body).get("state") == "failed":
+                    raise _failure(self.folder)
+            time.sleep(0.02)
+        raise StartError(f"the replica was not ready within {START:g} s")
+
+    def _connect(self) -> None:
+        if self._connection.sock is None:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(30)
+            try:
+                sock.connect(self._path)
+            except OSError:
+                sock.close()
+                raise
+            self._connection.sock = sock
+
+    def ask(self, bodies: Sequence[bytes], count: int, seconds: float) -> list[float]:
+        """Seconds of each request, one after the other, until ``count`` of them or ``seconds`` are over."""
+        times: list[float] = []
+        clock = time.perf_counter
+        end = clock() + seconds
+        while len(times) < count and (not times or clock() < end):
+            self._connect()
+            began = clock()
+            self._connection.request(
+                "POST", "/predict", bodies[len(times) % len(bodies)], {"content-type": "application/json"}
+            )
+            answer = self._connection.getresponse()
+            body = answer.read()
+            times.append(clock() - began)
+            if answer.status != 200:
+                raise ModelError(f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}")
+        return times
+
+    def stop(self) -> float:
+        """The process is gone; the median seconds inside the model, as its log says."""
+        self._connection.close()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        lines = [line for f in self.folder.glob("predictions/*.jsonl") for line in f.read_bytes().splitlines()]
+        found = [orjson.loads(line).get("compute", -1) for line in lines]
+        found = [c for c in found if c > 0]
+        return statistics.median(found) if found else nan
+
+
+@contextlib.contextmanager
+def replica(model: Path, options: dict[str, Any] | None = None, trust: str = "none") -> Iterator[Replica]:
+    """A warm-up away from being measured: it runs, and its model is loaded. ModelError as the replica says it."""
+    root = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
+    try:
+        artifact = model
+        if not model.is_dir():
+            artifact = root / "model"
+            artifact.mkdir()
+            shutil.copy(model, artifact / model.name)
+        variant = Variant(model=str(model), options=options or {}, trust="pickle" if trust == "pickle" else "none")
+        launch = Launch(
+            replica="r", service="m", variant=variant, revision=1, artifact=str(artifact.resolve()),
+            socket=str(root / "s"), run_dir=str(root), drain=1.0,
+        )  # fmt: skip
+        (root / "launch.json").write_bytes(msgspec.json.encode(launch))
+        with (root / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "leptonai.runtime", str(root)], stdout=log, stderr=log, env=_environment()
+            )
+        running = Replica(root, process, str(root / "s"))
+        try:
+            running.wait()
+            yield running
+        finally:
+            if process.poll() is None:
+                running.stop()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _failure(folder: Path) -> ModelError:
+    try:
+        told = msgspec.json.decode((folder / "failure.json").read_bytes())
+        return ModelError(str(told["error"]), hint=str(told.get("hint", "")))
+    except (OSError, msgspec.DecodeError, KeyError):
+        tail = (folder / "log").read_bytes()[-300:].decode("utf-8", "replace")
+        return ModelError(f"the replica ended while loading: {' '.join(tail.split())}")
+
+
+def bodies(inputs: dict[str, Array], count: int = 16) -> list[bytes]:
+    """Requests of one row each, of the first ``count`` rows."""
+    rows = min(count, len(next(iter(inputs.values()))))
+    return [
+        orjson.dumps({k: _plain(v[i : i + 1]) for k, v in inputs.items()}, option=orjson.OPT_SERIALIZE_NUMPY)
+        for i in range(rows)
+    ]
+
+
+def _plain(value: Array) -> Any:
+    return value.tolist() if value.dtype.kind == "O" or value.dtype == np.float16 else np.ascontiguousarray(value)
+
+
+def compare(original: Replica, other: Replica, requests: Sequence[bytes], rounds: int = ROUNDS) -> Cost:
+    """``other`` beside ``original``: blocks of requests in turn, the order changing each round."""
+    for one in (original, other):
+        one.ask(requests, WARM, 10 * BLOCK_SECONDS)
+    blocks: dict[Replica, list[list[float]]] = {original: [], other: []}
+    for number in range(rounds):
+        for one in (original, other) if number % 2 else (other, original):
+            blocks[one].append(one.ask(requests, BLOCK, BLOCK_SECONDS))
+    return cost(blocks[original], blocks[other])
+
+
+def cost(original: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> Cost:
+    """From the seconds of requests, block by block: quantiles, and the ratio of medians with its interval. Pure."""
+    every = np.concatenate([np.asarray(b) for b in other])
+    ratios = np.log([np.median(a) / np.median(b) for a, b in zip(original, other, strict=True)])
+    draws = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
+    low, high = np.exp(np.quantile(np.median(ratios[draws], axis=1), [0.025, 0.975]))
+    return Cost(
+        float(np.median(every)), float(np.quantile(every, 0.99)), nan,
+        float(np.exp(np.median(ratios))), float(low), float(high),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""How good a model is: measures, curves, calibration, slices, a paired comparison, drift. No torch needed."""

@@ -1,0 +1,41 @@
+"""What was improved goes the way of every change: a revision of the service, through the one door, on probation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from leptonai.client import Client
+from leptonai.client.wire import ServiceView
+from leptonai.errors import SpecError
+from leptonai.types import Key, Spec
+
+KEPT = ("threads",)  # options that mean the same to every loader of a model file
+
+
+def canary(spec: Spec, model: Path) -> Spec:
+    """``spec`` with the model file in ``model`` for its one variant, as a rollout by canary; all else as it was.
+
+    Options of the old model's loader go, for they are not the new one's. SpecError when there are several variants.
+    """
+    if len(spec.variants) != 1:
+        names = ", ".join(v.name for v in spec.variants)
+        raise SpecError(f"{spec.key} has several variants ({names}); which one is meant is not known")
+    old = spec.variants[0]
+    options = {k: v for k, v in old.options.items() if k in KEPT}
+    variant = msgspec.structs.replace(
+        old, model=str(model.resolve()), options=options, python=None, trust="none", idempotent=True
+    )
+    strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
+    rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
+    return msgspec.structs.replace(spec, variants=(variant,), rollout=rollout)
+
+
+def propose(
+    client: Client, key: Key, model: Path, why: str, report: Callable[[str], None] = lambda text: None
+) -> ServiceView:
+    """The model in ``model`` is on probation in ``key``; live traffic judges it. Errors as in ``Client.deploy``."""
+    spec = canary(client.service(key).service.spec, model)
+    return client.deploy(spec, why=why, report=lambda progress: report(progress.text))
