@@ -28,9 +28,10 @@ from leptonai.types import Launch, Variant
 
 START = 60.0  # seconds a replica may take to load
 WARM = 30  # requests before any counts
-BLOCK = 40  # requests in a row to one replica; blocks alternate, so that the machine's moods hit both alike
+BLOCK = 16  # pairs of requests in a block, one to each in turn, so that the machine's moods hit both alike
 BLOCK_SECONDS = 1.0  # a block of a slow model ends after so long
-ROUNDS = 8  # blocks of each
+ROUNDS = 20  # blocks
+DRAWS = 500  # of the bootstrap
 
 
 class Cost(NamedTuple):
@@ -168,23 +169,37 @@ def _plain(value: Array) -> Any:
 
 
 def compare(original: Replica, other: Replica, requests: Sequence[bytes], rounds: int = ROUNDS) -> Cost:
-    """``other`` beside ``original``: blocks of requests in turn, the order changing each round."""
+    """``other`` beside ``original``: one request to each in turn, the order changing each block."""
     for one in (original, other):
         one.ask(requests, WARM, 10 * BLOCK_SECONDS)
-    blocks: dict[Replica, list[list[float]]] = {original: [], other: []}
+    pairs: list[list[tuple[float, float]]] = []
     for number in range(rounds):
-        for one in (original, other) if number % 2 else (other, original):
-            blocks[one].append(one.ask(requests, BLOCK, BLOCK_SECONDS))
-    return cost(blocks[original], blocks[other])
+        block: list[tuple[float, float]] = []
+        end = time.perf_counter() + BLOCK_SECONDS
+        while len(block) < BLOCK and (not block or time.perf_counter() < end):
+            body = requests[len(block) % len(requests)]
+            turn = (original, other) if number % 2 else (other, original)
+            seconds = {one: one.ask([body], 1, 1.0)[0] for one in turn}
+            block.append((seconds[original], seconds[other]))
+        pairs.append(block)
+    return cost(pairs)
 
 
-def cost(original: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> Cost:
-    """From the seconds of requests, block by block: quantiles, and the ratio of medians with its interval. Pure."""
-    every = np.concatenate([np.asarray(b) for b in other])
-    ratios = np.log([np.median(a) / np.median(b) for a, b in zip(original, other, strict=True)])
-    draws = np.random.default_rng(seed).integers(0, len(ratios), (2000, len(ratios)))
-    low, high = np.exp(np.quantile(np.median(ratios[draws], axis=1), [0.025, 0.975]))
+def cost(blocks: Sequence[Sequence[tuple[float, float]]], seed: int = 0) -> Cost:
+    """From seconds of (original, other), block by block: quantiles of the other, and the ratio of the medians.
+
+    The interval is a bootstrap over blocks: requests of one moment are not independent. Pure.
+    """
+    every = [np.asarray(b) for b in blocks]
+    rng = np.random.default_rng(seed)
+    ratios = []
+    for _ in range(DRAWS):
+        drawn = np.concatenate([every[i] for i in rng.integers(0, len(every), len(every))])
+        middle = np.median(drawn, axis=0)
+        ratios.append(middle[0] / middle[1])
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    whole = np.concatenate(every)
+    before, after = np.median(whole, axis=0)
     return Cost(
-        float(np.median(every)), float(np.quantile(every, 0.99)), nan,
-        float(np.exp(np.median(ratios))), float(low), float(high),
-    )  # fmt: skip
+        float(after), float(np.quantile(whole[:, 1], 0.99)), nan, float(before / after), float(low), float(high)
+    )
