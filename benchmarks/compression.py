@@ -131,7 +131,8 @@ def told(name: str, report: Report) -> dict[str, object]:
     best = max(fit, key=lambda c: gain(c, base, report.aim), default=base)
     print(f"\n{name}: {report.said}")
     print(
-        f"  {'':34} {'size KB':>8} {'x small':>8} {'p50 ms':>8} {'p99 ms':>8} {'compute':>8} {'x fast':>7} {'lost %':>7}"
+        f"  {'':34} {'size KB':>8} {'x small':>8} {'p50 ms':>8} {'p99 ms':>8} {'compute':>8} "
+        f"{'x fast':>7} {'lost %':>7}"
     )
     for label, c in [("as served (torch)", report.candidates[0]), ("fp32 ONNX", base), *((c.name, c) for c in singles),
                      ("best single of the peers: " + best.name, best), ("chosen: " + chosen.name, chosen)]:  # fmt: skip
