@@ -7,6 +7,7 @@ import logging
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from leptonai.api import (
     telemetry,
 )
 from leptonai.api.callers import Caller, Callers
+from leptonai.api.mask import Mask
 from leptonai.api.openapi import document
 from leptonai.api.pace import Pace
 from leptonai.api.route import PREFIX, Asked, Query, Route
@@ -87,11 +89,13 @@ def create_app(
     clock: Callable[[], float],
     secret: bytes,
     ops_socket: Callable[[], str | None] = lambda: None,
+    vault: FilePath | None = None,
 ) -> Starlette:
     """The API over ``platform``; ``app.state.world`` is what its handlers share.
 
     ``clock`` gives unix seconds. ``secret`` signs console sessions: the same one after a restart keeps them open.
-    ``ops_socket`` names the Unix socket of the ops process, None while there is none. The door's ``on_change`` must
+    ``ops_socket`` names the Unix socket of the ops process, None while there is none. ``vault``: where
+    masked values are turned back from, None: nowhere. The door's ``on_change`` must
     reach ``wishes.changed``; waking the reconcile loop is the business of whoever made the door.
     """
     sessions = Sessions(secret)
@@ -107,6 +111,7 @@ def create_app(
         sessions=sessions,
         signals=Signals(ops_socket),
         pace=Pace(settings.api.feedback_rate, settings.api.feedback_burst),
+        mask=Mask(vault, settings.logs.mask),
         started=clock(),
     )
     app = Starlette(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+from starlette.concurrency import run_in_threadpool
+
 from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.client.wire import ServiceView, VerifyRequest
 from leptonai.errors import NotFound, SpecError
@@ -75,8 +78,8 @@ def service_events(asked: Asked[Page, None]) -> list[Event]:
     )
 
 
-def logs(asked: Asked[Lines, None]) -> list[LogLine]:
-    """The newest lines of one replica or of all replicas of a service, oldest first."""
+async def logs(asked: Asked[Lines, None]) -> list[LogLine]:
+    """The newest lines of one replica or of all replicas of a service, oldest first, masked."""
     world, key, query = asked.world, asked.key(), asked.query
     limit = min(query.limit, MOST)
     if limit < 0:
@@ -91,7 +94,9 @@ def logs(asked: Asked[Lines, None]) -> list[LogLine]:
         there = ", ".join(ids) or "none"
         raise NotFound(f"{key} has no replica {query.replica!r}", hint=f"there are: {there}")
     lines = [line for id in ids for line in world.platform.logs(id, query.since, limit)]
-    return sorted(lines, key=lambda line: line.at)[-limit:] if limit else []
+    newest = sorted(lines, key=lambda line: line.at)[-limit:] if limit else []
+    masked = await run_in_threadpool(world.mask, [line.text for line in newest])
+    return [replace(line, text=text) for line, text in zip(newest, masked, strict=True)]
 
 
 ROUTES = [

@@ -8,6 +8,7 @@ from typing import Any
 
 from leptonai.admit import Door
 from leptonai.api.callers import Callers
+from leptonai.api.mask import Mask
 from leptonai.api.pace import Pace
 from leptonai.api.sessions import Sessions
 from leptonai.api.signals import Signals
@@ -32,6 +33,7 @@ class World:
     sessions: Sessions
     signals: Signals
     pace: Pace
+    mask: Mask
     started: float
 
     def view(self, wish: Wish, replicas: list[Replica]) -> ServiceView:

@@ -146,6 +146,7 @@ async def serve(
         clock=time.time,
         secret=admin.encode(),
         ops_socket=lambda: str((read_json(home.ops) or {}).get("socket") or "") or None,
+        vault=home.path / "logs-store" / "vault.json",
     )
     mount_console(app)
     await platform.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Memory, Seen, Trigger, judge
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.scene import latest_change
-from leptonai.ops.slo import Burn, BurnState
+from leptonai.ops.slo import Burn, BurnState, Spent
 from leptonai.ops.verify import Trial, advance
 from leptonai.ops.world import converged, ready, wished_replicas
 from leptonai.protocols import TelemetryStore
@@ -66,6 +66,21 @@ class Lookout:
         """Nothing of the past is still being judged: while nothing comes, a look would find nothing."""
         burning = any(burn.severity is not None for burn in self.last.burns)
         return not (self.last.triggers or burning or self.exits or self.replicas or self._lost)
+
+    def spent(self) -> dict[str, Spent]:
+        """What each rule has counted."""
+        return {burn.rule: burn.spent for burn in self._burns}
+
+    def resume(
+        self, spent: Mapping[str, Spent], since: Sequence[tuple[float, float, Mapping[str, float]]] = ()
+    ) -> None:
+        """Go on from the counts of another process; ``since``: (at, requests, bad by rule) that came after them."""
+        for burn in self._burns:
+            if (known := spent.get(burn.rule)) is not None:
+                burn.resume(known)
+                for at, requests, broken in since:
+                    if at > known.at:
+                        burn.step(at, requests, broken.get(burn.rule, 0.0))
 
     def ended(self, exit: Exit) -> None:
         """A replica of the service ended by itself; told once or more, by the audit log or by its state."""

@@ -46,6 +46,15 @@ class BurnState(Noun, frozen=True, kw_only=True):
     absent: bool = False
 
 
+class Spent(Noun, frozen=True, kw_only=True):
+    """What one rule has counted until ``at``. ``windows``: seconds -> (number of the bucket, requests, bad ones)."""
+
+    at: float
+    windows: dict[float, list[tuple[int, int, int]]]
+    onset: float | None
+    clean: int
+
+
 class Sliding:
     """Counts of the last ``width`` seconds, in buckets of width / 60 (at least ``step``)."""
 
@@ -68,6 +77,15 @@ class Sliding:
             _, gone_total, gone_bad = self._kept.popleft()
             self.total -= gone_total
             self.bad -= gone_bad
+
+    def dump(self) -> list[tuple[int, int, int]]:
+        """The buckets in which something came, oldest first."""
+        return [bucket for bucket in self._kept if bucket[1]]
+
+    def load(self, kept: list[tuple[int, int, int]]) -> None:
+        """Go on from what ``dump`` gave; what has grown too old leaves with the next ``add``."""
+        self._kept = deque(kept)
+        self.total, self.bad = sum(b[1] for b in kept), sum(b[2] for b in kept)
 
     @property
     def ratio(self) -> float:
@@ -94,6 +112,19 @@ class Burn:
         self._heard: float | None = None
         self._onset: float | None = None
         self._clean = 0
+        self._at = float("-inf")
+
+    @property
+    def spent(self) -> Spent:
+        windows = {width: kept for width, sums in self._sums.items() if (kept := sums.dump())}
+        return Spent(at=self._at, windows=windows, onset=self._onset, clean=self._clean)
+
+    def resume(self, spent: Spent) -> None:
+        """Go on from the counts of another process. Windows of another width, as another promise has them, begin
+        anew."""
+        for width, sums in self._sums.items():
+            sums.load(spent.windows.get(width, []))
+        self._onset, self._clean = spent.onset, spent.clean
 
     def step(self, at: float, total: float | None, bad: float | None) -> BurnState:
         """Count the events since the last step and judge. None or nan: nothing could be read (zero is a count)."""
@@ -106,6 +137,7 @@ class Burn:
             failed = min(max(round(bad), 0), events)
         else:
             events = failed = 0
+        self._at = at
         for window in self._sums.values():
             window.add(at, events, failed)
         if failed > self.windows[0].factor * self.budget * events:

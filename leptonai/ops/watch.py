@@ -38,6 +38,9 @@ from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.outside import Outside
 from leptonai.ops.page import Family
 from leptonai.ops.predictions import Follower, Line
+from leptonai.ops.promises import EVERY as PROMISES_EVERY
+from leptonai.ops.promises import FILE as PROMISES_FILE
+from leptonai.ops.promises import Promises
 from leptonai.ops.rollouts import Rollouts
 from leptonai.ops.scale import Scaler
 from leptonai.ops.signals import Server, listen
@@ -93,6 +96,7 @@ class Watch:
         self.answers = Answers()
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control, home / "rollouts")
+        self.promises = Promises(home / PROMISES_FILE, store, settings.ops.period)
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock
         self._feeds = feeds
@@ -102,7 +106,8 @@ class Watch:
         self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home))
         self._follower = Follower(home / "run")
         self._scaler = Scaler(home / "scaler", settings, control)
-        self.pager = Pager(settings, control, home / "alerts.json", Masker().mask, platform.node())
+        mask = pipeline.mask_text if pipeline else Masker().mask
+        self.pager = Pager(settings, control, home / "alerts.json", mask, platform.node())
         self._edge = Edge(home, timeout or 0.8 * settings.ops.period)
         self._world = World()
         self._world_at = float("-inf")
@@ -145,6 +150,8 @@ class Watch:
         with contextlib.suppress(OSError):
             if (learnt := self.watcher.learnt(self._clock(), self.settings.watch.state_bytes)) is not None:
                 memory.write(self._learnt, learnt)
+        with contextlib.suppress(OSError):
+            self.promises.write(self.promises.snapshot(self.lookouts, self._clock()))
         self._scaler.keep(self._clock())
         self._edge.close()
         self._collector.close()
@@ -176,6 +183,7 @@ class Watch:
             lookout = self.lookouts.get(service.key)
             if lookout is None:
                 lookout = self.lookouts[service.key] = Lookout(service, self.settings.ops)
+                self.promises.restore(lookout, now)
             known = lookout.revisions[-1].number if lookout.revisions else 0
             if known != service.revision:
                 lookout.revisions = tuple(await self.control.revisions(service.key))
@@ -357,6 +365,8 @@ class Watch:
                 slots = self.watcher.of(key, OF_SCALE)
                 self.watcher.relearn(slots, [], np.zeros((0, len(slots))))
             self._scaled[key] = wished
+        if now - self.promises.kept_at >= PROMISES_EVERY:
+            await asyncio.to_thread(self.promises.write, self.promises.snapshot(self.lookouts, now))
         if now - self._kept_at >= memory.EVERY:
             self._kept_at = now
             if (learnt := self.watcher.learnt(now, self.settings.watch.state_bytes)) is not None:

@@ -20,7 +20,7 @@ from test_alert_send import hook
 
 from leptonai.ops.alert.match import parse
 from leptonai.settings import Alerts, EscalationStep, Receiver, Settings
-from leptonai.types import Silence
+from leptonai.types import Silence, Slo
 
 
 @pytest.fixture
@@ -59,7 +59,8 @@ def titles(got: Sequence[dict[str, Any]]) -> list[str]:
 def test_the_owner_is_told_of_the_trouble_and_of_its_end_and_a_restart_tells_nobody_again(short: Path) -> None:
     async def scene(url: str, got: list[dict[str, Any]]) -> None:
         stage = Stage(short, settings_of(url))
-        stage.deploy(Model(), replicas=2)
+        # windows of seconds: what burned is not forgotten by the restart, and must be over within the test
+        stage.deploy(Model(), replicas=2, slo=Slo(latency=0.1, period=3600.0))
         await stage.step(30)
         assert got == []
         await stage.kill(stage.replicas()[0].id)

@@ -138,6 +138,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
         clock=clock,
         secret=b"test",
         ops_socket=lambda: str(signals) if signals.exists() else None,
+        vault=tmp_path / "logs-store" / "vault.json",
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))

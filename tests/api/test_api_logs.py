@@ -14,9 +14,10 @@ from leptonai import console
 from leptonai.cli.main import leptonai
 from leptonai.errors import NotFound
 from leptonai.ops.feeds import Feeds
+from leptonai.ops.logs.privacy import Masker
 from leptonai.platforms.embedded import Embedded
 from leptonai.settings import Settings
-from leptonai.types import LogRecord
+from leptonai.types import LogLine, LogRecord
 
 if TYPE_CHECKING:
     from api_stage import Stage
@@ -63,3 +64,16 @@ def test_lines_are_found_masked_paged_and_unmasked_on_this_machine_only(stage: S
     shown = CliRunner().invoke(leptonai, ["--home", str(stage.home), "unmask", mark])
     assert shown.output.strip() == "ana@example.org"
     kept.close()
+
+
+def test_the_newest_lines_of_replicas_are_masked_like_all_others(stage: Stage) -> None:
+    stage.service("digits")
+    with stage.client() as client:
+        until = time.monotonic() + 20
+        while not (replicas := client.replicas("digits")):
+            assert time.monotonic() < until
+        text = "key sk-abcdefghijklmnopqrstuvwxyz of ana@example.org"
+        stage.platform.world.lines.append(LogLine(at=time.time(), replica=replicas[0].id, text=text))
+        (shown,) = [found.text for found in client.logs("digits") if "key" in found.text]
+    assert shown.startswith("key <token:") and "ana" not in shown and "example" not in shown
+    assert Masker.open(stage.home / "logs-store" / "vault.json").unmask(shown) == text

@@ -79,6 +79,72 @@ def test_no_line_is_lost_or_told_twice_when_the_head_is_cut_off(
     assert follow.lost == 0
 
 
+@given(st.lists(st.sampled_from(["write", "half", "cut", "rename", "copy", "look", "restart"]), max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_a_place_that_was_kept_is_found_again_whatever_became_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[str]
+) -> None:
+    """Every line once and in order over restarts, with at most one rotation of any kind between two looks."""
+    path = tmp_path_factory.mktemp("places") / "log"
+    write(path, "first")
+    follow, written, read, number, turned, open_line = Follow(path), ["first"], [], 0, False, ""
+    read += seen(follow)
+    for act in [*acts, "half", "look"]:
+        if act == "write" or (act == "half" and open_line):
+            lines = [open_line + "end"] if open_line else []
+            lines += [f"line {number + i} {'x' * 60}" for i in range(2500 if act == "write" else 0)]
+            with path.open("a") as file:
+                file.write("\n".join([*lines, ""])[len(open_line) :])
+            written += lines
+            number, open_line = number + 2500, ""
+        elif act == "half":
+            open_line = f"half of {number} "
+            with path.open("a") as file:
+                file.write(open_line)
+        elif act == "cut" and not turned:
+            turned = bool(rotate(path, 100_000, 4))
+        elif act in ("rename", "copy") and not turned and not open_line:
+            for n in (2, 1):
+                if (older := path.with_name(f"log.{n}")).exists():
+                    older.rename(path.with_name(f"log.{n + 1}"))
+            if act == "rename":
+                path.rename(path.with_name("log.1"))
+                path.touch()
+            else:
+                shutil.copy(path, path.with_name("log.1"))
+                os.truncate(path, 0)
+            turned = True
+        elif act == "look":
+            read += seen(follow)
+            turned = False
+        elif act == "restart":
+            place = follow.place
+            follow.close()
+            follow = Follow(path, place)
+    follow.close()
+    assert len(read) == len(written) and read == written
+    assert follow.lost == 0
+
+
+def test_a_file_that_is_another_one_is_read_from_its_start_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, "one", "two")
+    follow = Follow(path)
+    assert seen(follow) == ["one", "two"]
+    place = follow.place
+    follow.close()
+    path.write_text("ONE\nTWO\nTHREE\n")  # the same inode, and more bytes than before
+    other = Follow(path, place)
+    assert seen(other) == ["ONE", "TWO", "THREE"] and other.lost == 1
+    other.close()
+    path.unlink()
+    gone = Follow(path, place)
+    assert seen(gone) == [] and gone.lost == 1
+    write(path, "anew")
+    assert seen(gone) == ["anew"]
+    gone.close()
+
+
 def test_copied_and_truncated_and_a_foreign_truncation(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path, "one", "two")

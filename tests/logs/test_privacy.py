@@ -93,6 +93,18 @@ def test_the_vault_is_kept_in_a_file_for_its_owner_alone(tmp_path: Path) -> None
         Masker.open(path)
 
 
+def test_processes_share_a_vault_and_none_forgets_what_another_put_there(tmp_path: Path) -> None:
+    path = tmp_path / "logs-store" / "vault.json"
+    ops, control = Masker.open(path), Masker.open(path)
+    assert ops.mask("a@b.cd") == control.mask("a@b.cd")  # one key from the first moment on
+    one, two = ops.mask("from x@b.cd"), control.mask("from y@b.cd")
+    control.save(path)
+    ops.save(path)
+    assert [Masker.open(path).unmask(m) for m in (one, two)] == ["from x@b.cd", "from y@b.cd"]
+    assert ops.unmask(two) == "from y@b.cd"
+    assert [p.name for p in path.parent.iterdir() if p.stat().st_mode & 0o077] == []
+
+
 def test_the_vault_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "VAULT", 3)
     masker = Masker(key=b"k")

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 BLOCK = 1 << 20  # bytes read at once
 MAX_LOOK = 64 << 20  # bytes in one look; what is written faster waits in the file
 LONGEST = 64_000  # bytes of a line that are kept, as of a received record; a longer one says what is missing
 _OLDER = 3  # rotated files looked into: .1 to .3
 _MARK = 1024  # bytes before our place by which it is found again
+_KEPT_MARK = 256  # of these in a place that is kept
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a replica's folder is trusted by nobody
 
 
@@ -26,23 +29,47 @@ class _Identity(NamedTuple):
     changed: int
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where the next line of a followed file begins, to go on there in another life. ``mark``: the bytes before it, by
+    which it is found when the file was moved or cut meanwhile; ``older``: what ``.1`` was then."""
+
+    inode: int
+    offset: int
+    mark: bytes
+    older: _Identity
+
+
 class Follow:
     """``lost`` counts the times our place was not found again, so that lines may be missing. Several renames between
     two looks are followed up to ``.3``."""
 
-    def __init__(self, path: Path, from_end: bool = False) -> None:
-        """``from_end``: only what is written from now on."""
+    def __init__(self, path: Path, place: Place | None = None) -> None:
+        """``place``: go on there, as far as it is found again."""
         self.path = path
         self.lost = 0
         self._file: int | None = None
         self._inode = self._offset = 0
         self._mark = b""
+        self._before = b""  # what stands before the line that begins at our place
         self._rest = b""  # the beginning of a line whose end is not written yet
         self._over = 0  # bytes beyond LONGEST of that line
         self._known = {_identity(self._older(n)) for n in range(1, _OLDER + 1)}
         self._first_older = _identity(self._older(1))
-        if from_end and self._open(path):
-            self._offset = os.fstat(self._file or 0).st_size
+        self._doubt = False  # whether our place must be found again before anything is read
+        self._place_kept: Place | None = None
+        if place is not None:
+            self._resume(place)
+
+    @property
+    def place(self) -> Place | None:
+        """Where the next whole line begins; None while there is no file."""
+        if self._file is None:
+            return None
+        offset = max(0, self._offset - len(self._rest) - self._over)
+        kept = self._place_kept
+        if kept is None or (kept.inode, kept.offset, kept.older) != (self._inode, offset, self._first_older):
+            self._place_kept = Place(self._inode, offset, self._before, self._first_older)
+        return self._place_kept
 
     def look(self) -> Iterator[bytes]:
         """Blocks of whole lines written since the last look, each line once and with its end, in order."""
@@ -52,7 +79,7 @@ class Follow:
                 return
             yield from self._missed()
         for _ in range(2 * _OLDER + 2):  # from rotated file to rotated file
-            if self._cut():
+            if self._cut() or self._doubt:
                 yield from self._find()
             while left > 0 and (block := self._read()):
                 left -= len(block)
@@ -73,6 +100,24 @@ class Follow:
             os.close(self._file)
         self._file, self._rest, self._over = None, b"", 0
 
+    def _resume(self, place: Place) -> None:
+        """Open the file of that inode, under its name or one that it was rotated to; else what has its name now."""
+        for path in (self.path, *(self._older(n) for n in range(1, _OLDER + 1))):
+            # An inode may have been given again: what stands before our place tells whether it is the file.
+            if _identity(path).inode == place.inode and self._open(path) and self._stands(place):
+                break
+        else:
+            self._doubt = True
+            if not self._open(self.path):
+                self.close()
+                self.lost += 1
+                return
+        self._offset, self._first_older = place.offset, place.older
+        self._mark = self._before = place.mark
+
+    def _stands(self, place: Place) -> bool:
+        return os.pread(self._file or 0, len(place.mark), place.offset - len(place.mark)) == place.mark
+
     def _older(self, n: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{n}")
 
@@ -88,6 +133,7 @@ class Follow:
         if self._file is not None:
             os.close(self._file)
         self._file, self._inode, self._offset, self._mark = file, found.st_ino, offset, b""
+        self._before = b""
         return True
 
     def _read(self) -> bytes:
@@ -95,8 +141,14 @@ class Follow:
             return b""
         block = os.pread(self._file, BLOCK, self._offset)
         self._offset += len(block)
-        self._mark = (self._mark + block[-_MARK:])[-_MARK:]
+        self._note(block)
         return block
+
+    def _note(self, block: bytes) -> None:
+        """Remember what stands before our place: of the file now, it may be cut before it is asked."""
+        if end := block.rfind(b"\n") + 1:
+            self._before = (self._mark + block[max(0, end - _KEPT_MARK) : end])[-_KEPT_MARK:]
+        self._mark = (self._mark + block[-_MARK:])[-_MARK:]
 
     def _whole(self, block: bytes) -> bytes:
         if self._over:
@@ -139,6 +191,7 @@ class Follow:
 
     def _find(self) -> Iterator[bytes]:
         """Go on where we were: in the file itself, or in what was moved out of it, oldest first."""
+        self._doubt = False
         chain = [self.path]
         for n in range(_OLDER + 1):
             if n:
@@ -152,7 +205,8 @@ class Follow:
             self._offset = position
             return
         self.lost += 1
-        self._offset, self._rest, self._over, self._mark = 0, b"", 0, b""
+        self._offset, self._over = 0, 0
+        self._rest = self._mark = self._before = b""
 
     def _missed(self) -> Iterator[bytes]:
         """What was moved out of the file before we could open it the first time."""
@@ -187,7 +241,7 @@ class Follow:
             with path.open("rb") as file:
                 file.seek(position)
                 while block := file.read(BLOCK):
-                    self._mark = (self._mark + block[-_MARK:])[-_MARK:]
+                    self._note(block)
                     if whole := self._whole(block):
                         yield whole
         except OSError:

@@ -20,7 +20,7 @@ from leptonai.types import Noun
 PATTERNS = 20_000  # examples kept at most; beyond, lines of no known template go to the one template "<*>"
 RECALL = 50_000  # lines (up to numbers) whose template is looked up instead of found
 GROWTH = 4  # a bucket is split anew when it grew by a quarter
-_ZEROS = str.maketrans("123456789", "0" * 9)
+_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _GLUED = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]").search  # such digits tell alt0 from alt1
 _NONE = "\n"  # the shape of a line that is not looked up by one
 _PREFIX = "\x01"
@@ -51,7 +51,7 @@ class _Leaf:
     """One event within a bucket: what its kept patterns have in common. ``public``: the id that users see, the least
     of all leaves with the same words up to runs of values."""
 
-    __slots__ = ("blank", "display", "id", "keys", "public", "size", "words")
+    __slots__ = ("blank", "display", "id", "keys", "public", "said", "size", "words")
 
     def __init__(self, id: int, display: Sequence[str], keys: Sequence[set[str]], blank: list[str]) -> None:
         self.id = self.public = id
@@ -60,6 +60,7 @@ class _Leaf:
         self.blank = blank
         self.size = 0  # kept patterns
         self.words: Words | None = None
+        self.said = ""  # its text, "" since it has changed
 
     @classmethod
     def of(cls, id: int, patterns: Sequence[_Pattern]) -> _Leaf:
@@ -76,6 +77,7 @@ class _Leaf:
         for p, (shown, key) in enumerate(zip(pattern.display, pattern.key, strict=True)):
             if shown != self.display[p] and (both := join(self.display[p], shown)) != self.display[p]:
                 self.display[p] = both
+                self.said = ""
                 news = True
             seen = self.keys[p]
             if key not in seen and len(seen) <= FEW + 1:  # enough to stay a variable when the bucket is split anew
@@ -84,6 +86,11 @@ class _Leaf:
         return news
 
     def text(self) -> str:
+        if not self.said:
+            self.said = self._text()
+        return self.said
+
+    def _text(self) -> str:
         if len(self.blank) != len(self.display) + 1:
             return " ".join(self.display)
         return "".join(b + w for b, w in zip(self.blank, [*self.display, ""], strict=True)).strip()
@@ -390,7 +397,8 @@ class Miner:
 
 def _shapes(text: str) -> str:
     """Every digit as 0, but for that of a hexadecimal prefix: 1x7 is no number."""
-    return text.replace("0x", f"{_PREFIX}x").replace("0X", f"{_PREFIX}X").translate(_ZEROS)
+    marked = text.replace("0x", f"{_PREFIX}x").replace("0X", f"{_PREFIX}X").encode("utf-8", "surrogatepass")
+    return marked.translate(_ZEROS).decode("utf-8", "surrogatepass")
 
 
 def _indifferent(shape: str, leaf: _Leaf) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from leptonai.ops.logs.follow import LONGEST
+from leptonai.ops.logs.lines import Columns
 from leptonai.types import LogRecord
 
 AHEAD = 600.0  # seconds a line's own time may lie ahead of ours ...
@@ -18,7 +19,6 @@ _SEVERITY = re.compile(
     r"\b(trace|debug|info|notice|warn(?:ing)?|err(?:or)?|crit(?:ical)?|fatal|panic)\b", re.IGNORECASE
 )
 _NUMBERS = {"t": 1, "d": 5, "i": 9, "n": 10, "w": 13, "e": 17, "c": 18, "f": 21, "p": 21}
-LEVELS = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}  # OpenTelemetry's first of each
 _TIME = re.compile(
     r"\[?([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?) ?(Z|[+-][0-9]{2}:?[0-9]{2})?\]?"
     r"[\s:|]*"
@@ -38,6 +38,10 @@ _TRACE = ("trace_id", "traceId", "trace.id", "trace")
 _SPAN = ("span_id", "spanId", "span.id", "span")
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _REMEMBERED = 20_000  # beginnings whose level is looked up: most lines of a log differ in their digits only
+_MORE, _ASK = -1, -2  # instead of a level: such lines are read one by one; nothing is known of them
+_ZEROED = bytes.maketrans(b"123456789", b"0" * 9)
+_PLAIN = bytes(range(32, 127)) + b"\t\n"
+CHUNK = 2_000  # lines looked at one by one because one of them is odd
 _levels: dict[str, int] = {}
 _HEX = re.compile(r"[0-9a-f]+").fullmatch
 _json = msgspec.json.Decoder(dict[str, Any]).decode
@@ -47,12 +51,27 @@ def severity(text: str) -> int:
     """OpenTelemetry's number of the first word of the beginning that names a level; 0: none does."""
     begin = text[:120].translate(_ZEROS)
     known = _levels.get(begin)
-    if known is None:
-        if len(_levels) >= _REMEMBERED:
-            _levels.clear()
-        found = _SEVERITY.search(begin)
-        known = _levels[begin] = _NUMBERS[found[1][0].lower()] if found else 0
+    if known is None or known == _MORE:
+        known = _first_level(begin)
+        if not _more(begin):
+            _remember(begin, known)
     return known
+
+
+def _first_level(begin: str) -> int:
+    found = _SEVERITY.search(begin)
+    return _NUMBERS[found[1][0].lower()] if found else 0
+
+
+def _more(begin: str) -> bool:
+    """Whether a line may hold more than its words: it looks like JSON, or begins with a time."""
+    return begin[:1] == "{" or begin.lstrip("[").startswith("0000-00-0")
+
+
+def _remember(begin: str, level: int) -> None:
+    if len(_levels) >= _REMEMBERED:
+        _levels.clear()
+    _levels[begin] = level
 
 
 def clean(text: str) -> str:
@@ -74,6 +93,56 @@ def decode(line: bytes) -> str:
     if odd > _BINARY * min(1000, len(text)) and "\x1b[" not in text[:1000]:
         return f"<no text, {len(line):,} bytes>"
     return clean(text)
+
+
+def texts(block: bytes) -> list[str]:
+    """``decode`` of each line of a block, without those that are empty: of all at once where nothing in it is odd."""
+    if len(block) <= LONGEST or _longest(block) <= LONGEST:
+        try:
+            if not block.translate(None, _PLAIN):
+                return [line for line in block.decode("ascii").split("\n") if line]
+            text = block.decode().replace("\r\n", "\n")
+        except UnicodeDecodeError:
+            text = "\0"
+        if text.replace("\n", "").replace("\t", "").isprintable():
+            return [line for line in text.split("\n") if line]
+    lines = block.split(b"\n")
+    if len(lines) <= CHUNK:
+        return [text for line in lines if (text := decode(line))]
+    chunks = (b"\n".join(lines[i : i + CHUNK]) for i in range(0, len(lines), CHUNK))
+    return [text for chunk in chunks for text in texts(chunk)]
+
+
+def _longest(block: bytes) -> int:
+    return max(map(len, block.split(b"\n")))
+
+
+def columns(lines: list[str], now: float) -> Columns:
+    """The columns of decoded lines read at ``now``, as ``record`` says of each."""
+    if not lines:
+        return Columns([], [], [], [], [])
+    known = _levels.get
+    joined = "\n".join(lines).encode("utf-8", "surrogatepass").translate(_ZEROED)
+    zeros = joined.decode("utf-8", "surrogatepass").split("\n")
+    levels = [known(zero[:120], _ASK) for zero in zeros]
+    at = [now] * len(lines)
+    if min(levels) >= 0:
+        return Columns(at, levels, lines, [], [])
+    body, trace, span = lines.copy(), [""] * len(lines), [""] * len(lines)
+    for i, level in enumerate(levels):
+        if level == _ASK:
+            begin = zeros[i][:120]
+            level = known(begin, _ASK)  # an earlier line may have been like it
+            if level == _ASK:
+                level = _MORE if _more(begin) else _first_level(begin)
+                _remember(begin, level)
+            levels[i] = level
+        if level == _MORE:
+            found = record(lines[i], {}, now)
+            at[i], body[i], levels[i] = found.at, found.body, found.severity
+            trace[i], span[i] = found.trace, found.span
+    traced = any(trace) or any(span)
+    return Columns(at, levels, body, trace if traced else [], span if traced else [])
 
 
 def record(text: str, source: dict[str, str], now: float, level: int = 0) -> LogRecord:

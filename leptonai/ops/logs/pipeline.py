@@ -12,15 +12,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from leptonai.errors import NotFound, SpecError
-from leptonai.ops.logs.follow import Follow
+from leptonai.ops.logs.follow import Follow, Place
+from leptonai.ops.logs.lines import Columns, Lines
 from leptonai.ops.logs.miner import Miner
 from leptonai.ops.logs.outputs import Outputs
-from leptonai.ops.logs.parse import clean, decode, record
+from leptonai.ops.logs.parse import clean, columns, record, texts
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.logs.query import Query
 from leptonai.ops.logs.shifts import Shift
@@ -38,6 +39,32 @@ TAKEN = 10_000  # received records in one step
 CHUNK = 2_000  # lines mined at once: nobody waits longer than this for what is known
 VAULT_EVERY = 5.0  # seconds between two copies of the vault
 SAVE = 300.0  # seconds between two copies of what the miners know
+PATIENCE = 10.0  # seconds to wait until it is known whose logs there are
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    place: Place
+    service: str
+    source: dict[str, str]
+
+
+class _Places(msgspec.Struct, frozen=True):
+    """Where each followed file is read on, once everything before ``seq`` was kept."""
+
+    at: float
+    seq: int
+    files: dict[str, _Kept]
+
+
+class _Found(NamedTuple):
+    """What one source wrote. ``followed``: in a file, where it can be read again."""
+
+    source: dict[str, str]
+    followed: bool
+    columns: Columns
+
+
+Waiting = dict[str, list[_Found]]  # by service
 
 
 class Pipeline:
@@ -47,17 +74,22 @@ class Pipeline:
         self.settings = settings
         self.counts: Counter[str] = Counter()
         folder = home / "logs-store"
-        self.store = LogStore(folder, settings.logs, clock)
+        self._places_path = folder / "places.msgpack"
+        kept = _read_places(self._places_path)  # without any, files are read from their start
+        again = 0 if not self._places_path.exists() else kept.seq if kept else None
+        self._left = dict(kept.files) if kept else {}  # of an earlier life, not yet taken up
+        self._places: dict[str, _Kept] = {}
+        self.store = LogStore(folder, settings.logs, clock, again)
         self._vault = folder / "vault.json"
         self.masker = Masker.open(self._vault, settings.logs.mask)
         self.outputs = Outputs(settings.logs, folder / "dead", self.mask)
         self._home, self._folder, self._sink, self._clock = home, folder, sink, clock
-        self._replicas: Sequence[Replica] = ()
+        self._replicas: Sequence[Replica] | None = None  # not known yet
         self._files: dict[str, tuple[Follow, str, dict[str, str]]] = {}
         self._streams: dict[str, Stream] = {}
         self._lock = threading.Lock()  # streams and masker are asked by others while the thread works
-        self._saved = self._last = clock()
-        self._first = True
+        self._saved = clock()
+        self._last = kept.at if kept else None
         self._dice = random.Random(0)
         self._vaulted, self._vault_at = self.masker.made, clock()
         (folder / "miners").mkdir(exist_ok=True)
@@ -71,6 +103,10 @@ class Pipeline:
     def mask(self, entry: LogEntry) -> LogEntry:
         with self._lock:
             return self.masker.entry(entry)
+
+    def mask_text(self, text: str) -> str:
+        with self._lock:
+            return self.masker.mask(text)
 
     def shifts(self, service: Key, onset: float, now: float) -> tuple[Shift, ...]:
         """What changed in the log of a service around ``onset``; samples are masked."""
@@ -105,7 +141,10 @@ class Pipeline:
         """Step once a period and send to outputs, until cancelled. A step that fails is told once and tried again."""
         sending = asyncio.create_task(self.outputs.run())
         told = ""
+        begun = self._clock()
         try:
+            while self._replicas is None and self._clock() - begun < PATIENCE:  # noqa: ASYNC110 - told from any thread
+                await asyncio.sleep(self.settings.ops.period / 10)
             while True:
                 begun = self._clock()
                 try:
@@ -122,19 +161,19 @@ class Pipeline:
 
     def step(self, now: float) -> list[Signal]:
         """One look at everything; the signals of it."""
-        elapsed = max(1e-3, now - self._last) / self.settings.ops.period if not self._first else 1.0
+        elapsed = 1.0 if self._last is None else max(1e-3, now - self._last) / self.settings.ops.period
         self._last = now
         written: Counter[str] = Counter()
-        waiting: dict[str, list[LogRecord]] = {}
+        waiting: Waiting = {}
         self._gather(now, written, waiting)
         self._receive(now, written, waiting)
-        self._first = False
         signals: list[Signal] = []
         parts: dict[str, list[str]] = {service: [] for service in self._streams}
         for service in written:
             parts.setdefault(self._target(service, now), []).append(service)
         for target, services in parts.items():
             signals += self._mine(target, services, waiting, sum(written[s] for s in services), now, elapsed)
+        self._commit(now)  # before lines can go into a segment, where those read twice would stay
         self.store.tick(now)
         if self.masker.made != self._vaulted and now - self._vault_at >= VAULT_EVERY:
             self._save_vault()
@@ -143,48 +182,60 @@ class Pipeline:
         return signals
 
     def close(self) -> None:
+        self._commit(self._clock())
         for follow, _, _ in self._files.values():
             follow.close()
         self._save(self._clock())
         self._save_vault()
         self.store.close()
 
-    def _gather(self, now: float, written: Counter[str], waiting: dict[str, list[LogRecord]]) -> None:
+    def _gather(self, now: float, written: Counter[str], waiting: Waiting) -> None:
         wanted: dict[str, tuple[Path, str, dict[str, str]]] = {}
         for name, service in OWN.items():
             wanted[name] = (self._home / "logs" / f"{name}.log", service, {"service": service})
-        for r in self._replicas:
+        for r in self._replicas or ():
             source = {"service": r.service, "replica": r.id, "digest": r.digest}
             wanted[f"replica:{r.id}"] = (self._home / "run" / r.id / "log", r.service, source)
         for id, (path, service, source) in wanted.items():
-            if id not in self._files:  # of what ran before us, only what is new: it was read before
-                self._files[id] = (Follow(path, from_end=self._first), service, source)
+            if id not in self._files:
+                left = self._left.pop(id, None)
+                self._files[id] = (Follow(path, left.place if left else None), service, source)
+        if self._replicas is not None:  # what is left then went while nobody followed it
+            for id, left in self._left.items():
+                put_away = self._home / "logs" / "replicas" / f"{id.partition(':')[2]}.log"
+                self._files[id] = (Follow(put_away, left.place), left.service, left.source)
+            self._left.clear()
         for id, (follow, service, source) in list(self._files.items()):
             blocks = follow.look()
-            if id not in wanted:
+            if id not in wanted and self._replicas is not None:
                 blocks = follow.finish()
                 del self._files[id]
-            found = self._read(blocks, source, now, written)
+            found = self._read(blocks, service, now, written)
             self.counts["lost"] += follow.lost
             follow.lost = 0
-            waiting.setdefault(service, []).extend(found)
+            if found.body:
+                waiting.setdefault(service, []).append(_Found(source, True, found))
 
-    def _read(
-        self, blocks: Iterable[bytes], source: dict[str, str], now: float, written: Counter[str]
-    ) -> list[LogRecord]:
-        """The records of a source; of more lines than are read in full an even share."""
+    def _read(self, blocks: Iterable[bytes], service: str, now: float, written: Counter[str]) -> Columns:
+        """The lines of a source; of more than are read in full an even share."""
+        whole: list[bytes] = []  # blocks, as long as all of them are read
         kept: list[bytes] = []
         total, stride = 0, 1
         limit = self.settings.logs.lines_per_second
         for block in blocks:
             total += block.count(b"\n")
-            kept += self._thin(block.split(b"\n")[:-1], stride)
+            whole.append(block)
+            if total <= limit:
+                continue
+            for one in whole:
+                kept += self._thin(one.split(b"\n")[:-1], stride)
+            whole.clear()
             while len(kept) > 2 * limit:
                 kept, stride = self._thin(kept, 2), 2 * stride
         while len(kept) > limit:
             kept = self._thin(kept, 2)
-        written[source["service"]] += total
-        return [record(text, source, now) for line in kept if (text := decode(line))]
+        written[service] += total
+        return columns([text for block in whole or [b"\n".join(kept)] for text in texts(block)], now)
 
     def _thin(self, lines: list[bytes], stride: int) -> list[bytes]:
         """One of each ``stride`` lines, drawn: a log that repeats itself would deceive a fixed step."""
@@ -193,76 +244,98 @@ class Pipeline:
         draw = self._dice.random
         return [lines[min(len(lines) - 1, i + int(draw() * stride))] for i in range(0, len(lines), stride)]
 
-    def _receive(self, now: float, written: Counter[str], waiting: dict[str, list[LogRecord]]) -> None:
+    def _receive(self, now: float, written: Counter[str], waiting: Waiting) -> None:
+        run: list[LogRecord] = []
+        whose: dict[str, str] | None = None
         for found in self._sink.take(TAKEN):
-            workspace = found.source.get("workspace", DEFAULT_WORKSPACE)
-            service = _foreign(found.source, workspace)
             body = clean(found.body)
+            parsed = found if body is found.body else msgspec.structs.replace(found, body=body)
             if body.startswith("{"):
                 parsed = record(body, found.source, found.at, found.severity)
-            else:
-                parsed = LogRecord(
-                    at=found.at, source=found.source, body=body, severity=found.severity, trace=found.trace,
-                    span=found.span,
-                )  # fmt: skip
-            written[service] += 1
-            waiting.setdefault(service, []).append(parsed)
+            if found.source != whose:
+                self._hand_over(run, written, waiting)
+                run, whose = [], found.source
+            run.append(parsed)
             self.counts["received"] += 1
+        self._hand_over(run, written, waiting)
+
+    def _hand_over(self, run: list[LogRecord], written: Counter[str], waiting: Waiting) -> None:
+        """Records of one source in a row become columns."""
+        if not run:
+            return
+        source = run[0].source
+        service = _foreign(source, source.get("workspace", DEFAULT_WORKSPACE))
+        traced = any(r.trace or r.span for r in run)
+        found = Columns(
+            [r.at for r in run],
+            [r.severity for r in run],
+            [r.body for r in run],
+            [r.trace for r in run] if traced else [],
+            [r.span for r in run] if traced else [],
+        )
+        written[service] += len(run)
+        waiting.setdefault(service, []).append(_Found(source, False, found))
 
     def _mine(
-        self,
-        target: str,
-        services: list[str],
-        waiting: dict[str, list[LogRecord]],
-        lines: int,
-        now: float,
-        elapsed: float,
+        self, target: str, services: list[str], waiting: Waiting, lines: int, now: float, elapsed: float
     ) -> list[Signal]:
         """What ``services`` wrote is mined as one stream, ``target``; beyond the limit they are many."""
         ids: list[int] = []
         errors = 0
         stream = self._streams[target]
         for service in services:
-            records = waiting.get(service, [])
-            for start in range(0, len(records), CHUNK):
-                chunk = records[start : start + CHUNK]
-                with self._lock:
-                    found = stream.add(chunk, now)
-                    texts = {id: stream.miner.text(id) for id in set(found)}
-                ids += found
-                self._keep(service, chunk, found, texts)
-            errors += sum(r.severity >= ERROR for r in records)
+            for found in waiting.get(service, ()):
+                for start in range(0, len(found.columns.body), CHUNK):
+                    chunk = found.columns.part(start, start + CHUNK)
+                    with self._lock:
+                        templates = stream.add(chunk, now)
+                        known = {id: stream.miner.text(id) for id in set(templates)}
+                    ids += templates
+                    if max(chunk.severity) >= ERROR:
+                        errors += sum(level >= ERROR for level in chunk.severity)
+                    self._keep(service, found, chunk, templates, known)
         self.counts["lines"] += lines
         self.counts["read"] += len(ids)
         with self._lock:
             return stream.step(ids, errors, lines, now, elapsed)
 
-    def _keep(self, service: str, records: list[LogRecord], ids: list[int], texts: dict[int, str]) -> None:
-        workspace = EVERYBODY if service in OWN.values() else parse_key(service)[0]
-        seq = self.store.next
-        of = {id(r.source): r.source for r in records}  # few, and one object for all lines of a file
-        sources = {
-            place: {k: v for k, v in source.items() if k not in ("service", "workspace")}
-            for place, source in of.items()
-        }
-        entries = [
-            LogEntry(
-                seq=seq + i,
-                at=r.at,
-                service=service,
-                source=sources[id(r.source)],
-                severity=r.severity,
-                template_id=template,
-                template=texts[template],
-                body=r.body,
-                trace=r.trace,
-                span=r.span,
-                workspace=workspace,
-            )
-            for i, (r, template) in enumerate(zip(records, ids, strict=True))
-        ]
-        self.store.add(entries)
-        self.outputs.put(entries)
+    def _keep(self, service: str, found: _Found, chunk: Columns, templates: list[int], known: dict[int, str]) -> None:
+        lines = Lines(
+            first=self.store.next,
+            service=service,
+            workspace=EVERYBODY if service in OWN.values() else parse_key(service)[0],
+            source={k: v for k, v in found.source.items() if k not in ("service", "workspace")},
+            followed=found.followed,
+            at=chunk.at,
+            severity=chunk.severity,
+            template=templates,
+            texts=known,
+            body=chunk.body,
+            trace=chunk.trace,
+            span=chunk.span,
+        )
+        self.store.add(lines)
+        if self.outputs.senders:
+            self.outputs.put(lines.entries())
+
+    def _commit(self, now: float) -> None:
+        """What was read so far is kept: another life goes on behind it."""
+        files = dict(self._left)
+        for id, (follow, service, source) in self._files.items():
+            if (place := follow.place) is not None:
+                files[id] = _Kept(place, service, source)
+        if files == self._places:
+            return
+        fresh = self._places_path.with_suffix(".new")
+        try:
+            fresh.write_bytes(msgspec.msgpack.encode(_Places(now, self.store.next, files)))
+            fresh.chmod(0o600)
+            fresh.replace(self._places_path)
+            self._places = files
+        except OSError as e:
+            if not self.counts["places_failed"]:
+                log.error("%s cannot be written, a restart will read lines twice: %s; told once", fresh, e)
+            self.counts["places_failed"] += 1
 
     def _target(self, service: str, now: float) -> str:
         """The stream that a service is mined in: its own, or that of all beyond the limit."""
@@ -308,6 +381,16 @@ class Pipeline:
                 self._vaulted, self._vault_at = self.masker.made, self._clock()
         except OSError as e:
             log.error("masked values cannot be turned back after a restart, %s cannot be written: %s", self._vault, e)
+
+
+def _read_places(path: Path) -> _Places | None:
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=_Places)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as e:
+        log.error("%s cannot be read, followed files are read from their start: %s", path, e)
+        return None
 
 
 def _foreign(source: dict[str, str], workspace: str) -> Key:

@@ -6,12 +6,15 @@ who must not read them, while nobody without the key can try values. The vault, 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import msgspec
 from leptonai.errors import SpecError
 from leptonai.types import LogEntry
 
+log = logging.getLogger(__name__)
 VAULT = 100_000  # secrets remembered; the oldest are forgotten, and stay masked for good
 _LETTERS = 15
 _MASKED = re.compile(rf"<[a-z][a-z0-9_]*:[a-p]{{{_LETTERS}}}>")
@@ -98,23 +102,32 @@ class Masker:
         return _MASKED.sub(lambda m: self._table.get(m[0], m[0]), text)
 
     def save(self, path: Path) -> None:
-        """The vault as a file of mode 0600, written then renamed. It never leaves this machine."""
-        new = path.with_name(path.name + ".new")
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(file, "wb") as out:
-            os.fchmod(out.fileno(), 0o600)
-            out.write(msgspec.json.encode(_Vault(self._key, self._table)))
-        new.replace(path)
+        """What was masked here is in the vault of ``path`` beside what other processes put there. OSError: disk."""
+        with _locked(path):
+            try:
+                known = _read(path)
+            except SpecError:
+                known = None  # damaged since it was opened
+            table = {**(known.table if known else {}), **self._table}
+            while len(table) > VAULT:
+                del table[next(iter(table))]
+            _write(path, _Vault(known.key if known else self._key, table))
+            self._table = table
 
     @classmethod
     def open(cls, path: Path, patterns: Mapping[str, str] | None = None) -> Masker:
-        """A masker with the vault of ``path``; a new vault when there is no such file. Raises SpecError if damaged."""
-        try:
-            vault = msgspec.json.decode(path.read_bytes(), type=_Vault)
-        except FileNotFoundError:
-            return cls(patterns)
-        except (msgspec.DecodeError, OSError) as e:
-            raise SpecError(f"{path} is no vault of masked values: {e}", hint="restore it, or move it away") from None
+        """A masker with the vault of ``path``, made when there is none: whoever opens it gives equal secrets equal
+        marks. Raises SpecError if it is damaged. Where it cannot be written, marks are for good."""
+        vault = _read(path)
+        if vault is None:
+            try:
+                with _locked(path):
+                    if (vault := _read(path)) is None:
+                        vault = _Vault(secrets.token_bytes(32), {})
+                        _write(path, vault)
+            except OSError as e:
+                log.warning("%s cannot be written, what is masked cannot be turned back: %s", path, e)
+                return cls(patterns)
         masker = cls(patterns, vault.key)
         masker._table = vault.table
         return masker
@@ -137,6 +150,38 @@ class Masker:
             self._table[mark] = secret
             self.made += 1
         return mark
+
+
+def _read(path: Path) -> _Vault | None:
+    """None: there is none. Raises SpecError if it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Vault)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as e:
+        raise SpecError(f"{path} is no vault of masked values: {e}", hint="restore it, or move it away") from None
+
+
+def _write(path: Path, vault: _Vault) -> None:
+    """A file of mode 0600, written then renamed. It never leaves this machine."""
+    new = path.with_name(path.name + ".new")
+    file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(file, "wb") as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(msgspec.json.encode(vault))
+    new.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Nobody else writes the vault meanwhile: ops and control both do."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def luhn(text: str) -> bool:

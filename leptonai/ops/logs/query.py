@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 
 from leptonai.errors import SpecError
-from leptonai.ops.logs.parse import LEVELS
-from leptonai.types import LogEntry, Noun
+from leptonai.types import Noun
+
+LEVELS = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}  # OpenTelemetry's first of each
 
 
 class Query(Noun, frozen=True, kw_only=True):
@@ -21,16 +21,6 @@ class Query(Noun, frozen=True, kw_only=True):
     since: float = -inf
     until: float = inf
     workspaces: frozenset[str] | None = None
-
-    def matches(self, entry: LogEntry) -> bool:
-        return (
-            entry.severity >= self.level
-            and self.since <= entry.at < self.until
-            and (not self.service or entry.service == self.service)
-            and (not self.template or entry.template_id == self.template)
-            and (self.workspaces is None or entry.workspace in self.workspaces)
-            and (not self.text or self.text.lower() in entry.body.lower())
-        )
 
 
 def level_number(name: str) -> int:
@@ -47,6 +37,3 @@ def level_number(name: str) -> int:
 def level_name(severity: int) -> str:
     """The name of the band that a number is in; "" for 0."""
     return next((name for name, number in reversed(LEVELS.items()) if severity >= number), "")
-
-
-Covers = Callable[[str], bool]

@@ -10,19 +10,24 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from leptonai.ops.logs.lines import Lines
 from leptonai.ops.logs.query import Query
+from leptonai.platforms.arrow import numbers, strings
 from leptonai.types import LogEntry
 
 _NAME = re.compile(r"([0-9]+)-([0-9]+)\.parquet")
 _COLUMNS = (
     "seq", "at", "workspace", "service", "source", "severity", "template_id", "template", "body", "trace", "span",
 )  # fmt: skip
+
+_FEW = [n for n in _COLUMNS if n not in ("seq", "at", "body")]  # columns whose values repeat
 
 
 class Segment(NamedTuple):
@@ -34,20 +39,18 @@ class Segment(NamedTuple):
     size: int
 
 
-def write(folder: Path, entries: Sequence[LogEntry]) -> Segment:
+def write(folder: Path, blocks: Sequence[Lines]) -> Segment:
     """OSError: disk."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = {name: [getattr(e, name) for e in entries] for name in _COLUMNS if name != "source"}
-    columns["source"] = [msgspec.json.encode(e.source).decode() for e in entries]
-    columns["at"] = pa.array([round(at * 1e6) for at in columns["at"]], pa.timestamp("us", tz="UTC"))
-    table = pa.table({name: columns[name] for name in _COLUMNS})
-    first, last = entries[0].seq, entries[-1].seq
+    columns = _columns(blocks)
+    table = pa.Table.from_arrays([columns[name] for name in _COLUMNS], names=list(_COLUMNS))
+    first, last = blocks[0].first, blocks[-1].last
     path = folder / f"{first:012}-{last:012}.parquet"
     fresh = path.with_suffix(".new")
     try:
-        pq.write_table(table, fresh, compression="zstd", row_group_size=1 << 16)
+        pq.write_table(table, fresh, compression="zstd", row_group_size=1 << 16, use_dictionary=_FEW)
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.chmod(0o600)
@@ -55,8 +58,47 @@ def write(folder: Path, entries: Sequence[LogEntry]) -> Segment:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    times = [e.at for e in entries]
-    return Segment(path, first, last, min(times), max(times), path.stat().st_size)
+    start, end = min(min(b.at) for b in blocks), max(max(b.at) for b in blocks)
+    return Segment(path, first, last, start, end, path.stat().st_size)
+
+
+def _columns(blocks: Sequence[Lines]) -> dict[str, Any]:
+    import numpy as np
+    import pyarrow as pa
+
+    sizes = [len(b) for b in blocks]
+    n = sum(sizes)
+    whose = numbers(np.repeat(np.arange(len(blocks)), sizes))
+    words: dict[str, int] = {}
+    template: list[int] = []
+    for b in blocks:
+        number = {id: words.setdefault(text, len(words)) for id, text in b.texts.items()}
+        template += [number[id] for id in b.template]
+
+    def each(values: list[str]) -> Any:
+        """One value of each block, for all of its lines."""
+        return strings(values).take(whose)
+
+    def joined(name: str, kind: Any) -> Any:
+        return np.fromiter(chain.from_iterable(getattr(b, name) for b in blocks), kind, n)
+
+    def told(name: str) -> Any:
+        columns = (getattr(b, name) or [""] * len(b) for b in blocks)
+        return strings(list(chain.from_iterable(columns)))
+
+    return {
+        "seq": numbers(np.concatenate([np.arange(b.first, b.last + 1) for b in blocks])),
+        "at": numbers(np.round(joined("at", np.float64) * 1e6).astype(np.int64), pa.timestamp("us", tz="UTC")),
+        "workspace": each([b.workspace for b in blocks]),
+        "service": each([b.service for b in blocks]),
+        "source": each([msgspec.json.encode(b.source).decode() for b in blocks]),
+        "severity": numbers(joined("severity", np.int64)),
+        "template_id": numbers(joined("template", np.int64)),
+        "template": strings(list(words)).take(numbers(np.array(template, np.int64))),
+        "body": told("body"),
+        "trace": told("trace"),
+        "span": told("span"),
+    }
 
 
 def find(folder: Path, counts: Counter[str]) -> list[Segment]:

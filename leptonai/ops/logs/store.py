@@ -1,4 +1,7 @@
-"""Kept lines: a hot file of JSON lines that becomes Parquet segments, bounded by size and age, and their search."""
+"""Kept lines: a hot file that becomes Parquet segments, bounded by size and age, and their search.
+
+A line of the hot file is the JSON of one ``Lines``: some thousand lines of a log that one source wrote.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,25 @@ import logging
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from leptonai.errors import TelemetryError
 from leptonai.ops.logs import segments as on_disk
+from leptonai.ops.logs.lines import Lines, total
 from leptonai.ops.logs.query import Query
 from leptonai.ops.logs.segments import Segment
 from leptonai.settings import Logs
-from leptonai.types import LogEntry, LogPage
+from leptonai.types import LogPage
 
 log = logging.getLogger(__name__)
 MOST = 1000  # lines of one page
 LOOKED = 20  # segments read for one page; a page may be empty and say where to go on
 _lines = msgspec.json.Encoder()
-_entry = msgspec.json.Decoder(LogEntry).decode
+_read = msgspec.json.Decoder(Lines).decode
 
 
 class LogStore:
@@ -33,43 +38,40 @@ class LogStore:
     ``hot_torn``, ``write_failed``, ``seal_failed``, ``forgotten``, ``segments_expired``, ``segments_damaged``.
     """
 
-    def __init__(self, folder: Path, settings: Logs, clock: Callable[[], float]) -> None:
-        """What an earlier process kept can be read. TelemetryError: the folder cannot be used."""
+    def __init__(self, folder: Path, settings: Logs, clock: Callable[[], float], committed: int | None = None) -> None:
+        """What an earlier process kept can be read, but for followed lines from ``committed`` on: those will be read
+        from their files again. TelemetryError: the folder cannot be used."""
         self.folder = folder
         self.counts: Counter[str] = Counter()
         self._settings = settings
         self._clock = clock
         self._lock = threading.RLock()
-        self._hot: deque[LogEntry] = deque()
+        self._hot: deque[Lines] = deque()
         self._segments: list[Segment] = []
         self._began = clock()
-        self._sealed = False  # what is hot is on its way into a segment
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._segments = on_disk.find(folder, self.counts)
-            self._restore()
+            self.next = max((s.last for s in self._segments), default=0) + 1
+            self._restore(committed)
             self._file = self._open()
         except OSError as e:
             raise TelemetryError(f"logs cannot be kept in {folder}: {e}", hint="check the disk and its rights") from e
-        newest = [s.last for s in self._segments] + [e.seq for e in self._hot]
-        self.next = max(newest, default=0) + 1
 
-    def add(self, entries: Sequence[LogEntry]) -> None:
-        """Keep lines whose ``seq`` go on from ``next``."""
-        if not entries:
-            return
+    def add(self, lines: Lines) -> None:
+        """Keep lines whose ``first`` is ``next``."""
         with self._lock:
-            self.next = entries[-1].seq + 1
-            self._hot.extend(entries)
-            self.counts["kept"] += len(entries)
+            self.next = lines.last + 1
+            self._hot.append(lines)
+            self.counts["kept"] += len(lines)
             try:
-                os.write(self._file, _lines.encode_lines(entries))
+                os.write(self._file, _lines.encode_lines([lines]))
             except OSError as e:
                 self._failed("write_failed", f"log lines are kept in memory only: {e}")
 
     def tick(self, now: float) -> None:
         """Make a segment when it is time, and let go what is too old or too much."""
-        full = len(self._hot) >= self._settings.segment_lines
+        full = total(self._hot) >= self._settings.segment_lines
         if self._hot and (full or now - self._began >= self._settings.segment_seconds):
             self.seal()
         self._expire(now)
@@ -77,22 +79,21 @@ class LogStore:
     def seal(self) -> None:
         """What is hot becomes a segment; it stays readable all the while."""
         with self._lock:
-            entries = list(self._hot)
-        if not entries:
+            blocks = list(self._hot)
+        if not blocks:
             return
         try:
-            made = on_disk.write(self.folder, entries)
+            made = on_disk.write(self.folder, blocks)
         except OSError as e:
             self._failed("seal_failed", f"no segment of log lines can be written: {e}")
             with self._lock:
                 self._began = self._clock()  # tried again later
-                while len(self._hot) > 2 * self._settings.segment_lines:
-                    self._hot.popleft()
-                    self.counts["forgotten"] += 1
+                while total(self._hot) > 2 * self._settings.segment_lines:
+                    self.counts["forgotten"] += len(self._hot.popleft())
             return
         with self._lock:
             self._segments.append(made)
-            while self._hot and self._hot[0].seq <= made.last:
+            while self._hot and self._hot[0].last <= made.last:
                 self._hot.popleft()
             self._began = self._clock()
             try:
@@ -107,10 +108,10 @@ class LogStore:
         with self._lock:
             hot, segments = list(self._hot), list(self._segments)
         limit_seq = before if before is not None else 1 << 62
-        items = [e for e in reversed(hot) if e.seq < limit_seq and query.matches(e)][:limit]
+        items = list(islice((e for block in reversed(hot) for e in block.find(query, limit_seq)), limit))
         if len(items) == limit:
             return LogPage(items=items, next=items[-1].seq)
-        older = [s for s in reversed(segments) if s.first < limit_seq and (not hot or s.first < hot[0].seq)]
+        older = [s for s in reversed(segments) if s.first < limit_seq and (not hot or s.first < hot[0].first)]
         looked = 0
         for segment in older:
             if segment.end < query.since or segment.start >= query.until:
@@ -137,21 +138,26 @@ class LogStore:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return os.open(self.folder / "hot.jsonl", flags, 0o600)
 
-    def _restore(self) -> None:
-        """The lines of an earlier process that are in no segment yet; a torn last one is counted and left out."""
+    def _restore(self, committed: int | None) -> None:
+        """The lines of an earlier process that are in no segment yet; a torn last block is counted and left out."""
         path = self.folder / "hot.jsonl"
         if not path.exists():
             return
-        known = max((s.last for s in self._segments), default=0)
+        known, again = self.next, False
         for line in path.read_bytes().splitlines():
             try:
-                entry = _entry(line)
+                lines = _read(line)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self.counts["hot_torn"] += 1
                 continue
-            if entry.seq > known:
-                self._hot.append(entry)
-        if self.counts["hot_torn"]:  # nothing may be appended to half a line
+            if lines.first < known:
+                continue
+            self.next = max(self.next, lines.last + 1)
+            if lines.followed and committed is not None and lines.first >= committed:
+                again = True
+            else:
+                self._hot.append(lines)
+        if self.counts["hot_torn"] or again:  # nothing may be appended to half a line
             fresh = path.with_name("hot.jsonl.new")
             fresh.write_bytes(_lines.encode_lines(list(self._hot)))
             fresh.chmod(0o600)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from leptonai.ops.logs.lines import Columns
 from leptonai.ops.logs.miner import Miner
 from leptonai.ops.logs.series import Rates, log_signals
 from leptonai.ops.logs.shifts import Seen, Shift, Step, shifts
-from leptonai.types import LogRecord, Signal
+from leptonai.types import Signal
 
 SHOWN = 10  # templates with a signal of their own: what is rare is found by the counts of new ones and of changes
 KEEP = 900.0  # seconds of counts remembered
@@ -29,14 +30,14 @@ class Stream:
         self._history: deque[Step] = deque()
         self._seen: dict[int, Seen] = {}
 
-    def add(self, records: Sequence[LogRecord], now: float) -> list[int]:
-        """The template of each record."""
-        ids = self.miner.add_many([r.body for r in records])
-        newest = dict(zip(ids, records, strict=True))
-        for id, record in newest.items():
+    def add(self, lines: Columns, now: float) -> list[int]:
+        """The template of each line."""
+        ids = self.miner.add_many(lines.body)
+        newest = dict(zip(ids, range(len(ids)), strict=True))
+        for id, i in newest.items():
             old = self._seen.pop(id, None)  # last in the order of those to forget
             first = old.first if old else now
-            self._seen[id] = Seen(first=first, sample=record.body[:SAMPLE], severity=record.severity)
+            self._seen[id] = Seen(first=first, sample=lines.body[i][:SAMPLE], severity=lines.severity[i])
         while len(self._seen) > REMEMBERED:
             del self._seen[next(iter(self._seen))]
         return ids

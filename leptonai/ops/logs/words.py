@@ -48,6 +48,7 @@ _PAIR = re.compile(r"(?<=\w=)[^\s,;)\]}\"'(\[{]+")
 _DIGITS = re.compile(r"(?:<\*>|[0-9])+", re.ASCII)
 _WILDS = re.compile(r"(?:<\*>)+")
 _WORD = re.compile(r"\S+")
+_ODD = re.compile(r"[0-9/\\=<]").search
 
 Words = tuple[str, ...]
 _memo: dict[str, tuple[str, str]] = {}
@@ -82,6 +83,8 @@ def read(line: str) -> tuple[Words, Words]:
 
 
 def _word(word: str) -> tuple[str, str]:
+    if not _ODD(word):  # nothing in it can be a value or a pair: most words, and four searches saved
+        return word, f"?D{date[1]}" if (date := _DATE.fullmatch(word)) else word
     shown = _LIST.sub(WILD, _VALUE.sub(WILD, word))
     if date := _DATE.fullmatch(shown):
         return shown, f"?D{date[1]}"

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from leptonai.errors import TelemetryError
+from leptonai.platforms.arrow import numbers, strings
 from leptonai.platforms.embedded.log import Ids
 from leptonai.protocols import Floats
 
@@ -80,15 +81,15 @@ def write(
         for here in range(0, len(at), GROUP):
             part = series[here : here + GROUP]
             low, high = int(part[0]), int(part[-1])
-            codes = pa.array(part - low)
+            codes = (part - low).astype(np.int32)
             here_named = sorted({s[0] for s in spelt[low : high + 1]})
             code = {name: i for i, name in enumerate(here_named)}
             name_of = np.array([code[s[0]] for s in spelt[low : high + 1]], np.int32)[part - low]
-            names = pa.DictionaryArray.from_arrays(name_of, pa.array(here_named))
-            texts = pa.DictionaryArray.from_arrays(codes, pa.array([s[1] for s in spelt[low : high + 1]]))
+            names = pa.DictionaryArray.from_arrays(numbers(name_of), strings(here_named))
+            texts = pa.DictionaryArray.from_arrays(numbers(codes), strings([s[1] for s in spelt[low : high + 1]]))
             stretch = slice(here, here + GROUP)
-            columns = [names, texts, pa.array(at[stretch]), pa.array(value[stretch])]
-            out.write_table(pa.table(columns, schema=schema), row_group_size=GROUP)
+            columns = [names, texts, numbers(at[stretch]), numbers(value[stretch])]
+            out.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=GROUP)
         start, end = float(at.min()), float(at.max())
         out.add_key_value_metadata({"start": repr(start), "end": repr(end), "written": repr(written)})
     _sync(fresh)
