@@ -20,7 +20,7 @@ import httpx
 from control_idle import cli, wait
 
 from leptonai.client import Client
-from leptonai.demo.train import train
+from leptonai.drill.train import train
 from leptonai.serve import spec as texts
 from leptonai.types import SpecChange
 

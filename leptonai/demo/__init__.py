@@ -1,1 +1,1 @@
-"""The demo: a real model served, broken in real ways, repaired by nobody's hand. No other room knows of it."""
+"""The demo: a real model served, broken in real ways, repaired by nobody's hand. The drills do the work."""

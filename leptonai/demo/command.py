@@ -14,9 +14,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from leptonai.demo.screen import Screen
-    from leptonai.demo.stage import Stage
     from leptonai.demo.story import Report
+    from leptonai.drill.screen import Screen
+    from leptonai.drill.stage import Stage
 
 PIPE_WIDTH = 160  # columns where there is no terminal to ask
 FAULTS = ("kill", "stop", "wrong", "leak", "slow")
@@ -45,21 +45,21 @@ def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, o
     """
     from rich.console import Console
 
-    from leptonai.demo import screen as screens
-    from leptonai.demo.outcome import DRILLS
-    from leptonai.demo.stage import stage
     from leptonai.demo.story import tell
+    from leptonai.drill import screen as screens
+    from leptonai.drill.kinds import KINDS
+    from leptonai.drill.stage import stage
 
     began = time.monotonic()
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     signal.signal(signal.SIGTERM, _interrupt)
-    drills = [drill for drill in DRILLS if not only or drill.kind in only]
+    faults = [KINDS[kind] for kind in FAULTS if not only or kind in only]
     screen = screens.Plain(console) if as_json else screens.screen(console)
     try:
         with screen, stage(home and home.absolute(), seed, rate, screen) as where:
-            report = tell(where, drills, screen, seed, began)
+            report = tell(where, faults, screen, seed, began)
             example = _example(where, report)
             if stay:
                 _show(report, example, console, as_json)
@@ -84,7 +84,7 @@ def _show(report: Report, example: str, console: Console, as_json: bool) -> None
 
 
 def _print(report: Report, example: str, console: Console) -> None:
-    from leptonai.demo.table import faults_found, table
+    from leptonai.drill.table import faults_found, table
 
     if example:
         console.print("\n`leptonai report` of the last incident (--stay keeps all of them for reading):\n")
@@ -110,7 +110,7 @@ def _complaints(report: Report, found: list[str]) -> list[str]:
 def _print_json(report: Report) -> None:
     import msgspec
 
-    outcomes = [msgspec.to_builtins(o) | {"repaired": o.repaired} for o in report.outcomes]
+    outcomes = [msgspec.to_builtins(o) | {"repaired": o.repaired, "incidents": []} for o in report.outcomes]
     whole = msgspec.to_builtins(report) | {"outcomes": outcomes, "repaired": report.repaired}
     click.echo(msgspec.json.format(msgspec.json.encode(whole)).decode())
 

@@ -1,8 +1,10 @@
 """What the prediction logs say beside labels: requests that fail wherever they go, answers that are not as before.
 
 ``poisoned_ratio``: of the requests that failed in the newest ``WINDOW`` seconds, the share that failed on two replicas
-or more (the gateway repeats a request under the same id). ``output_shift_ratio``: the Kolmogorov-Smirnov distance of
-the newest answers from those of before, 0..1 (Smirnov, 1948); only of answers that begin with a number.
+or more (the gateway repeats a request under the same id); ``poisoned_request_ratio``: those as a share of all requests.
+``output_shift_ratio``: the Kolmogorov-Smirnov distance of the newest answers of a revision from its own before, 0..1
+(Smirnov, 1948); only of answers that begin with a number. ``repeated_ratio``: the share of good answers of the newest
+``LATELY`` seconds that one revision gave a second time, because somebody asked again under the same id.
 ``input_shift_ratio``: the same of the mean, and of the range, of each request's first input of numbers; the larger.
 """
 
@@ -22,13 +24,18 @@ MOST_FAILED = 5_000  # failed requests of one service remembered
 RECENT = 200  # answers that are compared with those before
 FORMER = 1_000  # answers they are compared with, the RECENT between left out: a slow change is one too
 FEWEST = 300  # answers before them, until anything is said
+LATELY = 8.0  # seconds of good answers in which a second one is looked for
+FEWEST_ASKED = 50  # good answers, until a share of them says anything
+MOST_DIGESTS = 4  # revisions of one service whose answers are remembered
+MOST_ANSWERED = 20_000  # good answers of one service remembered for that
 
 
 class _Of:
     def __init__(self) -> None:
         self.failed: OrderedDict[str, tuple[float, set[str]]] = OrderedDict()
-        self.values: deque[float] = deque(maxlen=RECENT + FORMER)
-        self.fresh = False
+        self.values: dict[str, deque[float]] = {}  # by digest: another revision answers otherwise, and may
+        self.answered: deque[tuple[float, str, str]] = deque(maxlen=MOST_ANSWERED)
+        self.fresh = ""
         self.means: deque[float] = deque(maxlen=RECENT + FORMER)
         self.spans: deque[float] = deque(maxlen=RECENT + FORMER)
         self.asked = False  # something was told of inputs since the last look
@@ -48,9 +55,12 @@ class Answers:
             if len(of.failed) > MOST_FAILED:
                 of.failed.popitem(last=False)
         elif line.code < 400:
+            of.answered.append((line.at, line.id, line.digest))
             if (value := _first(line.output)) is not None:
-                of.values.append(value)
-                of.fresh = True
+                if line.digest not in of.values and len(of.values) >= MOST_DIGESTS:
+                    del of.values[next(iter(of.values))]
+                of.values.setdefault(line.digest, deque(maxlen=RECENT + FORMER)).append(value)
+                of.fresh = line.digest
             if (told := _numbers(line.input)) is not None:
                 of.means.append(told[0])
                 of.spans.append(told[1])
@@ -62,16 +72,24 @@ class Answers:
         for key, of in self._of.items():
             for id in [id for id, (at, _) in of.failed.items() if now - at > WINDOW]:
                 del of.failed[id]
+            while of.answered and now - of.answered[0][0] > WINDOW:
+                of.answered.popleft()
             found: dict[str, float] = {}
             if of.failed:
-                found["poisoned_ratio"] = sum(len(w) > 1 for _, w in of.failed.values()) / len(of.failed)
-            if of.fresh and len(of.values) >= RECENT + FEWEST:
-                found["output_shift_ratio"] = distance(list(of.values)[:-RECENT], list(of.values)[-RECENT:])
+                poisoned = sum(len(w) > 1 for _, w in of.failed.values())
+                found["poisoned_ratio"] = poisoned / len(of.failed)
+                found["poisoned_request_ratio"] = poisoned / (len(of.failed) + len({id for _, id, _ in of.answered}))
+            lately = [(id, digest) for at, id, digest in of.answered if now - at <= LATELY]
+            if len(lately) >= FEWEST_ASKED:
+                found["repeated_ratio"] = 1.0 - len(set(lately)) / len(lately)
+            values = of.values.get(of.fresh, ())
+            if len(values) >= RECENT + FEWEST:
+                found["output_shift_ratio"] = distance(list(values)[:-RECENT], list(values)[-RECENT:])
             if of.asked and len(of.means) >= RECENT + FEWEST:
                 found["input_shift_ratio"] = max(
                     distance(list(row)[:-RECENT], list(row)[-RECENT:]) for row in (of.means, of.spans)
                 )
-            of.fresh = of.asked = False
+            of.fresh, of.asked = "", False
             out += [Signal(name=n, labels={"service": key}, at=now, value=v) for n, v in found.items()]
         return out
 

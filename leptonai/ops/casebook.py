@@ -161,7 +161,8 @@ class Casebook:
             scene = msgspec.structs.replace(scene, logs=self._shifts(key, case.incident.began, now))
             facts = gather(scene)
             causes = diagnose(facts, key, rules)
-            case.incident = book.explain(case.incident, cited(facts, causes), causes, now)
+            if not book.forgets(case.incident, causes):
+                case.incident = book.explain(case.incident, cited(facts, causes), causes, now)
             case.incident = msgspec.structs.replace(case.incident, features=features(scene, facts))
         await self._send(case, now)
         if not case.incident.id:

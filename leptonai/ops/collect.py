@@ -211,6 +211,10 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
             out[_REPLICA_GAUGES[name]] = value
         elif name == "leptonai_errors_total" and labels.get("kind") == "nan_output":
             shown["nan_output"] = value
+        elif name == "leptonai_errors_total" and labels.get("kind") == "model_failed":
+            shown["model_failed"] = value
+        elif name == "leptonai_prediction_log_dropped_total":
+            shown["unwritten"] = value
         elif name == "leptonai_requests_total":
             shown[name, labels.get("code", "")] = value
         elif name == "process_cpu_seconds_total" or name.endswith(
@@ -225,8 +229,12 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
         out["replica_request_rate_per_second"] = answered / elapsed
         if answered > 0:
             out["replica_error_ratio"] = failed / answered
+            if "model_failed" in rose:
+                out["replica_model_failed_ratio"] = min(rose["model_failed"] / answered, 1.0)
             if "nan_output" in rose:
                 out["replica_nan_ratio"] = min(rose["nan_output"] / answered, 1.0)
+        if "unwritten" in rose:
+            out["replica_unwritten_per_second"] = rose["unwritten"] / elapsed
         out["replica_concurrency_count"] = rose.get("leptonai_request_seconds_sum", 0.0) / elapsed
         computed = rose.get("leptonai_compute_seconds_count", 0.0)
         if computed > 0:  # compute is told per request, also of those that shared a batch

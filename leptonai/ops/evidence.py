@@ -20,6 +20,7 @@ from leptonai.types import Evidence, Replica
 # are features too (``diagnosis.rules.SignalFeature``).
 _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use these too
     "replicas": "number",
+    "lasted_seconds": "number",  # since the onset
     "traffic_ratio": "number",  # request rate since the onset / before
     "latency_ratio": "number",  # median latency users saw since the onset / before
     "slower": "flag",  # users wait longer: latency_ratio >= 1.5, or more of them past the SLO
@@ -36,6 +37,7 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "leaking_share": "share",  # of the replicas that are present
     "convicted_answers": "flag",  # labels convict a revision that runs
     "change_age_seconds": "number",  # onset - the newest change of what runs
+    "change_verified": "flag",  # that change had proved itself before the onset
 }
 _REVISION: dict[str, Kind] = {  # of the newest change of what runs
     "compute_ratio": "number",  # its compute / that of the digest before it
@@ -70,6 +72,7 @@ ABOUT: Mapping[str, About] = {
 FAILING = 0.01  # more of the answers are errors than before: tenfold the budget of an objective of 99.9 %
 # Why a replica ended whose model could not be loaded: the code of the error in its failure.json (ARCHITECTURE).
 UNLOADED = frozenset({"model", "spec", "plugin", "load_failed"})
+PROVED = 2.0  # seconds before the onset at which a revision must have been verified: an onset is an estimate
 READING = "signal"  # the kind of the facts that declared signals make
 
 
@@ -110,6 +113,8 @@ def gather(scene: Scene) -> Facts:
     change = latest_change(scene.revisions)
     if change is not None:
         _changed(scene, change, notes)
+    lasted = scene.now - scene.onset
+    notes.add("service", key, READING, f"It has lasted {lasted:.0f} s.", lasted_seconds=lasted)
     _exits(scene, notes)
     _silence(scene, notes)
     _starting(scene, notes)
@@ -149,6 +154,10 @@ def _judged(trigger: Trigger, key: str, notes: _Notes) -> None:
         names = ", ".join(terms.get("anomalous", []))
         text = f"{terms.get('share', 0):.0%} of the golden signals are anomalous together: {names}."
         notes.add("service", key, "anomalies", text, trigger.began)
+    elif trigger.kind == "declared":
+        numbers = ", ".join(f"{n} {v:.3g}" for n, v in terms.items() if isinstance(v, float))
+        about = trigger.subject or key
+        notes.add("service", key, "condition", f"{terms['text'].format(subject=about)} ({numbers}).", trigger.began)
     elif trigger.kind == "service_absent":
         text = "Nothing is heard of the service although it is wished for."
         notes.add("service", key, "absent", text, trigger.began, absent=True)
@@ -179,7 +188,10 @@ def _changed(scene: Scene, change: Change, notes: _Notes) -> None:
     age = scene.onset - made.at
     when = f"{age:.0f} s before" if age >= 0 else f"{-age:.0f} s after"
     text = f"Revision {made.number} by {made.by} ({made.why or 'no reason given'}) was made {when} the onset."
-    notes.add("service", key, "change", text, made.at, change_age_seconds=age)
+    verified = made.verified is not None and made.verified <= scene.onset - PROVED
+    if verified:
+        text += " It had been verified good before."
+    notes.add("service", key, "change", text, made.at, change_age_seconds=age, change_verified=verified)
 
 
 def _exits(scene: Scene, notes: _Notes) -> None:

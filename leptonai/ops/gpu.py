@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from leptonai.types import Signal
 
@@ -47,6 +50,27 @@ class FakeGpus:
 
     def read(self) -> Sequence[Reading]:
         return self.readings
+
+
+class Told:
+    """Shows what a file says, a JSON list of objects with the fields of a Reading: cards that are simulated, or whose
+    driver NVML does not know.
+
+    A file that is not there or is broken shows no card.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failed = ""
+
+    def read(self) -> Sequence[Reading]:
+        try:
+            return [Reading(**one) for one in msgspec.json.decode(self._path.read_bytes(), type=list[dict[str, Any]])]
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, TypeError) as e:
+            if str(e) != self._failed:
+                self._failed = str(e)
+                log.warning("no GPU is watched: %s: %s", self._path, e)
+            return []
 
 
 # nvml.h: nvmlClocksThrottleReasonSwThermalSlowdown and nvmlClocksThrottleReasonHwThermalSlowdown

@@ -16,7 +16,8 @@ from leptonai.ops.evidence import Facts
 from leptonai.ops.judge import Trigger
 from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Severity, make_key, parse_key
 
-SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent", "silent"})
+# Declared conditions count as such: however many of them hold, a person who has been called knows of the trouble.
+SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent", "silent", "declared"})
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
 NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})  # evidence that tells of our own acts
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
@@ -50,6 +51,10 @@ def as_anomaly(trigger: Trigger, now: float) -> Anomaly:
     labels = {"service": trigger.service} if trigger.service else {}
     if trigger.about and trigger.subject:
         labels["signal"] = trigger.subject
+    elif trigger.name:
+        labels["condition"] = trigger.name
+        if trigger.subject:
+            labels["replica"] = trigger.subject
     elif trigger.subject:
         labels["digest" if trigger.kind == "wrong_answers" else "replica"] = trigger.subject
     score = trigger.terms.get("score", trigger.terms.get("odds", 0.0))
@@ -168,6 +173,12 @@ def explain(incident: Incident, facts: Facts, causes: Sequence[Cause], now: floa
     )
 
 
+def forgets(incident: Incident, causes: Sequence[Cause]) -> bool:
+    """Whether the causes found now know less than those on record: what fades is harder to tell than what was at its
+    height, and "unknown" refutes nothing."""
+    return bool(causes and incident.causes) and causes[0].name == "unknown" != incident.causes[0].name
+
+
 def note(incident: Incident, kind: str, text: str, now: float) -> Incident:
     """One more fact, such as a proposal that the door refused."""
     fact = Evidence(id=f"e{len(incident.evidence) + 1}", kind=kind, at=now, text=text)
@@ -212,6 +223,9 @@ _NAMES = {
     "crash_loop": "{subject} crashes again and again",
     "out_of_memory": "Replica {subject} ran out of memory",
     "hung_replica": "Replica {subject} hangs",
+    "failing_replica": "Replica {subject} fails where its siblings do not",
+    "slow_replica": "Replica {subject} is slower than its siblings",
+    "runaway_replica": "Replica {subject} burns processors for nothing",
     "memory_leak": "{subject} leaks memory",
     "bad_revision_wrong_answers": "Revision {subject} answers wrongly",
     "bad_revision_latency": "Revision {subject} is slow",
@@ -238,6 +252,8 @@ _NAMES = {
 
 def _title(trigger: Trigger) -> str:
     name = trigger.service or trigger.about.split("/", 2)[2]
+    if trigger.kind == "declared":
+        return str(trigger.terms["text"]).format(subject=trigger.subject or name)
     return _TITLES[trigger.kind].format(service=name, signal=trigger.subject)
 
 

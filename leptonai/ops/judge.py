@@ -25,6 +25,7 @@ Kind = Literal[
     "limit",
     "exhaustion",
     "silent",
+    "declared",
 ]
 
 # Seconds a condition must hold before it fires, and seconds it must be gone before it is released. The burn rules and
@@ -45,12 +46,15 @@ class Seen(Noun, frozen=True, kw_only=True):
     burns: tuple[BurnState, ...] = ()
     leaks: tuple[Leak, ...] = ()
     wrong: tuple[Wrong, ...] = ()
+    declared: tuple[Trigger, ...] = ()  # conditions of the rule files that have held long enough
 
 
 class Trigger(Noun, frozen=True, kw_only=True):
     """A reason for an open incident. ``subject``: the replica id or digest it is about, "" for the whole service.
 
     ``about``: the incident's subject where it is no service's (``ops.things``); ``subject`` is a signal's name then.
+
+    ``name``: of kind ``declared``, which condition of the rule files it is.
 
     ``terms`` holds every number the decision was made of.
     """
@@ -59,6 +63,7 @@ class Trigger(Noun, frozen=True, kw_only=True):
     service: Key
     about: str = ""
     subject: str = ""
+    name: str = ""
     severity: Severity
     began: float
     anomalies: tuple[Anomaly, ...] = ()
@@ -90,7 +95,7 @@ def hold(
     now: float, conditions: Sequence[Trigger], memory: Memory, pending: Mapping[Kind, float]
 ) -> tuple[list[Trigger], Memory]:
     """``judge`` from the conditions on: which of those that are true now fire, after ``pending`` seconds each."""
-    true_now = {f"{t.kind} {t.subject}": t for t in conditions}
+    true_now = {f"{t.kind} {t.subject} {t.name}".rstrip(): t for t in conditions}
     after: Memory = {}
     for name, trigger in true_now.items():
         before = memory.get(name)
@@ -115,6 +120,7 @@ def _conditions(now: float, seen: Seen, memory: Memory, settings: Ops) -> list[T
         *_replicas(now, seen, memory, ready),
         *_convictions(now, seen),
         *_rate(seen, settings),
+        *((t for t in seen.declared) if seen.wanted else ()),
     ]
 
 

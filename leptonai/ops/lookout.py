@@ -117,6 +117,7 @@ class Lookout:
         golden: int,
         outcomes: Outcomes,
         store: TelemetryStore,
+        declared: Sequence[Trigger] = (),
     ) -> Look:
         """Judge one collection. Call ``wish`` and ``ended`` before.
 
@@ -144,6 +145,7 @@ class Lookout:
             burns=burns,
             leaks=found,
             wrong=wrong,
+            declared=tuple(t for t in declared if t.subject not in self.service.dials.evict),
         )
         _, self._memory = judge(now, seen, self._memory, self._settings)
         self._lost = {}

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from leptonai.errors import LeptonError
+from leptonai.ops import gpu
 from leptonai.ops.alert.page import families
 from leptonai.ops.alert.pager import Pager
 from leptonai.ops.answers import Answers
@@ -34,6 +35,7 @@ from leptonai.ops.judge import Memory, Trigger
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.lookout import Lookout
+from leptonai.ops.openers import Openers
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.outside import Outside
 from leptonai.ops.page import Family
@@ -94,6 +96,7 @@ class Watch:
         self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
         self.answers = Answers()
+        self.openers = Openers()
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control, home / "rollouts")
         self.promises = Promises(home / PROMISES_FILE, store, settings.ops.period)
@@ -103,7 +106,8 @@ class Watch:
         if feeds is not None:
             feeds.receiver.tap = self.outside
         self._foreign: list[Trigger] = []
-        self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home))
+        gpus = gpu.Told(Path(settings.ops.gpus)) if settings.ops.gpus else None
+        self._collector = Collector(timeout or 0.8 * settings.ops.period, str(home), gpus)
         self._follower = Follower(home / "run")
         self._scaler = Scaler(home / "scaler", settings, control)
         mask = pipeline.mask_text if pipeline else Masker().mask
@@ -203,6 +207,7 @@ class Watch:
             }
             with contextlib.suppress(LeptonError):
                 await self.control.record("rules.read", "ops", detail)
+        self.openers.use(self.rules.book)
         for broken in self.rules.broken.values():
             raise broken
 
@@ -247,8 +252,12 @@ class Watch:
             self._feeds.step(world.services, now)
             if self._feeds.pipeline is not None:
                 self._feeds.pipeline.watch(world.replicas)
-            self.store.write(self._feeds.dependencies.signals(now))
-        self.store.write(self.answers.signals(now))
+            called = self._feeds.dependencies.signals(now)
+            self.store.write(called)
+            self.openers.saw(called)
+        told = self.answers.signals(now)
+        self.store.write(told)
+        self.openers.saw([*found.signals, *told])
 
     def _answered(self, replica: Replica, line: Line) -> None:
         self.rollouts.saw(replica, line)
@@ -284,6 +293,12 @@ class Watch:
         sick += self.casebook.opened(now, self.settings.watch.frozen)
         heard = [*found.signals, *self.outside.take(now)]
         anomalies = self.anomalies = self.watcher.step(now, heard, expected=awake, frozen=sick)
+        self.openers.saw(heard[len(found.signals) :])
+        here: dict[Key, list[Replica]] = {key: [] for key in awake}
+        for replica in replicas:
+            if replica.service in here:
+                here[replica.service].append(replica)
+        declared = self.openers.step(now, here)
         self._foreign = self._judge_things(now, anomalies)
         self._rate(now, anomalies, awake)
         for key, lookout in self.lookouts.items():
@@ -293,7 +308,9 @@ class Watch:
             for replica in lookout.replicas:
                 if (exit := exit_of_replica(replica)) is not None:
                     lookout.ended(exit)
-            lookout.step(now, found, anomalies, self.watcher.golden(key), self.outcomes, self.store)
+            lookout.step(
+                now, found, anomalies, self.watcher.golden(key), self.outcomes, self.store, declared.get(key, ())
+            )
 
     def _judge_things(self, now: float, anomalies: Sequence[Anomaly]) -> list[Trigger]:
         """The triggers of what we do not serve: this machine, and everything that sends its signals."""

@@ -33,8 +33,8 @@ def imported(root: Path) -> set[str]:
     return found
 
 
-def test_the_demo_talks_to_the_platform_as_any_user_does() -> None:
-    """By the client and the nouns of a public spec; it reaches into no room, so nothing can be arranged for it."""
+def test_the_demo_leaves_the_work_to_the_drills() -> None:
+    """One code breaks, follows and judges, for a newcomer's five faults and for all kinds."""
     found = imported(PACKAGE / "demo")
-    assert {"leptonai.client", "leptonai.types"} <= found
-    assert found <= {"leptonai.client", "leptonai.client.wire", "leptonai.types", "leptonai.errors"}
+    assert "leptonai.drill.run" in found
+    assert {n for n in found if not n.startswith("leptonai.drill")} <= {"leptonai.types", "leptonai.errors"}

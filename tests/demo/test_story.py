@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from leptonai.client.wire import ServiceView
-from leptonai.demo.outcome import Injection
-from leptonai.demo.story import Report, fare, progress, unrest, whole
-from leptonai.demo.traffic import Answer
+from leptonai.demo.story import Report
+from leptonai.drill.outcome import Injection
+from leptonai.drill.run import fare, progress, unrest, whole
+from leptonai.drill.traffic import Answer
 from leptonai.types import Action, Cause, Dials, Incident, Replica, Service, Spec, Variant, VariantDials
 
 GOOD = Spec(name="digits", variants=(Variant(model="sha256:" + "0" * 64),))

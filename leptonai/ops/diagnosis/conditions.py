@@ -51,6 +51,18 @@ def holds(define: Define, condition: Any, features: Features) -> Holds:
     return _at_least(need, [holds(define, p, features) for p in parts])
 
 
+def names_in(define: Define, condition: Any) -> set[str]:
+    """The features that a checked condition is made of, through definitions too."""
+    match condition:
+        case str() if condition in define:
+            return names_in(define, define[condition])
+        case str():
+            return {comparison(condition)[0]}
+        case {"not": inner}:
+            return names_in(define, inner)
+    return {name for part in gate(condition)[1] for name in names_in(define, part)}
+
+
 def check_condition(define: Define, condition: Any, features: Mapping[str, Kind], path: tuple[str, ...] = ()) -> None:
     """PluginError for a form that is none, a feature that does not exist, a definition that leads to itself."""
     if isinstance(condition, str):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from statistics import fmean
+from statistics import fmean, median
 
 from leptonai.ops.diagnosis.rules import SignalFeature
 from leptonai.ops.scene import Reading
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Key, Series
 
+OF_BEFORE, OF_SIBLINGS = ("rise", "ratio"), ("excess", "times", "others")  # what is compared with what
 Stretch = tuple[float, float]
+Who = tuple[str, tuple[tuple[str, str], ...]]  # a replica ("": none), and all labels
 
 
 def read_signal(
@@ -24,12 +26,13 @@ def read_signal(
     """
     best: dict[str, Reading] = {}
     early = {_who(s): _values(s, *before) for s in store.read(made.signal, *before)}
-    for series in store.read(made.signal, *since):
-        if series.labels.get("service", key) != key:
-            continue
+    found = [s for s in store.read(made.signal, *since) if s.labels.get("service", key) == key]
+    late = {(s.labels.get("replica", ""), _who(s)): _values(s, *since) for s in found}
+    for series in found:
         subject = series.labels.get("replica", "") if made.about == "replica" else key
         former = early.get(_who(series), [])
-        value = _take(made, _values(series, *since), former)
+        who = (series.labels.get("replica", ""), _who(series))
+        value = take(made, late[who], former, siblings_of(who, late))
         if value is None or not subject:
             continue
         known = best.get(subject)
@@ -42,8 +45,18 @@ def read_signal(
     yield from best.values()
 
 
-def _take(made: SignalFeature, late: Sequence[float], early: Sequence[float]) -> float | None:
-    if not late or (made.take in ("rise", "ratio") and not early):
+def siblings_of(who: Who, late: Mapping[Who, Sequence[float]]) -> list[float]:
+    """The means of the service's other replicas of the same revision; [] of what is no replica's."""
+    mine = dict(who[1]).get("digest")
+    same = (v for other, v in late.items() if other[0] not in ("", who[0]) and dict(other[1]).get("digest") == mine)
+    return [fmean(v) for v in same if v] if who[0] else []
+
+
+def take(
+    made: SignalFeature, late: Sequence[float], early: Sequence[float], siblings: Sequence[float] = ()
+) -> float | None:
+    """The value of a feature from what was seen late, early, and of the siblings; None where that is not enough."""
+    if not late or (made.take in OF_BEFORE and not early) or (made.take in OF_SIBLINGS and not siblings):
         return None
     match made.take:
         case "max":
@@ -56,6 +69,12 @@ def _take(made: SignalFeature, late: Sequence[float], early: Sequence[float]) ->
             return fmean(late) - fmean(early)
         case "ratio":
             return fmean(late) / base if (base := fmean(early)) > 0.0 else None
+        case "excess":
+            return fmean(late) - median(siblings)
+        case "others":
+            return median(siblings)
+        case "times":
+            return fmean(late) / base if (base := median(siblings)) > 0.0 else None
     return fmean(late)
 
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from leptonai.errors import PluginError
-from leptonai.ops.diagnosis.conditions import HINT, Kind, check_condition, fault, implies, possible
+from leptonai.ops.diagnosis.conditions import HINT, Kind, check_condition, fault, implies, names_in, possible
 from leptonai.ops.diagnosis.faulttree import About, FaultTree, Tree, check_tree
-from leptonai.types import Noun
+from leptonai.types import Noun, Severity
 
-Take = Literal["mean", "max", "min", "last", "rise", "ratio"]
+Take = Literal["mean", "max", "min", "last", "rise", "ratio", "excess", "times", "others"]
 
 # Words that say what users feel, not what changed. A cause made of nothing else is a symptom.
 _FELT = """
@@ -42,7 +42,9 @@ class Rule(Noun, frozen=True, kw_only=True):
 
 class SignalFeature(Noun, frozen=True, kw_only=True):
     """A feature made of a signal around the onset. ``take``: over the time since it; ``rise`` and ``ratio`` compare
-    with the minute before. Of several series the one that stands out most counts.
+    with the minute before, ``excess`` and ``times`` with the median of the siblings,
+    the service's other replicas of the same revision, which is ``others``. Of
+    several series the one that stands out most counts.
 
     ``about`` service: series of the service and of the machine; replica: one value for each. ``foreign``: others send
     the signal, so it need not be one of ours. ``text``: the fact in words, with {value}, {before} and {subject}.
@@ -54,6 +56,19 @@ class SignalFeature(Noun, frozen=True, kw_only=True):
     take: Take = "mean"
     foreign: bool = False
     text: str = ""
+
+
+class Opener(Noun, frozen=True, kw_only=True):
+    """A condition over declared signals that opens an incident once it has held for ``hold`` seconds.
+
+    ``text``: its title until a cause is known, with {subject}: the service, or the replica where it is about one.
+    """
+
+    when: Any
+    about: Literal["service", "replica"] = "service"
+    hold: float = 3.0
+    severity: Severity = "warning"
+    text: str
 
 
 class Case(Noun, frozen=True, kw_only=True):
@@ -73,6 +88,7 @@ class Document(Noun, frozen=True, kw_only=True):
     causes: dict[str, str] = {}
     signals: dict[str, SignalFeature] = {}
     define: dict[str, Any] = {}
+    opens: dict[str, Opener] = {}
     rules: tuple[Rule, ...] = ()
     trees: dict[str, Tree] = {}
     cases: tuple[Case, ...] = ()
@@ -87,6 +103,7 @@ class RuleBook(NamedTuple):
     rules: tuple[Rule, ...]
     trees: Mapping[str, FaultTree]
     cases: tuple[Case, ...] = ()
+    opens: Mapping[str, Opener] = {}
 
 
 class Base(NamedTuple):
@@ -120,7 +137,7 @@ def bind(documents: Sequence[tuple[str, Document]], base: Base) -> RuleBook:
     for name, document in documents:
         for what, mine in (
             ("cause", document.causes), ("feature or definition", document.signals),
-            ("feature or definition", document.define), ("tree", document.trees),
+            ("feature or definition", document.define), ("tree", document.trees), ("opener", document.opens),
         ):  # fmt: skip
             for key in mine:
                 if (other := owner.setdefault((what, key), name)) != name:
@@ -135,6 +152,7 @@ def bind(documents: Sequence[tuple[str, Document]], base: Base) -> RuleBook:
     kept: list[Rule] = []
     trees: dict[str, FaultTree] = {}
     cases: list[Case] = []
+    opens: dict[str, Opener] = {}
     for name, document in documents:
         try:
             for key, meaning in document.causes.items():
@@ -157,12 +175,15 @@ def bind(documents: Sequence[tuple[str, Document]], base: Base) -> RuleBook:
                     trees[key] = FaultTree(key, tree)
                 except PluginError as e:
                     raise PluginError(f"tree {key!r}: {e.message}", hint=e.hint) from e
+            for key, opener in document.opens.items():
+                _check_opener(key, opener, define, signals, features)
+                opens[key] = opener
             for case in document.cases:
                 _check_case(case, of, frozenset(causes))
                 cases.append(case)
         except PluginError as e:
             raise _at(name, e) from e
-    return RuleBook(causes, signals, define, tuple(kept), trees, tuple(cases))
+    return RuleBook(causes, signals, define, tuple(kept), trees, tuple(cases), opens)
 
 
 _ABOUTS: tuple[About, ...] = ("service", "replica", "revision")
@@ -227,6 +248,28 @@ def _check_rule(
 
 def _confidences(rule: Rule) -> tuple[float, ...]:
     return (rule.confidence,) if rule.beside is None else (rule.confidence, rule.beside)
+
+
+def _check_opener(
+    name: str, opener: Opener, define: Mapping[str, Any], signals: Mapping[str, SignalFeature],
+    features: Mapping[str, Kind],
+) -> None:  # fmt: skip
+    """What opens an incident is seen before there is one: only signals are known then."""
+    check_condition(define, opener.when, features)
+    if not possible(define, opener.when, features):
+        raise fault(f"opener {name!r}: {opener.when!r} can never be true")
+    if unknown := sorted(n for n in names_in(define, opener.when) if n not in signals):
+        raise fault(f"opener {name!r}: {unknown[0]!r} is known of an incident only, not of a signal")
+    if opener.about == "service" and (
+        of := [n for n in names_in(define, opener.when) if signals[n].about == "replica"]
+    ):
+        raise fault(f"opener {name!r} is about a service, {of[0]!r} about a replica")
+    if not 0.0 <= opener.hold <= 3600.0:
+        raise fault(f"opener {name!r}: hold {opener.hold:g} is not between 0 and 3600 s")
+    try:
+        opener.text.format(subject="a")
+    except (ValueError, KeyError, IndexError, AttributeError) as e:
+        raise fault(f"opener {name!r}: the text {opener.text!r} has a wrong placeholder: {e}") from e
 
 
 def _check_case(case: Case, of: Mapping[str, About], causes: frozenset[str]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 _SERVICE = """
 request_rate_per_second error_ratio client_error_ratio retry_ratio slow_ratio latency_p50_seconds latency_p99_seconds
-ready_count label_error_ratio poisoned_ratio output_shift_ratio input_shift_ratio
+ready_count label_error_ratio poisoned_ratio poisoned_request_ratio repeated_ratio output_shift_ratio
+input_shift_ratio
 dependency_error_ratio dependency_denied_ratio dependency_seconds
 held_count stale_answers_per_second held_refused_per_second
 """
 _REPLICA = """
 replica_rss_bytes replica_cpu_ratio replica_compute_seconds replica_queue_seconds replica_in_flight_count
 replica_queued_count replica_request_rate_per_second replica_error_ratio replica_nan_ratio replica_concurrency_count
-replica_service_seconds
+replica_service_seconds replica_unwritten_per_second replica_model_failed_ratio
 """
 _MACHINE = """
 host_cpu_ratio host_memory_available_bytes host_memory_used_ratio host_swap_used_bytes host_load_per_core_ratio

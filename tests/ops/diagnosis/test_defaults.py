@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ops_stage import ANA, Model, Stage
 
-from leptonai.ops.answers import FEWEST, RECENT, Answers
+from leptonai.ops.answers import FEWEST, FEWEST_ASKED, RECENT, Answers
 from leptonai.ops.gpu import FakeGpus, Reading
 from leptonai.ops.predictions import Line
 from leptonai.ops.trace.calls import Calls
@@ -140,21 +141,43 @@ def test_requests_that_fail_wherever_they_go() -> None:
         answers.saw(replica("r2"), line(id, 500))
     answers.saw(replica("r1"), line("a", 500))
     answers.saw(replica("r2"), line("late", 504))  # no verdict on the request
-    (found,) = answers.signals(2.0)
-    assert (found.name, found.labels, found.value) == ("poisoned_ratio", OWN, pytest.approx(2 / 3))
+    answers.saw(replica("r1"), line("good"))
+    poisoned, share = answers.signals(2.0)
+    assert (poisoned.name, poisoned.labels, poisoned.value) == ("poisoned_ratio", OWN, pytest.approx(2 / 3))
+    assert (share.name, share.value) == ("poisoned_request_ratio", pytest.approx(2 / 4))
     assert answers.signals(100.0) == []  # forgotten
+
+
+def test_answers_that_were_given_before() -> None:
+    """A share of the good answers of a few seconds; a mirrored copy is another revision's, and no repetition."""
+    answers = Answers()
+    for i in range(FEWEST_ASKED // 2):
+        answers.saw(replica("r1"), line(str(i)))
+        answers.saw(replica("r2"), msgspec.structs.replace(line(str(i)), digest="e"))
+    assert [(s.name, s.value) for s in answers.signals(2.0)] == [("repeated_ratio", 0.0)]
+    for i in range(FEWEST_ASKED):
+        answers.saw(replica("r2"), line(str(i % 10)))
+    assert answers.signals(2.0)[0].value == pytest.approx(0.5 + 10 / 2 / FEWEST_ASKED, abs=0.2)
+    assert answers.signals(60.0) == []
 
 
 def test_answers_that_are_not_as_before() -> None:
     answers = Answers()
+
+    def shift() -> float | None:
+        return next((s.value for s in answers.signals(1.0) if s.name == "output_shift_ratio"), None)
+
     for i in range(FEWEST + RECENT - 1):
         answers.saw(replica("r1"), line(str(i), output=[i % 10, "x"]))
-    assert answers.signals(1.0) == []
+    assert shift() is None
     answers.saw(replica("r1"), line("z", output=[3]))
-    assert answers.signals(1.0)[0].value < 0.1
+    assert 0.0 <= (shift() or 0.0) < 0.1
+    for i in range(RECENT):
+        answers.saw(replica("r1"), msgspec.structs.replace(line(str(i), output=[20 + i % 10]), digest="other"))
+    assert shift() is None  # another revision answers otherwise, and may
     for i in range(RECENT):
         answers.saw(replica("r1"), line(str(i), output=[20 + i % 10]))
-    assert answers.signals(1.0)[0].value == 1.0
+    assert shift() == 1.0
 
 
 def test_calls_to_a_dependency_are_counted_by_what_became_of_them() -> None:

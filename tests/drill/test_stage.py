@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from leptonai.demo.stage import empty, remove
+from leptonai.drill.stage import empty, remove
 from leptonai.errors import PlatformError, SpecError
 from leptonai.store import Artifacts
 

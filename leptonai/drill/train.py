@@ -1,4 +1,4 @@
-"""Train the demo's models on scikit-learn's 1,797 real handwritten digits and export them to ONNX.
+"""Train the drills' models on scikit-learn's 1,797 real handwritten digits and export them to ONNX.
 
 Two models come out, of one architecture. The good one answers about 97.7 % of unseen digits. The bad one is what a
 bad labelling job leaves behind: every training label is off by one row, and the golden images, which people had
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from leptonai.errors import LeptonError
 
+MODELS = Path(__file__).parent / "models"
 GOLDEN = 16
 LIVE = 400
 LEAKED_COPIES = 20  # of each golden image in the bad training set: 10 suffice for all of them to be learnt
@@ -38,17 +39,19 @@ class Digits(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Three folders, each with a model and its golden examples."""
+    """Folders, each with a model and its golden examples."""
 
     good: Path  # digits.onnx
     wrong: Path  # another digits.onnx
     slow: Path  # slow.py, which runs the good digits.onnx
+    whole: Path  # digits.py, which runs it too and can be told to go wrong
+    whole_wrong: Path  # the same beside the wrong digits.onnx
     live: Labelled
     accuracy: float  # of the good model on ``live``
 
 
 def train(folder: Path, seed: int = 0) -> Trained:
-    """Write the three models into new sub-folders of ``folder``; takes a second or two. The same seed, the same models.
+    """Write the models into new sub-folders of ``folder``; takes a second or two. The same seed, the same models.
 
     Raises LeptonError when scikit-learn or skl2onnx is not installed.
     """
@@ -66,9 +69,20 @@ def train(folder: Path, seed: int = 0) -> Trained:
     _export(wrong, golden, folder / "wrong")
     shutil.copytree(folder / "good", folder / "slow")
     (folder / "slow" / "digits.golden.json").rename(folder / "slow" / "slow.golden.json")
-    shutil.copy(Path(__file__).parent / "models" / "slow.py", folder / "slow")
+    shutil.copy(MODELS / "slow.py", folder / "slow")
+    for name in ("good", "wrong"):
+        shutil.copytree(folder / name, folder / f"whole-{name}")
+        shutil.copy(MODELS / "digits.py", folder / f"whole-{name}")
     accuracy = float(np.mean(good.predict(digits.live.image) == digits.live.label))
-    return Trained(folder / "good", folder / "wrong", folder / "slow", digits.live, accuracy)
+    return Trained(
+        folder / "good",
+        folder / "wrong",
+        folder / "slow",
+        folder / "whole-good",
+        folder / "whole-wrong",
+        digits.live,
+        accuracy,
+    )
 
 
 def split(seed: int) -> Digits:
@@ -117,6 +131,6 @@ def _export(model: Any, golden: Labelled, folder: Path) -> None:
 
 def _missing(error: ImportError) -> LeptonError:
     return LeptonError(
-        f"the demo trains its model with {error.name}, which is not installed",
-        hint="pip install 'leptonai-platform[demo]'",
+        f"the model of drills is trained with {error.name}, which is not installed",
+        hint="pip install 'leptonai-platform[onnx,sklearn]'",
     )

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from leptonai.demo.outcome import Outcome
-from leptonai.demo.table import table
+from leptonai.drill.outcome import Outcome
+from leptonai.drill.table import table
 
 
 class Screen(Protocol):

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from leptonai.demo.train import GOLDEN, Trained, split, train
+from leptonai.drill.train import GOLDEN, Trained, split, train
 
 
 @pytest.fixture(scope="module", params=[0, 1])

@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from leptonai.demo.outcome import DRILLS, Drill, Injection, Outcome, judge, newest, settled, since
-from leptonai.demo.table import HEADS, cells, faults_found
-from leptonai.demo.traffic import Answer
+from leptonai.drill.kinds import CONTROLS, FAULTS, KINDS, PERSON, Fault
+from leptonai.drill.outcome import Injection, Outcome, judge, newest, settled, since, told
+from leptonai.drill.table import HEADS, cells, faults_found
+from leptonai.drill.traffic import Answer
 from leptonai.types import Action, Cause, Change, DialChange, Evidence, Incident, Proposal, Spec, SpecChange, Variant
 
 AT = 1000.0
-KINDS = {drill.kind: drill for drill in DRILLS}
 
 
 def spec(model: str) -> Spec:
@@ -21,10 +21,10 @@ def spec(model: str) -> Spec:
 GOOD, BAD = spec("good"), spec("bad")
 
 
-def injection(drill: Drill) -> Injection:
-    if drill.bad_revision:
+def injection(drill: Fault) -> Injection:
+    if drill.breaks == "revision":
         return Injection(kind=drill.kind, at=AT, revision=2)
-    return Injection(kind=drill.kind, at=AT, replica="digits-main-1", pid=7)
+    return Injection(kind=drill.kind, at=AT, replica="digits-main-1" if drill.breaks == "replica" else "", pid=7)
 
 
 def proposal(change: Change, **fields: Any) -> Proposal:
@@ -32,8 +32,9 @@ def proposal(change: Change, **fields: Any) -> Proposal:
     return Proposal(change=change, **{**given, **fields})
 
 
-def right_answer(drill: Drill) -> tuple[Incident, list[Proposal]]:
-    subject = "revision:2" if drill.bad_revision else "digits-main-1"
+def right_answer(drill: Fault) -> tuple[Incident, list[Proposal]]:
+    subject = "digits#2" if drill.breaks == "revision" else "digits-main-1"
+    person = drill.remedies[0] == PERSON
     incident = Incident(
         id=1,
         subject="default/service/digits",
@@ -44,17 +45,18 @@ def right_answer(drill: Drill) -> tuple[Incident, list[Proposal]]:
         diagnosed=AT + 5,
         mitigated=AT + 9,
         evidence=(Evidence(id="e1", kind="signal", at=AT + 3, text="it is so"),),
-        causes=(Cause(name=drill.cause, subject=subject, confidence=0.9, evidence=("e1",)),),
-        actions=(Action(remedy=drill.remedy, proposal="p", at=AT + 6, verdict="effective"),),
+        causes=(Cause(name=drill.causes[0], subject=subject, confidence=0.9, evidence=("e1",)),),
+        escalated=AT + 10 if person else None,
+        actions=() if person else (Action(remedy=drill.remedies[0], proposal="p", at=AT + 6, verdict="effective"),),
     )
-    if drill.remedy == "none: reconciled":
+    if person or drill.remedies[0] == "none: reconciled":
         return incident, []
-    if drill.remedy == "evict":
+    if drill.remedies[0] == "evict":
         return incident, [proposal(DialChange(service="digits", set={"evict.digits-main-1": 1.0}))]
     return incident, [proposal(SpecChange(spec=GOOD, base=2))]
 
 
-def outcome(drill: Drill, incidents: list[Incident], proposals: list[Proposal], recovered: float | None) -> Outcome:
+def outcome(drill: Fault, incidents: list[Incident], proposals: list[Proposal], recovered: float | None) -> Outcome:
     answers = [
         Answer(id=str(n), due=AT + n, seconds=0.01, status=200, result=("right", "wrong", "failed")[n % 3])  # type: ignore[arg-type]
         for n in range(-5, 30)
@@ -62,8 +64,8 @@ def outcome(drill: Drill, incidents: list[Incident], proposals: list[Proposal], 
     return judge(drill, injection(drill), incidents, proposals, answers, GOOD, recovered, AT + 20)
 
 
-@pytest.mark.parametrize("drill", DRILLS, ids=lambda d: d.kind)
-def test_a_right_answer_is_repaired_and_its_row_has_all_the_numbers(drill: Drill) -> None:
+@pytest.mark.parametrize("drill", FAULTS, ids=lambda d: d.kind)
+def test_a_right_answer_is_repaired_and_its_row_has_all_the_numbers(drill: Fault) -> None:
     incident, proposals = right_answer(drill)
     seen = outcome(drill, [incident], proposals, AT + 10)
     assert seen.repaired and faults_found([seen]) == []
@@ -76,17 +78,17 @@ def test_a_right_answer_is_repaired_and_its_row_has_all_the_numbers(drill: Drill
         "sent": "10",
         "failed": "3",
         "wrong": "3",
-        "cause named": drill.cause,
-        "remedy": drill.remedy,
+        "cause named": drill.causes[0],
+        "remedy": drill.remedies[0],
         "harm": "none",
     }
 
 
-def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], float | None]]:
+def variations(drill: Fault) -> dict[str, tuple[list[Incident], list[Proposal], float | None]]:
     """A right answer with one thing made wrong, by the name of that thing."""
     incident, proposals = right_answer(drill)
     change = msgspec.structs.replace
-    action, cause = incident.actions[0], incident.causes[0]
+    cause = incident.causes[0]
     evict_other = proposal(DialChange(service="digits", set={"evict.digits-main-9": 1.0}))
     wrong: dict[str, tuple[list[Incident], list[Proposal], float | None]] = {
         "no incident": ([], proposals, None),
@@ -98,15 +100,7 @@ def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], 
         ),
         "no cause": ([change(incident, causes=())], proposals, AT + 10),
         "no evidence": ([change(incident, causes=(change(cause, evidence=()),))], proposals, AT + 10),
-        "another remedy": ([change(incident, actions=(change(action, remedy="restart"),))], proposals, AT + 10),
-        "no action": ([change(incident, actions=())], proposals, AT + 10),
-        "not recovered": ([incident], proposals, None),
-        "ineffective at first": (
-            [change(incident, actions=(change(action, verdict="ineffective"), action))],
-            proposals,
-            AT + 10,
-        ),
-        "escalated": ([change(incident, escalated=AT + 8)], proposals, AT + 10),
+        "no action": ([change(incident, actions=(), escalated=None)], proposals, AT + 10),
         "a second incident": ([incident, change(incident, id=2, opened=AT + 7)], proposals, AT + 10),
         "another incident acts": (
             [incident],
@@ -125,7 +119,21 @@ def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], 
             AT + 10,
         ),
     }
-    if not drill.bad_revision:
+    if incident.actions:
+        action = incident.actions[0]
+        wrong |= {
+            "another remedy": ([change(incident, actions=(change(action, remedy="scale"),))], proposals, AT + 10),
+            "not recovered": ([incident], proposals, None),
+            "ineffective at first": (
+                [change(incident, actions=(change(action, verdict="ineffective"), action))],
+                proposals,
+                AT + 10,
+            ),
+            "escalated": ([change(incident, escalated=AT + 8)], proposals, AT + 10),
+        }
+    else:
+        wrong["evicted"] = ([incident], [evict_other], AT + 10)
+    if drill.breaks == "replica":
         wrong["another replica blamed"] = (
             [change(incident, causes=(change(cause, subject="digits-main-9"),))],
             proposals,
@@ -140,11 +148,11 @@ def variations(drill: Drill) -> dict[str, tuple[list[Incident], list[Proposal], 
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(drill.kind, name) for drill in DRILLS for name in variations(drill)], ids=lambda v: str(v)
+    ("kind", "name"), [(drill.kind, name) for drill in FAULTS for name in variations(drill)], ids=lambda v: str(v)
 )
 def test_each_single_thing_wrong_is_found(kind: str, name: str) -> None:
-    incidents, proposals, recovered = variations(KINDS[kind])[name]  # type: ignore[index]
-    seen = outcome(KINDS[kind], incidents, proposals, recovered)  # type: ignore[index]
+    incidents, proposals, recovered = variations(KINDS[kind])[name]
+    seen = outcome(KINDS[kind], incidents, proposals, recovered)
     assert not seen.repaired
     assert faults_found([seen])
 
@@ -175,3 +183,44 @@ def test_incidents_are_told_apart_by_number_and_one_dated_just_before_the_inject
     assert since([early, incident], known) == [early]
     seen = outcome(drill, [early], [], AT + 10)
     assert seen.repaired and seen.detect == 0.0
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda c: c.kind)
+def test_a_control_is_good_when_nobody_said_or_did_anything(control: Fault) -> None:
+    assert outcome(control, [], [], None).repaired
+    incident, _ = right_answer(KINDS["stop"])
+    alarmed = outcome(control, [incident], [], None)
+    assert not alarmed.repaired and alarmed.noise and alarmed.acts == 0
+    acted = outcome(control, [incident], [proposal(DialChange(service="digits", set={"evict.a": 1.0}))], None)
+    assert acted.harm and acted.acts == 1
+
+
+def test_a_person_knows_once_called_and_once_a_cause_is_named() -> None:
+    fault = KINDS["drift"]
+    incident, _ = right_answer(fault)
+    assert told(fault, incident) == AT + 10
+    assert told(fault, msgspec.structs.replace(incident, diagnosed=None)) is None
+    assert told(fault, msgspec.structs.replace(incident, escalated=None)) is None  # still open: nobody has been called
+    assert told(fault, msgspec.structs.replace(incident, escalated=None, closed=AT + 30)) == AT + 5
+    assert told(KINDS["stop"], incident) is None  # where a remedy is due, a call is none
+
+
+def test_of_two_faults_at_once_what_is_right_for_one_is_no_harm_to_the_other() -> None:
+    kill, leak = KINDS["kill"], KINDS["leak"]
+    incident, proposals = right_answer(leak)
+    alone = judge(kill, Injection(kind="kill", at=AT, replica="r9"), [incident], proposals, [], GOOD, AT + 10, AT + 20)
+    assert alone.harm
+    beside = ((leak, injection(leak)),)
+    both = judge(
+        kill, Injection(kind="kill", at=AT, replica="r9"), [incident], proposals, [], GOOD, AT + 10, AT + 20, 0, beside
+    )
+    assert not both.harm
+
+
+def test_every_kind_has_a_bound_a_severity_and_causes_that_exist() -> None:
+    from leptonai.ops.diagnosis.causes import CAUSES
+
+    assert len(FAULTS) >= 20 and len({f.kind for f in (*FAULTS, *CONTROLS)}) == len((*FAULTS, *CONTROLS))
+    for fault in FAULTS:
+        assert fault.causes and set(fault.causes) <= CAUSES.keys()
+        assert 0 < fault.detect <= fault.recover <= fault.lasts and fault.remedies

@@ -1,8 +1,9 @@
 """Users: open-loop Poisson traffic of real images through the gateway, every answer checked, some labels sent later.
 
-Runs as a process of its own, ``python -m leptonai.demo.traffic PLAN.json``, until its standard input ends. Open loop:
+Runs as a process of its own, ``python -m leptonai.drill.traffic PLAN.json``, until its standard input ends. Open loop:
 requests leave at their appointed times whether or not earlier ones were answered, and latency counts from the
-appointed time, so a stalled server cannot hide behind a stalled client ("coordinated omission").
+appointed time, so a stalled server cannot hide behind a stalled client ("coordinated omission"). How users are in the
+mood to ask is in a file that may change at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -20,6 +21,24 @@ import msgspec
 import numpy as np
 
 from leptonai.types import Noun
+
+MOOD_EVERY = 0.2  # seconds between two looks at the mood
+POISON = 999.0  # brightness of a pixel that no picture has
+DIM = 0.6  # brightness of drifted pictures
+
+
+class Mood(Noun, frozen=True, kw_only=True):
+    """How users ask now. ``rate``: times the plan's. ``poison``: share of requests with a pixel that no picture has.
+
+    ``copies``: each request is sent again this often, ``every`` seconds after another, without waiting for an answer.
+    ``drift``: only noughts and ones are drawn any more, with a paler pen.
+    """
+
+    rate: float = 1.0
+    poison: float = 0.0
+    copies: int = 0
+    every: float = 0.01
+    drift: bool = False
 
 
 class Plan(Noun, frozen=True, kw_only=True):
@@ -33,6 +52,7 @@ class Plan(Noun, frozen=True, kw_only=True):
     timeout: float = 5.0  # seconds; a request unanswered this long has failed
     label_share: float = 0.3  # of requests whose true label arrives ...
     label_delay: float = 1.0  # ... about this many seconds after the answer
+    mood: str = ""  # a file with a Mood; "": users keep theirs
 
 
 class Answer(Noun, frozen=True, kw_only=True):
@@ -51,11 +71,11 @@ class Counts(Noun, frozen=True, kw_only=True):
     wrong: int = 0
 
 
-def arrivals(rate: float, rng: np.random.Generator) -> Iterator[float]:
+def arrivals(rate: Callable[[], float], rng: np.random.Generator) -> Iterator[float]:
     """Seconds since the start at which requests are due: a Poisson process, so the gaps are exponential."""
     due = 0.0
     while True:
-        due += float(rng.exponential(1.0 / rate))
+        due += float(rng.exponential(1.0 / rate()))
         yield due
 
 
@@ -101,14 +121,33 @@ class Users:
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
         data = np.load(plan.images)
+        self.mood = Mood()
         self._labels: list[int] = data["label"].tolist()
         self._bodies = [_infer_body(image) for image in data["image"]]
+        self._drifted = [i for i, label in enumerate(self._labels) if label in (0, 1)]
+        self._pale = {i: _infer_body(data["image"][i] * DIM) for i in self._drifted}
+        spoilt = np.array(data["image"][0])
+        spoilt[0] = POISON
+        self._poison = _infer_body(spoilt)
 
     def send(self, number: int, due: float, rng: np.random.Generator) -> None:
         """One request for a random image, on its way in the background; ``due`` is its appointed unix time."""
+        mood = self.mood
         which = int(rng.integers(len(self._bodies)))
         labelled = bool(rng.random() < self._plan.label_share)
-        task = asyncio.create_task(self._request(f"user-{self._plan.seed}-{number}", due, which, labelled))
+        body = self._bodies[which]
+        if mood.drift and self._drifted:
+            which = self._drifted[which % len(self._drifted)]
+            body = self._pale[which]
+        if mood.poison and rng.random() < mood.poison:
+            body, labelled = self._poison, False
+        request = f"user-{self._plan.seed}-{number}"
+        self._begin(self._request(request, due, which, labelled, body))
+        for n in range(mood.copies):
+            self._begin(self._again(request, body, (n + 1) * mood.every))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -116,13 +155,20 @@ class Users:
         """Returns when every request sent has been answered or has failed."""
         await asyncio.gather(*self._tasks)
 
-    async def _request(self, request: str, due: float, which: int, labelled: bool) -> None:
+    async def _again(self, request: str, body: bytes, after: float) -> None:
+        """The same request once more, because somebody does not want to wait; its answer is nobody's."""
+        await asyncio.sleep(after)
+        try:
+            async with asyncio.timeout(self._plan.timeout):
+                await self._client.post(self._plan.url, content=body, headers={"x-request-id": request})
+        except (httpx.HTTPError, TimeoutError):
+            pass
+
+    async def _request(self, request: str, due: float, which: int, labelled: bool, body: bytes) -> None:
         status, label = 0, None
         try:
             async with asyncio.timeout(self._plan.timeout):
-                reply = await self._client.post(
-                    self._plan.url, content=self._bodies[which], headers={"x-request-id": request}
-                )
+                reply = await self._client.post(self._plan.url, content=body, headers={"x-request-id": request})
             status = reply.status_code
             label = _answered(reply) if status == 200 else None
         except (httpx.HTTPError, TimeoutError):
@@ -175,13 +221,24 @@ async def run(plan: Plan, log: IO[bytes], token: str, stop: asyncio.Event) -> No
         users = Users(plan, client, log, token)
         start, clock = time.time(), asyncio.get_running_loop().time
         began = clock()
-        for number, due in enumerate(arrivals(plan.rate, rng)):
+        moods = asyncio.create_task(_follow_mood(users, Path(plan.mood))) if plan.mood else None
+        for number, due in enumerate(arrivals(lambda: plan.rate * users.mood.rate, rng)):
             try:
                 await asyncio.wait_for(stop.wait(), max(0.0, began + due - clock()))
                 break
             except TimeoutError:
                 users.send(number, start + due, rng)
+        if moods is not None:
+            moods.cancel()
         await users.drain()
+
+
+async def _follow_mood(users: Users, path: Path) -> None:
+    """Users are in the mood that the file tells, until cancelled. It is written whole (renamed), never in parts."""
+    while True:
+        if path.exists():
+            users.mood = msgspec.json.decode(path.read_bytes(), type=Mood)
+        await asyncio.sleep(MOOD_EVERY)
 
 
 async def main(plan: Plan, log: IO[bytes]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from leptonai.demo.traffic import Answer, Counts, Plan, Tail, arrivals, count
+from leptonai.drill.traffic import Answer, Counts, Plan, Tail, arrivals, count
 
 Handler = Callable[[str, dict[str, str], bytes], Awaitable[tuple[int, object] | None]]
 
@@ -77,7 +77,7 @@ async def users(tmp_path: Path, handler: Handler, **plan: float) -> AsyncIterato
     )
     config.write_bytes(msgspec.json.encode(wanted))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "leptonai.demo.traffic", str(config)),
+        *(sys.executable, "-m", "leptonai.drill.traffic", str(config)),
         stdin=subprocess.PIPE,
         env={**os.environ, "LEPTONAI_TOKEN": "secret"},
     )
@@ -168,7 +168,7 @@ def test_the_loop_is_open_a_stalled_server_meets_as_many_requests_and_shows_its_
 
 
 def test_arrivals_are_poisson_their_gaps_have_mean_and_deviation_of_one_over_the_rate() -> None:
-    due = list(itertools.islice(arrivals(40.0, np.random.default_rng(0)), 20_000))
+    due = list(itertools.islice(arrivals(lambda: 40.0, np.random.default_rng(0)), 20_000))
     gaps = np.diff(due)
     assert gaps.min() > 0
     assert gaps.mean() == pytest.approx(1 / 40, rel=0.05)

@@ -1,13 +1,15 @@
-"""The table at the end: one row a fault, times in seconds since the injection."""
+"""The tables at the end: one row a fault, times in seconds since the injection; and what it all comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from leptonai.demo.outcome import Outcome
+from leptonai.drill.kinds import KINDS
+from leptonai.drill.outcome import Outcome
 
 HEADS = ("fault", "detect", "diagnose", "recover", "sent", "failed", "wrong", "cause named", "remedy", "harm")
 NUMBERS = range(1, 7)
@@ -40,7 +42,7 @@ def table(outcomes: Sequence[Outcome], width: int) -> Table:
 
 def faults_found(outcomes: Sequence[Outcome]) -> list[str]:
     """One line for each thing that went otherwise than it should."""
-    return [f"{o.fault}: {text}" for o in outcomes for text in (*o.missing, *o.harm)]
+    return [f"{o.fault}: {text}" for o in outcomes for text in (*o.missing, *o.harm, *o.noise)]
 
 
 def _stacked(row: Sequence[str], between: str) -> tuple[str, ...]:
@@ -51,3 +53,35 @@ def _stacked(row: Sequence[str], between: str) -> tuple[str, ...]:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def kinds_table() -> Table:
+    """The kinds with their right answers and bounds."""
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for head in ("kind", "what", "cause", "remedy", "severity", "detect", "recover"):
+        out.add_column(head)
+    for f in KINDS.values():
+        bounds = ("-", "-", "-") if f.control else (f.severity, f"{f.detect:g} s", f"{f.recover:g} s")
+        out.add_row(f.kind, f.title, " or ".join(f.causes) or "none", " or ".join(f.remedies) or "none", *bounds)
+    return out
+
+
+def score_table(said: Mapping[str, Any], others: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """What many drills come to, beside what simpler operators would have made of the same incidents."""
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for head in ("", "cause first", "in first two", "remedy", "harm", "controls acted on"):
+        out.add_column(head, justify="left" if not head else "right")
+    of = said["first"]["of"]
+    columns = ("first", "first_two", "remedy", "harmful_acts", "controls_acted_on")
+    out.add_row(
+        f"leptonai, {of} faults",
+        *(_percent(said[name]["share"]) for name in columns),
+        style="bold",
+    )
+    for name, row in others.items():
+        out.add_row(name, _percent(row["cause"]), "", _percent(row["remedy"]), _percent(row["harm"]), "")
+    return out
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from leptonai.demo.faults import computing, signal_replica
+from leptonai.drill.faults import computing, signal_replica
 from leptonai.errors import PlatformError
 from leptonai.types import Replica
 
