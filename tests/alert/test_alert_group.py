@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from leptonai.errors import SpecError
 from leptonai.ops.alert.escalate import escalate
-from leptonai.ops.alert.group import Groups, Notification, delivered, dispatch
+from leptonai.ops.alert.group import Groups, Notification, delivered, dispatch, given_up
 from leptonai.ops.alert.inhibit import SHIPPED, compile_rules, inhibited, upstreams
 from leptonai.ops.alert.message import compose
 from leptonai.ops.alert.route import compile_policy, owner_of, routes_of
@@ -235,3 +235,24 @@ def test_random_histories_of_alerts(history: list[list[str]], arrives: bool) -> 
             if all(states[number] == "on" for states in history[n : n + 8]):
                 window = [m for at, m in told if at <= (n + 7) * 30.0]
                 assert any(a.labels == known.labels for m in window for a in m.firing)
+
+
+def test_who_hears_of_a_trouble_late_hears_of_its_end_too() -> None:
+    """The message was on its way while the alert resolved: its end is a message of its own, and the last one."""
+    one = alert(name="A")
+    over = replace(one, state="resolved", resolved=50.0)
+    policy = compile_policy(TEAM)
+    groups, made = dispatch({}, named(one), policy, TEAM, 0.0)
+    groups, made = dispatch(groups, named(one), policy, TEAM, 40.0)
+    (fires,) = made
+    groups, made = dispatch(groups, named(over), policy, TEAM, 400.0)
+    (ends,) = made
+    assert (ends.why, [a.labels["alertname"] for a in ends.resolved]) == ("resolved", ["A"])
+    for message in (fires, ends):
+        groups = delivered(groups, message)
+    assert dispatch(groups, named(over), policy, TEAM, 800.0) == ({}, [])
+    # Given up, it never was told, and neither is its end.
+    groups, made = dispatch({}, named(one), policy, TEAM, 0.0)
+    groups, (fires,) = dispatch(groups, named(one), policy, TEAM, 40.0)
+    groups = given_up(groups, fires)
+    assert dispatch(groups, named(over), policy, TEAM, 400.0) == ({}, [])

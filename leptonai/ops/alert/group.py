@@ -21,13 +21,15 @@ class Told(Noun, frozen=True, kw_only=True):
 
 
 class Group(Noun, frozen=True, kw_only=True):
-    """``due``: when it is looked at next. ``told`` None: nobody knows of it."""
+    """``due``: when it is looked at next. ``told`` None: nobody knows of it. ``sending``: a message of this process on
+    its way, which may arrive yet."""
 
     receiver: str
     labels: dict[str, str]
     due: float
     members: frozenset[str] = frozenset()  # fingerprints
     told: Told | None = None
+    sending: Told | None = None
 
 
 class Notification(Noun, frozen=True, kw_only=True):
@@ -97,9 +99,10 @@ def _look(
     resolved = {_name(f, a): a for f, a in mine.items() if a.state == "resolved" and not a.muted}
     told = Told(at=now, firing=frozenset(firing), resolved=frozenset(resolved))
     says_end = next((r.resolved for r in settings.receivers if r.name == group.receiver), True)
-    why = _news(told, group.told, says_end, node.repeat_interval)
+    known = frozenset().union(*(t.firing for t in (group.told, group.sending) if t))
+    before = group.told if firing or (group.told and group.told.firing) else group.sending
+    why = _news(told, before, says_end, node.repeat_interval)
     # What has resolved leaves once its end was told, or when its beginning never was.
-    known = group.told.firing if group.told else frozenset()
     stay = {f for f, a in mine.items() if a.state == "firing" or (_name(f, a) in known and says_end)}
     group = replace(group, due=now + max(node.group_interval, 1e-3), members=frozenset(stay))
     if not why:
@@ -107,6 +110,7 @@ def _look(
     over = tuple(a for name, a in resolved.items() if says_end and name in known)
     if not firing and not over:
         return None, group
+    group = replace(group, sending=told)
     return Notification(
         receiver=group.receiver, group=key, labels=group.labels, firing=tuple(firing.values()), resolved=over,
         made=now, told=told, why=why,
@@ -136,5 +140,16 @@ def delivered(groups: Mapping[str, Group], sent: Notification) -> Groups:
     if group is None or (group.told is not None and group.told.at > sent.told.at):
         return dict(groups)
     gone = {name.partition(":")[0] for name in sent.told.resolved}
-    group = replace(group, told=sent.told, members=group.members - gone)
-    return {**groups, sent.group: group}
+    after = replace(_landed(group, sent), told=sent.told, members=group.members - gone)
+    return {**groups, sent.group: after}
+
+
+def given_up(groups: Mapping[str, Group], sent: Notification) -> Groups:
+    """The groups after a message will not be tried again: the next look may make another one."""
+    group = groups.get(sent.group)
+    return dict(groups) if group is None else {**groups, sent.group: _landed(group, sent)}
+
+
+def _landed(group: Group, sent: Notification) -> Group:
+    newer = group.sending if group.sending and group.sending.at > sent.told.at else None
+    return replace(group, sending=newer)

@@ -18,7 +18,7 @@ from leptonai.client.wire import Desk
 from leptonai.errors import LeptonError
 from leptonai.ops.alert.escalate import escalate
 from leptonai.ops.alert.export import Exporter
-from leptonai.ops.alert.group import Group, Notification, delivered, dispatch
+from leptonai.ops.alert.group import Group, Notification, delivered, dispatch, given_up
 from leptonai.ops.alert.inhibit import inhibited, upstreams
 from leptonai.ops.alert.match import silenced, spent
 from leptonai.ops.alert.route import compile_policy
@@ -136,8 +136,9 @@ class Pager:
 
     def _tell(self, outcome: Outcome) -> None:
         sent = outcome.notification
-        if not outcome.error and sent.group:
-            self.kept = replace(self.kept, groups=delivered(self.kept.groups, sent))
+        if sent.group and (not outcome.error or outcome.next is None):
+            after = given_up if outcome.error else delivered
+            self.kept = replace(self.kept, groups=after(self.kept.groups, sent))
         workspace, service = sent.labels.get("workspace", ""), sent.labels.get("service", "")
         subject = (service if workspace in ("", "default") else f"{workspace}/{service}") if service else "alerts"
         detail = {
@@ -198,7 +199,8 @@ def _gist(kept: Kept) -> object:
 
 def _read(path: Path | None) -> Kept:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Kept) if path else Kept()
+        kept = msgspec.json.decode(path.read_bytes(), type=Kept) if path else Kept()
+        return replace(kept, groups={name: replace(g, sending=None) for name, g in kept.groups.items()})
     except FileNotFoundError:
         return Kept()
     except (OSError, msgspec.MsgspecError) as e:
