@@ -251,6 +251,10 @@ class Report(Noun, frozen=True, kw_only=True):
 
 class Store(Noun, frozen=True, kw_only=True):
     audit_keep: int = 1_000_000  # events
+    feedback_keep: int = 200_000  # items of feedback, some 300 bytes each; indicators look at ten minutes, issues count
+    proposal_keep: int = 50_000  # versions of proposals; those that wait for a decision stay in any case
+    incident_keep: int = 10_000  # closed incidents, some 30 kB each; acknowledged and reviewed ones stay in any case
+    keep: float = 365 * 86400.0  # seconds that feedback and proposals stay at most
 
 
 class Settings(Noun, frozen=True, kw_only=True):

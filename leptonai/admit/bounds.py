@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from leptonai.errors import SpecError
 from leptonai.series.burn import windows
-from leptonai.types import DIGEST, NAME, Balance, Noun, Spec, Variant
+from leptonai.types import DIGEST, NAME, Balance, Noun, Spec, Survey, Variant
 
 DAY = 86400.0
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_VARIANTS = 16
 HASH_ON = re.compile(r"(header|cookie|query):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}|source")  # tokens of RFC 9110
 MAX_STEPS = 100
+MAX_CHOICES = 20  # of a form: each rating is a button
+MAX_QUESTION = 300  # characters
 NEW = "-new"  # ends the cluster of a version on probation (plan.lanes)
 
 
@@ -78,6 +80,8 @@ BOUNDS: dict[str, Bound] = {
     "rate_limit.rate": Bound(0.01, 10**6, "requests per second"),
     "rate_limit.burst": Bound(1, 10**7, "requests"),
     "rate_limit.anonymous": Bound(0.01, 10**6, "requests per second"),
+    "survey.satisfied": Bound(-1000.0, 1000.0),
+    "survey.complaint": Bound(-1000.0, 1000.0),
     "batching.max_size": Bound(1, 65_536, "samples"),
     "batching.max_bytes": Bound(1, 1 << 40, "bytes"),
     "batching.max_wait": Bound(0.0, 60.0, "seconds"),
@@ -104,6 +108,8 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     _scale(spec)
     _balance(spec.balancing)
     _steps(spec.rollout.steps)
+    if spec.survey is not None:
+        _survey(spec.survey)
     for objective in ("availability", "latency_objective"):
         try:
             windows(getattr(spec.slo, objective), spec.slo.period)
@@ -199,6 +205,18 @@ def _balance(balance: Balance) -> None:
                 f"{where[:80]!r} is nothing to hash on",
                 "header:NAME, cookie:NAME, query:NAME or source",
             )
+
+
+def _survey(survey: Survey) -> None:
+    low, high = survey.scale
+    if not (-100 <= low < high <= 100 and high - low <= MAX_CHOICES):
+        said = f"{low} to {high}: it must rise, within -100 to 100, by {MAX_CHOICES} at most"
+        raise FieldError("survey.scale", said, "[1, 5] is usual")
+    if not low <= survey.complaint < survey.satisfied <= high:
+        said = f"{survey.complaint:g} beside survey.satisfied {survey.satisfied:g} on the scale {low} to {high}"
+        raise FieldError("survey.complaint", said, "a complaint is below what satisfies, both on the scale")
+    if len(survey.question) > MAX_QUESTION:
+        raise FieldError("survey.question", f"has {len(survey.question)} characters, the limit is {MAX_QUESTION}")
 
 
 def _steps(steps: tuple[float, ...]) -> None:

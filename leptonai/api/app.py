@@ -23,6 +23,7 @@ from leptonai.api import (
     alerts,
     availability,
     incidents,
+    issues,
     learnt,
     logs,
     platform,
@@ -40,6 +41,7 @@ from leptonai.api.pace import Pace
 from leptonai.api.route import PREFIX, Asked, Query, Route
 from leptonai.api.sessions import Sessions, set_cookie
 from leptonai.api.signals import Signals
+from leptonai.api.survey import Surveys
 from leptonai.api.wishes import Wishes
 from leptonai.api.world import World
 from leptonai.errors import LeptonError, NotFound, SpecError
@@ -67,6 +69,7 @@ ROUTES: list[Route] = [
     *incidents.ROUTES,
     *reviews.ROUTES,
     *learnt.ROUTES,
+    *issues.ROUTES,
     *alerts.ROUTES,
     *alertmanager.ROUTES,
     *records.ROUTES,
@@ -115,7 +118,7 @@ def create_app(
         started=clock(),
     )
     app = Starlette(
-        routes=[*paths(world, ROUTES), Path("/login", login(world), methods=["GET"])],
+        routes=[*paths(world, ROUTES), Path("/login", login(world), methods=["GET"]), *Surveys(world, secret).routes()],
         exception_handlers={HTTPException: refuse_http, LeptonError: refuse, Exception: refuse_unexpected},
     )
     app.state.world = world

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from leptonai.api.incidents import workspace_of
+from leptonai.api.issues import take_up
 from leptonai.api.route import Asked, Limit, Query, Route
 from leptonai.client.wire import Accepted, EventRequest, FeedbackPage, FeedbackRequest
 from leptonai.errors import NotFound, SpecError
@@ -39,18 +41,13 @@ def send_feedback(asked: Asked[Query, FeedbackRequest | list[FeedbackRequest]]) 
     world.pace.take(asked.caller.name, len(items), now)
     with world.store.transaction():
         for item in items:
-            world.store.append_feedback(
-                Feedback(
-                    about=item.about,
-                    by=asked.caller.by,
-                    at=now,
-                    service=item.service,
-                    label=item.label,
-                    rating=item.rating,
-                    verdict=item.verdict,
-                    note=item.note,
-                )
-            )
+            made = Feedback(
+                about=item.about, by=asked.caller.by, at=now, service=item.service, label=item.label,
+                rating=item.rating, verdict=item.verdict, note=item.note,
+            )  # fmt: skip
+            world.store.append_feedback(made)
+            if item.service:
+                take_up(world.store, made, world.wishes.get(item.service, now).service)
     return Accepted(accepted=len(items))
 
 
@@ -58,6 +55,8 @@ def _check(asked: Asked[Query, Any], item: FeedbackRequest, where: str) -> None:
     hint = "about is the x-request-id of a prediction, or incident:N"
     if not item.about or len(item.about) > MOST_TEXT:
         raise SpecError(f"{where}.about has {len(item.about)} characters, 1 to {MOST_TEXT} are allowed", hint=hint)
+    if item.rating is not None and not math.isfinite(item.rating):
+        raise SpecError(f"{where}.rating is no finite number", hint="a rating is a number on your scale")
     if item.label is None and item.rating is None and not item.verdict and not item.note:
         raise SpecError(f"{where} says nothing", hint="give a label, a rating, a verdict or a note")
     for name, limit in (("verdict", MOST_TEXT), ("note", 10 * MOST_TEXT)):

@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "Watch this machine for a platform that runs elsewhere."),
     "import": ("import_", "Read a CSV or Parquet file of samples into the platform."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
+    "issues": ("issues", "What users complain of, who sees to it, what repaired it."),
     "proposals": ("proposals", "List proposed changes."),
     "approve": ("proposals", "Approve a proposal that waits for it."),
     "simulate": ("simulate", "Replay recorded arrivals against an autoscaling policy."),

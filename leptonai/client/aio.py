@@ -14,9 +14,30 @@ from leptonai.client import calls
 from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform, local_url
-from leptonai.client.wire import Desk, FeedbackPage, FeedbackRequest, ReviewPage, ReviewRequest, ServiceView
+from leptonai.client.wire import (
+    Desk,
+    FeedbackPage,
+    FeedbackRequest,
+    IssueVerdict,
+    ReviewPage,
+    ReviewRequest,
+    ServiceView,
+)
 from leptonai.errors import LeptonError
-from leptonai.types import Change, Event, Incident, Key, LogLine, Proposal, Replica, Review, Revision, Series, Silence
+from leptonai.types import (
+    Change,
+    Event,
+    Incident,
+    Issue,
+    Key,
+    LogLine,
+    Proposal,
+    Replica,
+    Review,
+    Revision,
+    Series,
+    Silence,
+)
 
 T = TypeVar("T")
 
@@ -159,6 +180,12 @@ class AsyncClient:
     async def reviews(self, after: int = 0, limit: int = 1000) -> ReviewPage:
         """Of all incidents."""
         return await self.send(calls.reviews(after, limit))
+
+    async def issues(self, state: str | None = None) -> list[Issue]:
+        return await self.send(calls.issues(None, state))
+
+    async def judge_issue(self, id: int, verdict: IssueVerdict) -> Issue:
+        return await self.send(calls.judge_issue(id, verdict))
 
     async def record(self, kind: str, subject: str, detail: dict[str, Any]) -> Event:
         return await self.send(calls.record(kind, subject, detail))

@@ -22,6 +22,8 @@ from leptonai.client.wire import (
     FeedbackRequest,
     Graph,
     Health,
+    IssueRequest,
+    IssueVerdict,
     ProposalRequest,
     ReviewPage,
     ReviewRequest,
@@ -44,6 +46,7 @@ from leptonai.types import (
     Change,
     Event,
     Incident,
+    Issue,
     Key,
     LogLine,
     LogPage,
@@ -208,6 +211,22 @@ def reviews_of(incident: int) -> Call[list[Review]]:
 
 def reviews(after: int, limit: int) -> Call[ReviewPage]:
     return Call("GET", f"{PREFIX}/reviews", ReviewPage, _given(after=after, limit=limit))
+
+
+def issues(service: Key | None, state: str | None) -> Call[list[Issue]]:
+    return Call("GET", f"{PREFIX}/issues", list[Issue], _given(service=service, state=state))
+
+
+def issue(id: int) -> Call[Issue]:
+    return Call("GET", f"{PREFIX}/issues/{id}", Issue)
+
+
+def change_issue(id: int, request: IssueRequest) -> Call[Issue]:
+    return Call("POST", f"{PREFIX}/issues/{id}", Issue, body=request)
+
+
+def judge_issue(id: int, verdict: IssueVerdict) -> Call[Issue]:
+    return Call("POST", f"{PREFIX}/issues/{id}/verdict", Issue, body=verdict)
 
 
 def learnt() -> Call[Learnt]:

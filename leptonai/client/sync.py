@@ -25,6 +25,7 @@ from leptonai.client.wire import (
     FeedbackRequest,
     Graph,
     Health,
+    IssueRequest,
     ReviewPage,
     ReviewRequest,
     ServiceView,
@@ -47,6 +48,7 @@ from leptonai.types import (
     DialChange,
     Event,
     Incident,
+    Issue,
     Key,
     LogLine,
     LogPage,
@@ -161,6 +163,16 @@ class Client:
 
     def all_reviews(self, after: int = 0, limit: int = 1000) -> ReviewPage:
         return self.send(calls.reviews(after, limit))
+
+    def issues(self, service: Key | None = None, state: str | None = None) -> list[Issue]:
+        """Complaints that say the same, the newest first."""
+        return self.send(calls.issues(service, state))
+
+    def issue(self, id: int) -> Issue:
+        return self.send(calls.issue(id))
+
+    def change_issue(self, id: int, request: IssueRequest) -> Issue:
+        return self.send(calls.change_issue(id, request))
 
     def learnt(self) -> Learnt:
         """What reviews have taught, and whether it is in force."""

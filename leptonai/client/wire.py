@@ -136,6 +136,24 @@ class ReviewPage(Noun, frozen=True, kw_only=True):
     next: int
 
 
+class IssueRequest(Noun, frozen=True, kw_only=True):
+    """What changes; None stays as it is. ``revision``: the one that repairs it, with state ``fixed``."""
+
+    state: Literal["open", "in_work", "fixed", "closed"] | None = None
+    owner: str | None = None
+    revision: int | None = None
+    note: str | None = None
+
+
+class IssueVerdict(Noun, frozen=True, kw_only=True):
+    """Whether complaints became rarer since the repair, per request (or per second), as ops has counted."""
+
+    fell: bool
+    before: float
+    after: float
+    chance: float
+
+
 class Accepted(Noun, frozen=True, kw_only=True):
     accepted: int
 

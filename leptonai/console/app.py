@@ -138,6 +138,13 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def issues(request: Request) -> Response:
+        async with Reader(app, request) as reader:
+            try:
+                return render("issues.html", issues=page.issues(await reader.get("/issues")))
+            except LeptonError as error:
+                return refused(error)
+
     async def signals(request: Request) -> Response:
         """``?name=`` and labels: that signal with its band; without a name, what there is to look at."""
         params = dict(request.query_params)
@@ -160,6 +167,7 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console/services/{name}", service),
         Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
+        Route("/console/issues", issues),
         Route("/console/logs", logs),
         Mount("/console/static", static),
     ]

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from leptonai.types import Incident
+from leptonai.types import Incident, parse_key
 
 CHARTS = (
     ("request_rate_per_second", "requests / s", ""),
@@ -89,6 +89,13 @@ def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
         "recover": None if end is None else end - found["opened"],
         "age": ago(found["opened"], now),
     }
+
+
+def issues(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that somebody has to see to first, then the newest."""
+    rank = {"open": 0, "in_work": 1, "fixed": 2, "closed": 3}
+    named = [{**i, "workspace": parse_key(i["service"])[0], "name": parse_key(i["service"])[1]} for i in found]
+    return sorted(named, key=lambda i: (rank[i["state"]], -i["last"]))
 
 
 def signals(params: dict[str, str], names: list[str]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ from leptonai.types import DialChange, Key, Role
 
 log = logging.getLogger("leptonai.control")
 SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
+TIDY_PERIOD = 600.0  # seconds between two looks for what is past its time
+TIDY_AGAIN = 1.0  # seconds, while there is more to drop than one look may
 EXPIRE_PERIOD = 5.0  # seconds between looks at proposals that nobody approved
 COLLECT_PERIOD = 3600.0  # seconds between looks for models that no revision and no pending proposal names
 UPLOAD_GRACE = 86400.0  # seconds that an upload may wait for its proposal
@@ -157,7 +159,14 @@ async def serve(
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    loops = (reconciler.run(), idle.run(), expire(door), collect(store, artifacts), keep_parent(home, seats))
+    loops = (
+        reconciler.run(),
+        idle.run(),
+        expire(door),
+        collect(store, artifacts),
+        tidy(store, settings),
+        keep_parent(home, seats),
+    )
     work = [asyncio.create_task(w) for w in loops]
     try:
         await server.up.wait()
@@ -259,6 +268,20 @@ async def collect(store: Store, artifacts: Artifacts) -> None:
             log.warning("models could not be collected: %s", e)
         else:
             log.info("%d models that nothing names were removed", len(gone))
+
+
+async def tidy(store: Store, settings: Settings) -> None:
+    """What is past its number or its age goes, a part at a time, so that nobody waits for it."""
+    wanted = settings.store
+    while True:
+        try:
+            gone = store.tidy(
+                wanted.feedback_keep, wanted.proposal_keep, wanted.incident_keep, time.time() - wanted.keep
+            )
+        except LeptonError as e:
+            log.warning("the store could not be tidied: %s", e)
+            gone = {}
+        await asyncio.sleep(TIDY_AGAIN if any(gone.values()) else TIDY_PERIOD)
 
 
 async def keep_parent(home: Home, seats: Seats) -> None:

@@ -14,14 +14,14 @@ import uvloop
 from leptonai import settings as setting
 from leptonai.client import AsyncClient
 from leptonai.client.home import Home, read_token
-from leptonai.client.wire import Desk
+from leptonai.client.wire import Desk, IssueVerdict
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import open_log
 from leptonai.errors import LeptonError, NotFound
 from leptonai.ops import watch
 from leptonai.ops.control import World
 from leptonai.platforms.local.rundir import make_runtime_folder
-from leptonai.types import Change, Event, Feedback, Incident, Key, Proposal, Review, Revision
+from leptonai.types import Change, Event, Feedback, Incident, Issue, Key, Proposal, Review, Revision
 
 log = logging.getLogger("leptonai.ops")
 GATEWAY_EVERY = 10  # looks at the world between two questions where the gateway is: it moves with control only
@@ -71,6 +71,12 @@ class Api:
             return await self._client.incident(id)
         except NotFound:
             return None
+
+    async def issues(self, state: str) -> list[Issue]:
+        return await self._client.issues(state)
+
+    async def judge_issue(self, id: int, verdict: IssueVerdict) -> None:
+        await self._client.judge_issue(id, verdict)
 
     async def incidents(self) -> list[Incident]:
         return await self._client.incidents()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from leptonai.client.wire import Desk
+from leptonai.client.wire import Desk, IssueVerdict
 from leptonai.types import (
     Change,
     Event,
     Feedback,
     Incident,
+    Issue,
     Key,
     Noun,
     Proposal,
@@ -52,6 +53,12 @@ class Control(Protocol):
 
     async def incident(self, id: int) -> Incident | None:
         """As it is recorded; None when it is not any more."""
+
+    async def issues(self, state: str) -> list[Issue]:
+        """Those in this state."""
+
+    async def judge_issue(self, id: int, verdict: IssueVerdict) -> None:
+        """Whether complaints became rarer since the repair. Conflict: it is not ``fixed`` any more."""
 
     async def incidents(self) -> list[Incident]:
         """Those that are open, and those closed lately."""

@@ -80,6 +80,11 @@ class Outcomes:
             del self._waiting[request]
             self.dropped += self._joined_to.pop(request, None) is None
 
+    def asked(self, request: str) -> Key | None:
+        """The service that answered a request whose label has not come yet; None: not known (any more)."""
+        found = self._by_id.get(request)
+        return found.service if found is not None else None
+
     def tally(self, service: Key) -> dict[str, tuple[int, int]]:
         """Digest -> (labels, wrong ones), all that was ever joined."""
         return {digest: (n, wrong) for (key, digest), (n, wrong) in self._joined.items() if key == service}

@@ -30,6 +30,7 @@ from leptonai.ops.detect.watcher import rehearsed
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.edge import Edge
 from leptonai.ops.exits import as_seen, exit_of_event, exit_of_replica
+from leptonai.ops.feedback.listener import Listener
 from leptonai.ops.feeds import Feeds
 from leptonai.ops.judge import Memory, Trigger
 from leptonai.ops.learn.learner import Learner
@@ -97,6 +98,8 @@ class Watch:
         self.outcomes = Outcomes()
         self.answers = Answers()
         self.openers = Openers()
+        self.listener = Listener(control, store)
+        self._opinions: list[Signal] = []
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control, home / "rollouts")
         self.promises = Promises(home / PROMISES_FILE, store, settings.ops.period)
@@ -131,6 +134,7 @@ class Watch:
             ("reviews", self._learn),
             ("collect", self._collect),
             ("labels", self._join_labels),
+            ("issues", self._listen),
             ("detect", self._detect),
             ("rollouts", self._roll),
             ("respond", self._respond),
@@ -266,20 +270,28 @@ class Watch:
             self._feeds.answered(replica, line)
 
     async def _join_labels(self, now: float) -> None:
+        services = {s.key: s for s in self._world.services}
         for _ in range(MOST_PAGES):
             items, after = await self.control.feedback(self._feedback)
-            self.outcomes.labelled(items, now)
+            self.listener.opinions.heard(items, self.outcomes.asked, services, now)
+            self.outcomes.labelled(items, now)  # after them: a label takes its prediction with it
             if after == self._feedback:
                 break
             self._feedback = after
         self.outcomes.expire(now)
+        fresh = self.outcomes.fresh()
+        self.listener.opinions.labelled(fresh, now)
         joined = [
             Signal(name="label_error_ratio", labels={"service": s, "digest": d}, at=now, value=wrong / n)
-            for (s, d), (n, wrong) in self.outcomes.fresh().items()
+            for (s, d), (n, wrong) in fresh.items()
         ]
-        self.store.write(joined)
+        self._opinions = self.listener.opinions.signals(services, now)
+        self.store.write([*joined, *self._opinions])
         self.outcomes.forget(set(self.lookouts))
         self.answers.forget(set(self.lookouts))
+
+    async def _listen(self, now: float) -> None:
+        await self.listener.verify(now)
 
     async def _detect(self, now: float) -> None:
         found = self._collected
@@ -291,7 +303,7 @@ class Watch:
         awake = services.keys() - found.resting
         sick = [key for key in awake if self.casebook.open(key)]
         sick += self.casebook.opened(now, self.settings.watch.frozen)
-        heard = [*found.signals, *self.outside.take(now)]
+        heard = [*found.signals, *self._opinions, *self.outside.take(now)]
         anomalies = self.anomalies = self.watcher.step(now, heard, expected=awake, frozen=sick)
         self.openers.saw(heard[len(found.signals) :])
         here: dict[Key, list[Replica]] = {key: [] for key in awake}

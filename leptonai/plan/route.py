@@ -85,7 +85,11 @@ def fixed_routes(control: str) -> list[Json]:
             "retry_policy": retry,
         },
     }
-    return [*own, feedback, repository]
+    survey = {
+        "match": {"path_separated_prefix": "/survey"},
+        "route": {"cluster": control, "timeout": "10s", "retry_policy": retry},
+    }
+    return [*own, feedback, survey, repository]
 
 
 def _says(path: str, answer: Json) -> Json:

@@ -3,6 +3,9 @@
 - ``dials`` is compacted: an entry may go once a later entry of its path exists (an epoch once one as high exists), and
   an evict dies with its replica. Who turned which dial and why stays in the audit log.
 - ``reviews``: one may go once the same reviewer has said something else of the same incident.
+- ``feedback`` may lose its oldest line; ``proposals`` all but what waits for a decision; ``incidents`` former versions,
+  and those that are closed and nobody acknowledged or reviewed.
+- ``issues`` are counters, changed in place: what people decide of them stands in the audit log.
 - ``events`` may lose its oldest line, and only that one, so that the log can be bounded.
 """
 
@@ -85,5 +88,27 @@ WHEN NOT EXISTS (SELECT 1 FROM reviews r
 BEGIN SELECT RAISE(ABORT, 'reviews is append-only: this one is still in force'); END;
 """
 
+_BOUNDED = """
+CREATE TABLE issues (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, state TEXT NOT NULL, last REAL NOT NULL,
+  terms TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX issues_service ON issues (service, id);
+CREATE INDEX issues_last ON issues (last);
+DROP TRIGGER feedback_delete;
+CREATE TRIGGER feedback_delete BEFORE DELETE ON feedback
+WHEN OLD.seq > (SELECT min(seq) FROM feedback)
+BEGIN SELECT RAISE(ABORT, 'feedback is append-only: only its oldest line may go'); END;
+DROP TRIGGER proposals_delete;
+CREATE TRIGGER proposals_delete BEFORE DELETE ON proposals
+WHEN OLD.status = 'pending' AND NOT EXISTS (SELECT 1 FROM proposals q WHERE q.id = OLD.id AND q.seq > OLD.seq)
+BEGIN SELECT RAISE(ABORT, 'proposals is append-only: this one waits for a decision'); END;
+DROP TRIGGER incidents_delete;
+CREATE TRIGGER incidents_delete BEFORE DELETE ON incidents
+WHEN NOT EXISTS (SELECT 1 FROM incidents j WHERE j.id = OLD.id AND j.seq > OLD.seq)
+  AND (OLD.open OR EXISTS (SELECT 1 FROM acks WHERE incident = OLD.id)
+       OR EXISTS (SELECT 1 FROM reviews WHERE incident = OLD.id))
+BEGIN SELECT RAISE(ABORT, 'incidents is append-only: this one is open, acknowledged or reviewed'); END;
+"""
+
 # MIGRATIONS[n] brings a store from schema n to n + 1; a released one is never edited.
-MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS, _REVIEWS)
+MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS, _REVIEWS, _BOUNDED)

@@ -11,33 +11,30 @@ from typing import Any, TypeVar
 import msgspec
 
 from leptonai.errors import Conflict, LeptonError, NotFound, SpecError
-from leptonai.store.database import Database
 from leptonai.store.probation import probation
+from leptonai.store.said import Said
+from leptonai.store.spell import limit_of, read, spell
 from leptonai.types import (
     Ack,
     Dial,
     Event,
-    Feedback,
     Incident,
     Key,
-    Noun,
     Proposal,
-    Review,
     Revision,
     Service,
     Silence,
     Spec,
     SpecChange,
     Token,
-    canonical,
     effective_dials,
 )
 
-N = TypeVar("N", bound=Noun)
+MOST_VERSIONS = 50  # of one incident: it is written anew every ten seconds while its numbers move
 Numbered = TypeVar("Numbered", Incident, Silence)
 
 
-class Store(Database):
+class Store(Said):
     """The one writer of ``store.db``. What a method has returned survives ``kill -9``; see Database for errors.
 
     Methods are synchronous and short. Every list is in the order stated; every noun returned equals the one stored.
@@ -74,7 +71,7 @@ class Store(Database):
             if spec is None and head is None:
                 raise NotFound(f"no service {key!r} to delete", hint="leptonai ls shows every service")
             number = self._last_number(key) + 1
-            body, made = _spell(Revision(service=key, number=number, by=by, why=why, at=at, spec=spec))
+            body, made = spell(Revision(service=key, number=number, by=by, why=why, at=at, spec=spec))
             self._insert("revisions", service=key, number=number, live=spec is not None, body=body)
         return made
 
@@ -127,7 +124,7 @@ class Store(Database):
             f" ON v.service = r.service AND v.number = r.number WHERE {where}",
             values,
         )
-        return [msgspec.structs.replace(_read(body, Revision), verified=at) for body, at in rows]
+        return [msgspec.structs.replace(read(body, Revision), verified=at) for body, at in rows]
 
     def _last_number(self, key: Key) -> int:
         return self._one("SELECT max(number) FROM revisions WHERE service = ?", (key,)) or 0
@@ -148,7 +145,7 @@ class Store(Database):
             if head is None:
                 raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
             for dial in dials:
-                body, _ = _spell(dial)
+                body, _ = spell(dial)
                 self._insert("dials", service=key, revision=head.number, path=dial.path, value=dial.value, body=body)
             for path in {dial.path for dial in dials}:
                 self._compact(key, path)
@@ -160,7 +157,7 @@ class Store(Database):
         """
         where = "service = ? AND (revision > ? OR path LIKE '%.epoch') ORDER BY seq"
         rows = self._rows(f"SELECT body FROM dials WHERE {where}", (key, self._ended(key)))  # noqa: S608
-        return compact([_read(body, Dial) for (body,) in rows])
+        return compact([read(body, Dial) for (body,) in rows])
 
     def drop_evicts(self, key: Key, replicas: Iterable[str]) -> list[str]:
         """An evict dies with its replica: drop those of ``replicas``, ids that no longer exist. Returns the dropped."""
@@ -176,7 +173,7 @@ class Store(Database):
             "SELECT seq, revision, body FROM dials WHERE service = ? AND path = ? ORDER BY seq", (key, path)
         )
         ended = self._ended(key)
-        alive = [(seq, _read(body, Dial)) for seq, number, body in rows if number > ended or path.endswith(".epoch")]
+        alive = [(seq, read(body, Dial)) for seq, number, body in rows if number > ended or path.endswith(".epoch")]
         kept = {id(dial) for dial in compact([dial for _, dial in alive])}
         keep = {seq for seq, dial in alive if id(dial) in kept}
         for seq, _, _ in rows:
@@ -208,14 +205,14 @@ class Store(Database):
     def put_proposal(self, proposal: Proposal) -> None:
         """Append a version of the proposal; the latest version of an id is the one in force, earlier ones are kept."""
         columns = {"id": proposal.id, "service": proposal.service, "status": proposal.status, "at": proposal.at}
-        self._insert("proposals", **columns, body=_spell(proposal)[0])
+        self._insert("proposals", **columns, body=spell(proposal)[0])
 
     def proposal(self, id: str) -> Proposal:
         """The latest version. Raises NotFound."""
         body = self._one("SELECT body FROM proposals WHERE id = ? ORDER BY seq DESC LIMIT 1", (id,))
         if body is None:
             raise NotFound(f"no proposal {id!r}", hint="GET /api/v1/proposals lists them")
-        return _read(body, Proposal)
+        return read(body, Proposal)
 
     def proposals(
         self, status: str | None = None, service: Key | None = None, limit: int = 100, since: float | None = None
@@ -228,19 +225,25 @@ class Store(Database):
                 where.append(test)
                 values.append(value)
         sql = f"SELECT body FROM proposals p WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608
-        return [_read(body, Proposal) for (body,) in self._rows(sql, (*values, _limit(limit)))]
+        return [read(body, Proposal) for (body,) in self._rows(sql, (*values, limit_of(limit)))]
 
     # --- incidents -------------------------------------------------------------------------------------------------
 
     def put_incident(self, incident: Incident) -> Incident:
-        """Append a version of the incident and return it; id 0 is given the next id. NotFound for an unknown id."""
+        """Append a version of the incident and return it; id 0 is given the next id. NotFound for an unknown id.
+
+        Of its versions the newest MOST_VERSIONS stay.
+        """
         with self.transaction():
             last = self._one("SELECT max(id) FROM incidents") or 0
             incident = _numbered(incident, last, "incident", "create it with id 0: the store gives it the next id")
-            body, incident = _spell(incident)
+            body, incident = spell(incident)
             if body != self._one("SELECT body FROM incidents WHERE id = ? ORDER BY seq DESC LIMIT 1", (incident.id,)):
                 is_open = incident.closed is None
                 self._insert("incidents", id=incident.id, subject=incident.subject, open=is_open, body=body)
+                former = "SELECT seq FROM incidents WHERE id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?"
+                dropped = (incident.id, incident.id, MOST_VERSIONS)
+                self._rows(f"DELETE FROM incidents WHERE id = ? AND seq <= ({former})", dropped)  # noqa: S608
         return incident
 
     def incident(self, id: int) -> Incident:
@@ -248,7 +251,7 @@ class Store(Database):
         body = self._one("SELECT body FROM incidents WHERE id = ? ORDER BY seq DESC LIMIT 1", (id,))
         if body is None:
             raise NotFound(f"no incident {id}", hint="leptonai incidents lists them")
-        return _read(body, Incident)
+        return read(body, Incident)
 
     def incidents(self, open: bool | None = None, subject: str | None = None, limit: int = 100) -> list[Incident]:
         """The latest version of each incident, highest id first, at most ``limit``."""
@@ -259,7 +262,7 @@ class Store(Database):
                 where.append(f"i.{column} = ?")
                 values.append(value)
         sql = f"SELECT body FROM incidents i WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"  # noqa: S608
-        return [_read(body, Incident) for (body,) in self._rows(sql, (*values, _limit(limit)))]
+        return [read(body, Incident) for (body,) in self._rows(sql, (*values, limit_of(limit)))]
 
     # --- alerts ----------------------------------------------------------------------------------------------------
 
@@ -268,7 +271,7 @@ class Store(Database):
         with self.transaction():
             last = self._one("SELECT max(id) FROM silences") or 0
             silence = _numbered(silence, last, "silence", "leptonai silence ls lists them")
-            body, silence = _spell(silence)
+            body, silence = spell(silence)
             self._insert("silences", id=silence.id, ends=silence.ends, body=body)
         return silence
 
@@ -277,19 +280,19 @@ class Store(Database):
         body = self._one("SELECT body FROM silences WHERE id = ? ORDER BY seq DESC LIMIT 1", (id,))
         if body is None:
             raise NotFound(f"no silence {id}", hint="leptonai silence ls lists them")
-        return _read(body, Silence)
+        return read(body, Silence)
 
     def silences(self, after: float = 0.0, limit: int = 1000) -> list[Silence]:
         """The latest version of each silence that ends after ``after``, highest id first."""
         newest = "NOT EXISTS (SELECT 1 FROM silences j WHERE j.id = i.id AND j.seq > i.seq)"
         sql = f"SELECT body FROM silences i WHERE {newest} AND i.ends > ? ORDER BY id DESC LIMIT ?"  # noqa: S608
-        return [_read(body, Silence) for (body,) in self._rows(sql, (after, _limit(limit)))]
+        return [read(body, Silence) for (body,) in self._rows(sql, (after, limit_of(limit)))]
 
     def append_ack(self, ack: Ack) -> Ack:
         """Keep that somebody has taken an incident. NotFound when there is no such incident."""
         with self.transaction():
             self.incident(ack.incident)
-            body, ack = _spell(ack)
+            body, ack = spell(ack)
             self._insert("acks", incident=ack.incident, body=body)
         return ack
 
@@ -297,47 +300,7 @@ class Store(Database):
         """The newest acknowledgement of each of ``incidents`` that has one, in their order."""
         sql = "SELECT body FROM acks WHERE incident = ? ORDER BY seq DESC LIMIT 1"
         found = [self._one(sql, (id,)) for id in incidents]
-        return [_read(body, Ack) for body in found if body is not None]
-
-    # --- reviews ---------------------------------------------------------------------------------------------------
-
-    def append_review(self, review: Review) -> int:
-        """Append and return its sequence number, rising from 1. NotFound when there is no such incident.
-
-        What the same reviewer said of the incident before is dropped: the audit log tells of it.
-        """
-        with self.transaction():
-            self.incident(review.incident)
-            body, _ = _spell(review)
-            seq = self._insert("reviews", incident=review.incident, reviewer=review.by, body=body)
-            before = "incident = ? AND reviewer = ? AND seq < ?"
-            self._rows(f"DELETE FROM reviews WHERE {before}", (review.incident, review.by, seq))  # noqa: S608
-        return seq
-
-    def reviews(self, incident: int) -> list[Review]:
-        """The newest of each reviewer of one incident, oldest first."""
-        rows = self._rows("SELECT body FROM reviews WHERE incident = ? ORDER BY seq", (incident,))
-        return [_read(body, Review) for (body,) in rows]
-
-    def reviews_after(self, after: int = 0, limit: int = 1000) -> tuple[list[tuple[int, Review]], int]:
-        """``(items, next)``: the oldest ``limit`` with a number above ``after``, and the ``after`` to go on from."""
-        rows = self._rows("SELECT seq, body FROM reviews WHERE seq > ? ORDER BY seq LIMIT ?", (after, _limit(limit)))
-        return [(seq, _read(body, Review)) for seq, body in rows], rows[-1][0] if rows else after
-
-    def last_review(self) -> int:
-        """The number of the newest review; 0: there is none."""
-        return self._one("SELECT max(seq) FROM reviews") or 0
-
-    # --- feedback --------------------------------------------------------------------------------------------------
-
-    def append_feedback(self, feedback: Feedback) -> int:
-        """Append and return its sequence number, rising from 1."""
-        return self._insert("feedback", body=_spell(feedback)[0])
-
-    def feedback(self, after: int = 0, limit: int = 1000) -> tuple[list[tuple[int, Feedback]], int]:
-        """``(items, next)``: the oldest ``limit`` with a number above ``after``, and the ``after`` to go on from."""
-        rows = self._rows("SELECT seq, body FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?", (after, _limit(limit)))
-        return [(seq, _read(body, Feedback)) for seq, body in rows], rows[-1][0] if rows else after
+        return [read(body, Ack) for body in found if body is not None]
 
     # --- the audit log ---------------------------------------------------------------------------------------------
 
@@ -347,7 +310,7 @@ class Store(Database):
             rows = self._rows("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
             last, previous = rows[0] if rows else (0, "")
             event = Event(seq=last + 1, at=at, actor=actor, kind=kind, subject=subject, detail=detail, hash="")
-            body, event = _spell(event)
+            body, event = spell(event)
             digest = _chain(previous, body)
             self._insert("events", seq=event.seq, subject=subject, kind=kind, body=body, previous=previous, hash=digest)
             if event.seq % 1000 == 0:
@@ -379,8 +342,8 @@ class Store(Database):
             values.append(kind)
         order = "DESC" if newest else "ASC"
         sql = f"SELECT body, hash FROM events WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?"  # noqa: S608
-        rows = self._rows(sql, (*values, _limit(limit)))
-        found = [msgspec.structs.replace(_read(body, Event), hash=digest) for body, digest in rows]
+        rows = self._rows(sql, (*values, limit_of(limit)))
+        found = [msgspec.structs.replace(read(body, Event), hash=digest) for body, digest in rows]
         return found[::-1] if newest else found
 
     def check_chain(self) -> int | None:
@@ -404,12 +367,12 @@ class Store(Database):
 
     def put_token(self, token: Token) -> None:
         """Append a version of the token; the latest version of a name is the one in force."""
-        self._insert("tokens", name=token.name, body=_spell(token)[0])
+        self._insert("tokens", name=token.name, body=spell(token)[0])
 
     def tokens(self) -> list[Token]:
         """The latest version of each token, revoked ones included, ordered by name."""
         newest = "seq = (SELECT max(seq) FROM tokens WHERE name = t.name)"
-        return [_read(b, Token) for (b,) in self._rows(f"SELECT body FROM tokens t WHERE {newest} ORDER BY name")]  # noqa: S608
+        return [read(b, Token) for (b,) in self._rows(f"SELECT body FROM tokens t WHERE {newest} ORDER BY name")]  # noqa: S608
 
     def token_by_secret(self, secret: str, now: float) -> Token | None:
         """The token of this secret; None when it is unknown, revoked or has expired by ``now``.
@@ -453,39 +416,13 @@ def compact(log: list[Dial]) -> list[Dial]:
     return [log[i] for i in sorted(keep)]
 
 
-def _spell(value: N) -> tuple[str, N]:
-    """The stored text of a noun, and the noun as read back: what could not be is refused before it is written.
-
-    The two can differ where a caller gave an int for a float, and hashes are taken of what is stored.
-    """
-    try:
-        text = canonical(value)
-        return text.decode(), msgspec.json.decode(text, type=type(value))
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as e:
-        raise SpecError(
-            f"this {type(value).__name__.lower()} cannot be stored: {e}",
-            hint="use finite numbers and plain JSON values",
-        ) from e
-
-
-def _read(body: str, kind: type[N]) -> N:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (ValueError, msgspec.MsgspecError) as e:
-        raise LeptonError(
-            f"a stored {kind.__name__.lower()} cannot be read: {e}",
-            hint="the store was damaged or written by another version: restore it from a backup",
-            code="store_corrupt",
-        ) from e
-
-
 def _chain(previous: str, body: str) -> str:
     return hashlib.sha256(previous.encode() + body.encode()).hexdigest()
 
 
 def _says(body: str, seq: int, subject: str, kind: str) -> bool:
     try:
-        event = _read(body, Event)
+        event = read(body, Event)
     except LeptonError:
         return False
     return (event.seq, event.subject, event.kind) == (seq, subject, kind)
@@ -498,9 +435,3 @@ def _numbered(noun: Numbered, last: int, what: str, hint: str) -> Numbered:
     if not 0 < noun.id <= last:
         raise NotFound(f"no {what} {noun.id}", hint=hint)
     return noun
-
-
-def _limit(limit: int) -> int:
-    if limit < 0:
-        raise SpecError(f"limit is {limit}; it must be 0 or more", hint="leave it out for the default")
-    return limit

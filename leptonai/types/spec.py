@@ -169,6 +169,16 @@ class Variant(Noun, frozen=True, kw_only=True):
         return hashlib.sha256(canonical(msgspec.structs.replace(self, batching=Batching()))).hexdigest()[:16]
 
 
+class Survey(Noun, frozen=True, kw_only=True):
+    """What users are asked of a service, and what an answer on its scale means. ``open``: the form is served."""
+
+    open: bool = False
+    question: str = ""  # "": the form's own words
+    scale: tuple[int, int] = (1, 5)  # the ratings of the form, from worst to best
+    satisfied: float = 4.0  # a rating from which a user is satisfied
+    complaint: float = 2.0  # a rating up to which it is a complaint
+
+
 class Spec(Noun, frozen=True, kw_only=True):
     """The spec half of a wish. Only a change of it is a Revision."""
 
@@ -185,6 +195,7 @@ class Spec(Noun, frozen=True, kw_only=True):
     retry: Retry = Retry()
     limits: Limits = Limits()
     rate_limit: RateLimit | None = None
+    survey: Survey | None = None
     timeout: float = 30.0  # a request is answered 504 after this long
     drain: float = 30.0  # a replica being stopped may finish its requests for this long
 

@@ -164,6 +164,33 @@ class Review(Noun, frozen=True, kw_only=True):
     source: Literal["operator", "drill"] = "operator"
 
 
+class Issue(Noun, frozen=True, kw_only=True):
+    """Complaints about one service that say the same.
+
+    ``fixed``: when somebody said that ``revision`` repairs it; ``closed`` when complaints were seen to be rarer since,
+    with ``before`` and ``after`` per request (per second where requests are not known). A complaint to a closed one
+    opens it again. ``hours``: (hour since 1970, complaints in it). Texts are masked.
+    """
+
+    id: int
+    service: Key
+    title: str
+    terms: tuple[str, ...] = ()
+    count: int
+    first: float
+    last: float
+    examples: tuple[str, ...] = ()  # the newest texts
+    hours: tuple[tuple[int, int], ...] = ()
+    state: Literal["open", "in_work", "fixed", "closed"] = "open"
+    owner: str = ""
+    revision: int | None = None
+    fixed: float | None = None
+    closed: float | None = None
+    before: float | None = None
+    after: float | None = None
+    note: str = ""
+
+
 class Event(Noun, frozen=True, kw_only=True):
     """One line of the audit log: a decision with all its terms, chained by hash to the line before."""
 

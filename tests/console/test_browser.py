@@ -12,6 +12,7 @@ import httpx
 import pytest
 from test_api_signals import ops
 
+from leptonai.client.wire import FeedbackRequest
 from leptonai.platforms.telemetry import Memory
 from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Reason, Signal
 
@@ -130,6 +131,26 @@ def test_a_review_sent_by_another_site_is_refused(page: Page, stage: Stage) -> N
         )
     assert (answer.status_code, answer.json()["code"]) == (403, "origin")
     assert stage.store.reviews(made.id) == []
+
+
+def test_an_issue_is_taken_and_said_to_be_repaired(page: Page, stage: Stage) -> None:
+    stage.service("digits")
+    with stage.client("operator") as client:
+        client.send_feedback([FeedbackRequest(about="a", service="digits", note=f"slow answers {ATTACK}")])
+    page.goto(f"{stage.url}/console")
+    page.click("header a:has-text('issues')")
+    page.wait_for_selector("#issues form")
+    assert ATTACK in page.inner_text("#issues")
+    page.fill("#issues input[name=owner]", "ana")
+    page.select_option("#issues select", "fixed")
+    page.click("#issues button")
+    page.wait_for_selector("#said.bad:has-text('which revision repairs it')")
+    page.fill("#issues input[name=revision]", "1")
+    page.click("#issues button")
+    page.wait_for_selector("#issues .chip:has-text('fixed')")
+    (kept,) = stage.store.issues()
+    assert (kept.owner, kept.state, kept.revision) == ("ana", "fixed", 1)
+    assert page.title() == "issues · leptonai"
 
 
 def test_a_service_page_tells_its_history_and_its_decisions(page: Page, stage: Stage) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from leptonai.admit import Door
 from leptonai.client.calls import unreachable
-from leptonai.client.wire import Desk
+from leptonai.client.wire import Desk, IssueVerdict
 from leptonai.ops.control import World
 from leptonai.ops.watch import Watch
 from leptonai.platforms.memory import Behaviour, MemoryPlatform
@@ -30,6 +30,7 @@ from leptonai.types import (
     Fault,
     Feedback,
     Incident,
+    Issue,
     Key,
     Proposal,
     Replica,
@@ -318,6 +319,14 @@ class Direct:
 
     async def incident(self, id: int) -> Incident | None:
         return self._store().incident(id)
+
+    async def issues(self, state: str) -> list[Issue]:
+        return self._store().issues(state=state)
+
+    async def judge_issue(self, id: int, verdict: IssueVerdict) -> None:
+        found = self._store().issue(id)
+        state = "closed" if verdict.fell else "open"
+        self._store().put_issue(msgspec.structs.replace(found, state=state, before=verdict.before, after=verdict.after))
 
     async def incidents(self) -> list[Incident]:
         return self._store().incidents()

@@ -89,6 +89,7 @@ def test_paths_of_the_default_workspace_and_of_others() -> None:
         "/v2",
         "/v2/",
         "/feedback",
+        "/survey",
         "/v2/repository",
         "/v2/models/s",
         "/v2/models/s",

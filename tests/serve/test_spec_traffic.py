@@ -59,6 +59,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "everything out": ({"outlier": {"max_share": 1.0}}, ["outlier.max_share", "0.5"]),
     "more than all": ({"retry": {"budget": 1.5}}, ["retry.budget", "1.5"]),
     "no rate": ({"rate_limit": {"burst": 3}}, ["rate_limit.rate", "missing"]),
+    "falling scale": ({"survey": {"scale": [5, 1]}}, ["survey.scale", "5 to 1"]),
+    "endless scale": ({"survey": {"scale": [1, 100]}}, ["survey.scale", "1 to 100"]),
+    "complaints that satisfy": ({"survey": {"complaint": 4, "satisfied": 3}}, ["survey.complaint", "4 beside"]),
+    "long question": ({"survey": {"question": "x" * 301}}, ["survey.question", "301"]),
     "no requests": ({"limits": {"requests": 0}}, ["limits.requests", "0"]),
 }
 

@@ -280,7 +280,8 @@ def test_the_audit_log_is_bounded_from_its_oldest_end(tmp_path: Path) -> None:
         "UPDATE dials SET value = 9",
         "DELETE FROM proposals",
         "DELETE FROM incidents",
-        "DELETE FROM feedback",
+        "DELETE FROM feedback WHERE seq = 2",
+        "UPDATE feedback SET body = ''",
         "DELETE FROM events WHERE seq = 2",
         "UPDATE tokens SET body = ''",
     ],
@@ -292,7 +293,8 @@ def test_triggers_refuse_to_rewrite_history(store: Store, sql: str) -> None:
     change = DialChange(service="digits", set={"main.weight": 1.0})
     store.put_proposal(Proposal(id="p", change=change, by="x", why="", at=0.0, expires=1.0))
     store.put_incident(incident())
-    store.append_feedback(Feedback(about="r", by="x", at=0.0))
+    for _ in range(2):
+        store.append_feedback(Feedback(about="r", by="x", at=0.0))
     store.put_token(issue("ana", "viewer", now=0.0)[1])
     for _ in range(2):
         store.record("a", "digits", {}, actor="x", at=0.0)
