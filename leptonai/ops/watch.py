@@ -442,7 +442,7 @@ class Watch:
 def open_store(home: Path, settings: Settings, clock: Callable[[], float]) -> Embedded | PrometheusStore:
     """Where telemetry is kept: in the Prometheus that the settings name, else in the home folder."""
     if settings.prometheus.url:
-        return PrometheusStore(settings.prometheus)
+        return PrometheusStore(settings.prometheus, settings.ops.keep, settings.telemetry, clock)
     return Embedded(home / "telemetry", settings.ops.keep, settings.telemetry, clock)
 
 

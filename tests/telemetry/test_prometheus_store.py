@@ -17,7 +17,7 @@ from leptonai.errors import SpecError, TelemetryError
 from leptonai.ops.remote_write import decode, unpack
 from leptonai.platforms.prometheus import PrometheusStore
 from leptonai.platforms.prometheus.encode import encode, label_bytes
-from leptonai.settings import Prometheus
+from leptonai.settings import Prometheus, Telemetry
 from leptonai.testing.telemetry_suite import TelemetrySuite, sample
 
 NEEDED = "Debian's prometheus is not installed: tests/setup.sh"
@@ -91,6 +91,54 @@ class TestPrometheus(TelemetrySuite):
         assert store.counts.get("refused") == 1
         (series,) = store.read("late_count", 1e9, 1e9 + 10.0)
         assert series.value == [1.0, 2.0, 2.0, 3.0]  # the refusal of one takes no other with it
+
+
+class TestPrometheusRecent(TestPrometheus):
+    """The newest seconds are answered from memory, what was before the store began is asked of Prometheus."""
+
+    def store(self) -> PrometheusStore:
+        store = PrometheusStore(
+            Prometheus(url=self.url, labels={"platform": uuid.uuid4().hex}), keep=3600.0, clock=lambda: 2.0
+        )
+        self.made.append(store)
+        return store
+
+    def test_a_later_life_reads_on_and_memory_answers_while_prometheus_is_away(self) -> None:
+        settings = Prometheus(url=self.url, labels={"platform": uuid.uuid4().hex})
+        now = time.time()
+        first = PrometheusStore(settings, keep=600.0)
+        first.write([sample(now - 3.0, 1.0), sample(now - 2.0, 2.0), sample(now - 3.0, 9.0, "other_count")])
+        first.settle()
+        first.close()
+        second = PrometheusStore(settings, keep=600.0, clock=lambda: now)
+        self.made.append(second)
+        second.write([sample(now + 1.0, 4.0), sample(now - 2.0, 2.5)])  # one comes late
+        (series,) = second.read("latency_p99_seconds", now - 60.0, now + 10.0, {"service": "digits"})
+        assert series.value == [1.0, 2.5, 4.0]
+        (means,) = second.read("latency_p99_seconds", now - 4.0, now + 2.0, step=3.0)
+        assert means.value == [1.75, 4.0]
+        second._http.base_url = httpx.URL(f"http://127.0.0.1:{free_port()}")  # it goes away
+        second.write([sample(now + 2.0, 5.0), sample(now + 2.0, 7.0, "other_count")])
+        (series,) = second.read("latency_p99_seconds", now - 60.0, now + 10.0)
+        assert series.value == [1.0, 2.5, 4.0, 5.0]
+        (series,) = second.read("other_count", now - 60.0, now + 10.0)  # what was before is missing, and that is told
+        assert series.value == [7.0]
+        with pytest.raises(TelemetryError, match="does not answer as a Prometheus"):
+            second.read("latency_p99_seconds", now - 3000.0, now)
+
+
+def test_memory_beside_prometheus_is_bounded() -> None:
+    store = PrometheusStore(
+        Prometheus(url=f"http://127.0.0.1:{free_port()}", timeout=1.0), 600.0, Telemetry(hot_samples=100), lambda: 0.0
+    )
+    for t in range(500):
+        store.write([sample(float(t), float(t))])
+    assert store._recent is not None and store._recent._held <= 101
+    (series,) = store.read("latency_p99_seconds", 480.0, 500.0)
+    assert series.value == [float(t) for t in range(480, 500)]
+    with pytest.raises(TelemetryError):
+        store.read("latency_p99_seconds", 300.0, 500.0)  # no longer in memory, and never half an answer
+    store.close()
 
 
 def test_samples_wait_while_prometheus_is_away_and_the_oldest_go_when_too_many_do() -> None:

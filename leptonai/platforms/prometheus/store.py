@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 
 from leptonai.errors import SpecError, TelemetryError
 from leptonai.platforms.prometheus.encode import encode, label_bytes
-from leptonai.platforms.telemetry import check_stretch
+from leptonai.platforms.prometheus.recent import Found, Recent
+from leptonai.platforms.telemetry import answer, check_stretch
 from leptonai.protocols import Floats
-from leptonai.settings import Prometheus
+from leptonai.settings import Prometheus, Telemetry
 from leptonai.types import Series, Signal
 
 log = logging.getLogger(__name__)
 BATCH = 10_000  # samples a write
 EVERY = 0.5  # seconds between two looks at what waits
 RETRY = 1.0  # seconds after a write that failed
+AGAIN = 30.0  # seconds without asking for the past after a question that failed: each may take ``prometheus.timeout``
 TICK = 0.001  # seconds: Prometheus counts in milliseconds
 _TOO_OLD = re.compile(r"out of bounds|out of order|too old")  # answered 500 by some versions (2.42)
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -37,9 +39,19 @@ class PrometheusStore:
     """Times are kept to the millisecond. Prometheus must run with ``--web.enable-remote-write-receiver``, and with
     ``storage.tsdb.out_of_order_time_window`` in its configuration for samples that come late; those it refuses are
     counted. ``counts``: ``written``, ``refused`` (by Prometheus, for good), ``dropped`` (too many waited), ``failed``.
+
+    With ``keep`` the newest so many seconds are answered from memory, at the price of an embedded store: who watches
+    reads the same stretch each second. What came before this process is asked of Prometheus once a name; while it is
+    away the newest seconds are answered without that.
     """
 
-    def __init__(self, settings: Prometheus) -> None:
+    def __init__(
+        self,
+        settings: Prometheus,
+        keep: float = 0.0,
+        limits: Telemetry | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """SpecError: ``prometheus.url`` is no URL. That Prometheus answers is not asked: it may come later."""
         if not settings.url.startswith(("http://", "https://")):
             raise SpecError(f"prometheus.url {settings.url!r} is no URL", hint="like http://127.0.0.1:9090")
@@ -49,6 +61,8 @@ class PrometheusStore:
         self._http = httpx.Client(base_url=settings.url, timeout=settings.timeout, trust_env=False)
         self._ids: dict[tuple[str, frozenset[tuple[str, str]]], int] = {}
         self._labels: list[bytes] = []
+        self._recent = Recent(keep, limits or Telemetry(), clock()) if keep else None
+        self._asked_in_vain = float("-inf")
         self._waiting: deque[tuple[int, float, float]] = deque()
         self._busy = self._failing = self._closed = False
         self._changed = threading.Condition()
@@ -71,12 +85,16 @@ class PrometheusStore:
             if id is None:
                 id = self._ids[key] = len(self._labels)
                 self._labels.append(label_bytes(name, {**labels, **self.settings.labels}))
+                if self._recent:
+                    self._recent.named(name, labels)
             return id
 
     def append(self, ids: Known, at: Floats, value: Floats) -> None:
         """``write`` for columns. Never waits for Prometheus."""
         with self._changed:
             self._waiting.extend(zip(ids.tolist(), at.tolist(), value.tolist(), strict=True))
+            if self._recent:
+                self._recent.put(ids, at, value)
             over = len(self._waiting) - self.settings.pending
             if over > 0:
                 self._count("dropped", over)
@@ -167,14 +185,41 @@ class PrometheusStore:
         check_stretch(name, start, end, step)
         if not _NAME.fullmatch(name):
             return []
+        if self._recent and (found := self._lately(name, start, end, labels or {})) is not None:
+            return answer(name, found, start, end, step)
         self.settle()
         which = _selector(name, {**(labels or {}), **self.settings.labels})
-        found = self._means(which, start, end, step) if step else self._raw(which, start, end)
-        return sorted((self._series(name, m) for m in found), key=lambda s: sorted(s.labels.items()))
+        told = self._means(which, start, end, step) if step else self._raw(which, start, end)
+        return sorted((self._series(name, m) for m in told), key=lambda s: sorted(s.labels.items()))
+
+    def _lately(self, name: str, start: float, end: float, labels: dict[str, str]) -> list[Found] | None:
+        """The answer from memory; None: it does not reach back so far."""
+        recent = self._recent
+        assert recent is not None
+        with self._changed:
+            if start < recent.reach:
+                return None
+            missing = start < recent.since and name not in recent.before
+        if missing and time.monotonic() - self._asked_in_vain >= AGAIN:
+            try:
+                told = self._raw(_selector(name, self.settings.labels), recent.since - recent.keep, recent.since)
+                before = [self._series(name, m) for m in told]
+                with self._changed:
+                    recent.before[name] = [(s.labels, np.array(s.at), np.array(s.value)) for s in before]
+                self._asked_in_vain = float("-inf")
+            except TelemetryError as e:
+                if self._asked_in_vain == float("-inf"):
+                    log.warning("what came before this start is missing for now: %s", e.message)
+                self._asked_in_vain = time.monotonic()
+        with self._changed:
+            return recent.between(name, start, end, labels)
 
     def names(self) -> list[str]:
         """The names of all signals that are kept, ascending."""
         self.settle()
+        if self._recent and self._failing:
+            with self._changed:
+                return sorted(self._recent.memory.names())
         match = {"match[]": _selector("", self.settings.labels)} if self.settings.labels else {}
         return sorted(self._ask("/api/v1/label/__name__/values", match))
 
