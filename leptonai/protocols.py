@@ -130,8 +130,12 @@ class Detector(Protocol):
 
 
 class Remedy(Protocol):
-    name: str
-    risk: str  # "low" | "medium" | "high"
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def risk(self) -> str:
+        """ "low", "medium" or "high"."""
 
     def propose(
         self,

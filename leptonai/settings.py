@@ -55,7 +55,7 @@ class Admit(Noun, frozen=True, kw_only=True):
     )
     proposal_ttl: float = 900.0  # seconds a pending proposal may wait for approval
     approval: tuple[str, ...] = ()  # remedies or kinds ("delete", "rollback") that need a person's approval
-    frozen: bool = False  # the kill switch: no automatic proposal is admitted
+    frozen: bool = False  # no automatic proposal is admitted, ever; `leptonai freeze` does so at once, until `thaw`
 
 
 class Ops(Noun, frozen=True, kw_only=True):
@@ -67,6 +67,8 @@ class Ops(Noun, frozen=True, kw_only=True):
     stale_periods: float = 5.0  # collections missed until telemetry is too old to act upon
     min_confidence: float = 0.7  # below it a cause is told and nothing is done (the value kubernaut settled on)
     denials: int = 5  # refusals of the door until a person is called
+    concurrent: int = 3  # remedies on their way at once, over all services: more is a fault of the platform itself
+    shadow: bool = False  # decide and record everything, propose nothing: how to begin where nobody trusts us yet
     reopen: float = 30.0  # seconds after closing in which the same trouble is the same incident
     anomaly_score: float = 4.0  # -log10 tail probability at which one point counts
     anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together

@@ -31,6 +31,7 @@ class Bound(NamedTuple):
 BOUNDS: dict[str, Bound] = {
     "timeout": Bound(0.01, DAY, "seconds"),
     "drain": Bound(0.0, 3600.0, "seconds"),
+    "priority": Bound(-1000, 1000),
     "slo.availability": Bound(0.5, 1.0, open_high=True),  # 1.0 leaves no budget: nothing could ever burn it
     "slo.latency": Bound(0.001, 3600.0, "seconds"),
     "slo.latency_objective": Bound(0.5, 1.0, open_high=True),

@@ -16,7 +16,7 @@ from leptonai.admit.undo import taking_back
 from leptonai.admit.world import World, dialled, diff
 from leptonai.errors import Denied, LeptonError, SpecError
 from leptonai.store import Artifacts, Store
-from leptonai.types import Change, Dial, DialChange, Key, Proposal, SpecChange, Token, canonical
+from leptonai.types import Change, Dial, DialChange, JobChange, Key, Proposal, SpecChange, Token, canonical
 
 MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
 REACH = 10_000  # admitted proposals of one service, as far back as undo looks for a person's
@@ -33,16 +33,19 @@ class Door:
         clock: Callable[[], float] = time.time,
         on_change: Callable[[Key], None] = lambda key: None,
         artifacts: Artifacts | None = None,
+        frozen: Callable[[], str] = lambda: "",
     ) -> None:
         """``on_change`` is called with the key after each admitted change was committed; it carries a name only.
 
-        With ``artifacts``, a spec may name only models that are stored there.
+        With ``artifacts``, a spec may name only models that are stored there. ``frozen`` says who turned the kill
+        switch on and why, "" while it is off; it is asked for every proposal.
         """
         self._store = store
         self._admit = settings.admit
         self._clock = clock
         self._on_change = on_change
         self._artifacts = artifacts
+        self._frozen = frozen
 
     def propose(
         self,
@@ -52,12 +55,14 @@ class Door:
         dry_run: bool = False,
         expires_in: float | None = None,
         by: str | None = None,
+        ask: str = "",
     ) -> Proposal:
         """Judge ``change`` now; when it returns, the proposal, what it changed, and the audit event are on disk.
 
         Returns it "admitted", "pending" or "denied"; ``reasons`` says why, then what changes (see ``diff``). A change
         that changes nothing is admitted without a new revision. ``dry_run`` records nothing and changes nothing.
         ``by`` defaults to ``human:<token's name>``; a machine's token may name what it acts for (``incident:42``).
+        ``ask``: why a person must approve it first, "" to leave that to the settings.
         ``expires_in``: seconds a pending one waits, ``admit.proposal_ttl`` by default. Raises as ``judge``, and Denied
         for any other ``by``: nobody signs as another, and no person as automation.
         """
@@ -74,13 +79,14 @@ class Door:
             at=now,
             expires=now + ttl,
             dry_run=dry_run,
+            ask=ask,
         )
         with self._store.transaction():
             world = self.world(proposal.service, now)
             status, reasons = judge(proposal, actor, world)
             if status in ("admitted", "pending"):
                 self._check_models(change)
-                reasons += diff(change, world)
+                reasons += diff(change, world.service)
             proposal = msgspec.structs.replace(proposal, status=status, reasons=reasons)
             if not dry_run:
                 self._keep(proposal, actor, world)
@@ -117,7 +123,7 @@ class Door:
                 status, reasons = judge(approved, actor, world)
                 if status == "admitted":
                     self._check_models(approved.change)
-                    reasons += diff(approved.change, world)
+                    reasons += diff(approved.change, world.service)
             except LeptonError as e:
                 status, reasons, failure = "denied", (e.message,), e
             if status == "expired":
@@ -163,6 +169,7 @@ class Door:
             history=tuple(self._store.revisions(key)),
             dials=tuple(self._store.dials(key)),
             recent=tuple(p for p in recent if automatic(p.by) and p.by != ROLLOUT and p.approved_by is None),
+            frozen=self._frozen(),
         )
 
     def _check_models(self, change: Change) -> None:
@@ -177,7 +184,7 @@ class Door:
         if proposal.status == "admitted":
             if isinstance(change, DialChange):
                 self._store.append_dials(key, _dials(change, proposal, now))
-            else:
+            elif not isinstance(change, JobChange):
                 spec = change.spec if isinstance(change, SpecChange) else None
                 if head is None or spec != head.spec:
                     made = self._store.append_revision(
@@ -194,11 +201,12 @@ class Door:
             "why": proposal.why,
             "reasons": list(proposal.reasons),
             "approved_by": proposal.approved_by,
+            "ask": proposal.ask,
             "base": head.number if head else 0,
             "revision": number,
         }
         if isinstance(change, DialChange):
-            before = dialled(world)
+            before = dialled(world.service) if world.service else {}
             was = {p: before[p] for p in change.set if p in before and not p.endswith(".epoch")}
             detail |= {"set": change.set, "ttl": change.ttl, "was": was}
         if automatic(proposal.by):
@@ -207,7 +215,7 @@ class Door:
                 "pace_count": world.admit.pace_count,
                 "pace_seconds": world.admit.pace_seconds,
                 "cooldown": world.admit.cooldown,
-                "frozen": world.admit.frozen,
+                "frozen": world.frozen or world.admit.frozen,
             }
         actor_name = proposal.approved_by or proposal.by
         self._store.record(f"proposal.{proposal.status}", key, detail, actor=actor_name, at=now)

@@ -19,6 +19,7 @@ from leptonai.types import (
     Change,
     DeleteChange,
     DialChange,
+    JobChange,
     Key,
     Proposal,
     Revision,
@@ -30,6 +31,7 @@ from leptonai.types import (
 )
 
 Status = Literal["pending", "admitted", "denied", "expired"]
+INCIDENT = "incident:"  # begins the name of a runbook at work, which owns its proposals
 ROLLOUT = "rollout"  # moves a revision along the steps its spec names, or takes it back: bound by the kill switch only
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
@@ -52,24 +54,30 @@ def judge(proposal: Proposal, actor: Token, world: World) -> tuple[Status, tuple
     if proposal.expires <= world.now:
         return "expired", (f"it expired {world.now - proposal.expires:.0f} s ago: propose it again",)
     check(proposal.change, world)
+    if isinstance(proposal.change, JobChange) and not proposal.by.startswith(INCIDENT):
+        return "denied", ("a job is run by a runbook of ops, for an incident, and for nobody else",)
     if automatic(proposal.by):
         refusal = _scaling(proposal, world) if proposal.by == SCALER else _too_much(proposal, world)
         if refusal:
             return "denied", (refusal,)
-    asked = sorted(kinds(proposal.change, world.history) & set(world.admit.approval))
-    if asked and proposal.approved_by is None:
-        return "pending", (f"waits for an admin's approval: {', '.join(asked)} is listed in settings admit.approval",)
+    if proposal.approved_by is None:
+        asked = sorted(kinds(proposal.change, world.history) & set(world.admit.approval))
+        why = [f"{', '.join(asked)} is listed in settings admit.approval"] if asked else []
+        if why := [*why, *([proposal.ask] if proposal.ask else [])]:
+            return "pending", (f"waits for an admin's approval: {'; '.join(why)}",)
     return "admitted", ()
 
 
 def kinds(change: Change, history: tuple[Revision, ...] = ()) -> frozenset[str]:
     """What a change is called in ``settings.admit.approval``.
 
-    ``spec`` (and ``rollback`` when the spec was had before), ``delete``, or ``dial`` with ``scale``, ``restart``,
-    ``evict``, ``weight``, ``mirror`` by the dials it sets.
+    ``spec`` (and ``rollback`` when the spec was had before), ``delete``, ``job`` with ``command`` or ``webhook``, or
+    ``dial`` with ``scale``, ``restart``, ``evict``, ``weight``, ``mirror``, ``shed`` by the dials it sets.
     """
     if isinstance(change, DeleteChange):
         return frozenset({"delete"})
+    if isinstance(change, JobChange):
+        return frozenset({"job", "webhook" if change.job.url else "command"})
     if isinstance(change, SpecChange):
         back = any(r.spec == change.spec for r in history[:-1]) and history[-1].spec != change.spec
         return frozenset({"spec", "rollback"} if back else {"spec"})
@@ -89,10 +97,16 @@ def refused(actor: Token, role: Role, key: Key, now: float) -> str:
     return ""
 
 
+def killed(world: World) -> str:
+    """Why no automatic proposal is admitted; "" while the kill switch is off."""
+    said = world.frozen or ("settings admit.frozen" if world.admit.frozen else "")
+    return f"the kill switch is on ({said}): no automatic proposal is admitted" if said else ""
+
+
 def _too_much(proposal: Proposal, world: World) -> str:
     rules = world.admit
-    if rules.frozen:
-        return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
+    if stopped := killed(world):
+        return stopped
     if proposal.approved_by or proposal.by == ROLLOUT:
         return ""
     recent = [p for p in world.recent if p.by != SCALER]
@@ -114,8 +128,8 @@ def _too_much(proposal: Proposal, world: World) -> str:
 
 def _scaling(proposal: Proposal, world: World) -> str:
     rules, head, change = world.admit, world.head, proposal.change
-    if rules.frozen:
-        return "the kill switch is on (settings admit.frozen): no automatic proposal is admitted"
+    if stopped := killed(world):
+        return stopped
     if not isinstance(change, DialChange) or head is None or head.spec is None:
         return f"the {SCALER} sets dials only"
     if head.spec.scale.auto is None and head.spec.scale.idle is None:

@@ -9,8 +9,9 @@ from leptonai.admit.bounds import validate
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound, SpecError
 from leptonai.store.probation import probation
-from leptonai.types import NAME, Change, DeleteChange, DialChange, Spec, SpecChange, parse_key
+from leptonai.types import NAME, Change, DeleteChange, DialChange, Job, JobChange, Spec, SpecChange, parse_key
 
+MOST_SHED = 0.95  # of the requests; a service that refuses all of them is better scaled to 0, which says so
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 
@@ -29,6 +30,11 @@ def check(change: Change, world: World) -> None:
             raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
         _check_dials(change, head.spec, world)
         return
+    if isinstance(change, JobChange):
+        if head is None:
+            raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
+        _check_job(change.job)
+        return
     if isinstance(change, DeleteChange) and head is None:
         raise NotFound(f"no service {key!r} to delete", hint="leptonai ls shows every service")
     found = head.number if head else 0
@@ -42,6 +48,16 @@ def check(change: Change, world: World) -> None:
         )
     if isinstance(change, SpecChange):
         _check_spec(change.spec)
+
+
+def _check_job(job: Job) -> None:
+    if bool(job.command) == bool(job.url):
+        raise SpecError("a job has either a command or a url", hint="see docs/runbooks.md")
+    if job.url and not job.url.startswith(("http://", "https://")):
+        raise SpecError(f"job.url is {job.url[:80]!r}; it must begin with http:// or https://", hint="")
+    for name, value, high in (("timeout", job.timeout, 3600.0), ("output", job.output, 1 << 20)):
+        if not 0 < value <= high:
+            raise SpecError(f"job.{name} is {value:g}; it must be above 0 and at most {high:g}", hint="")
 
 
 def _check_spec(spec: Spec) -> None:
@@ -59,7 +75,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
     if change.ttl is not None and not 0 < change.ttl < math.inf:
         raise SpecError(f"{change.service}: ttl is {change.ttl} s; it must be above 0", hint="leave it out to stay")
     variants = [v.name for v in spec.variants]
-    was = dialled(world)
+    was = dialled(world.service) if world.service else {}
     for path, value in change.set.items():
         head, _, dial = path.partition(".")
         if head == "rollout":
@@ -69,6 +85,13 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
             if spec.fallback is None or value not in (0, 1):
                 why = "has no fallback to switch" if spec.fallback is None else f"fallback = {value:g} is no switch"
                 raise SpecError(f"{change.service}: {why}", hint="give the spec a fallback; the dial is 0 or 1")
+            continue
+        if path == "shed":
+            if not 0 <= value <= MOST_SHED:
+                raise SpecError(
+                    f"shed is {value:g}; it must be between 0 and {MOST_SHED:g} (a share of the requests)",
+                    hint="to answer nobody, scale to 0",
+                )
             continue
         limits = {
             "replicas": (spec.scale.min, spec.scale.max, "scale.min and scale.max"),
@@ -84,7 +107,7 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         if head not in variants or dial not in limits:
             raise SpecError(
                 f"{change.service} has no dial {path!r}; its variants are {', '.join(variants)}",
-                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, evict.<replica id>, or fallback",
+                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, evict.<id>, fallback, shed",
             )
         low, high, said = limits[dial]
         if not low <= value <= high:

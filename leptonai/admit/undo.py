@@ -50,7 +50,7 @@ def _spec(key: Key, made: int, base: int, world: World) -> tuple[Change, str]:
 
 
 def _dials(key: Key, back: dict[str, float], made: dict[str, float], world: World) -> tuple[Change, str]:
-    now = dialled(world)
+    now = dialled(world.service) if world.service else {}
     for path in back:
         if now.get(path) != made[path]:
             last = next((d for d in reversed(world.dials) if d.path == path), None)

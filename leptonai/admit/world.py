@@ -12,9 +12,11 @@ from leptonai.types import (
     Change,
     DeleteChange,
     Dial,
+    JobChange,
     Noun,
     Proposal,
     Revision,
+    Service,
     Spec,
     SpecChange,
     effective_dials,
@@ -29,26 +31,42 @@ class World(Noun, frozen=True, kw_only=True):
     history: tuple[Revision, ...] = ()  # of the proposal's service, oldest first
     dials: tuple[Dial, ...] = ()  # its log
     recent: tuple[Proposal, ...] = ()  # admitted automatic ones of any service, as far back as pace and cool-down reach
+    frozen: str = ""  # who turned the kill switch on and why; "": it is off, unless ``admit.frozen`` says otherwise
 
     @property
     def head(self) -> Revision | None:
         return self.history[-1] if self.history and self.history[-1].spec is not None else None
 
+    @property
+    def service(self) -> Service | None:
+        head = self.head
+        if head is None or head.spec is None:
+            return None
+        canary, _ = probation(self.history, self.dials, self.now)
+        dials = effective_dials(head.spec, list(self.dials), self.now)
+        return Service(spec=head.spec, dials=dials, revision=head.number, canary=canary)
 
-def diff(change: Change, world: World) -> tuple[str, ...]:
-    """What the change does, one line a field: ``path: old → new``. Values of ``env`` are not shown. () for nothing."""
-    head = world.head
+
+def diff(change: Change, service: Service | None) -> tuple[str, ...]:
+    """What the change makes of the wish (None: there is none), one line a field: ``path: old → new``. () for nothing.
+
+    Values of ``env`` are not shown.
+    """
     if isinstance(change, DeleteChange):
         return (f"{change.service}: deleted",)
+    if isinstance(change, JobChange):
+        job = change.job
+        what = f"POST {job.url}" if job.url else " ".join(job.command)
+        return (f"runs {what}, for {job.timeout:g} s at most",)
     if isinstance(change, SpecChange):
-        if head is None:
+        if service is None:
             return (f"{change.spec.key}: created",)
-        old, new = _flat(head.spec), _flat(change.spec)
+        old, new = _flat(service.spec), _flat(change.spec)
         paths = [p for p in (*old, *(p for p in new if p not in old)) if old.get(p) != new.get(p)]
         return tuple(
             f"{p}: changed" if ".env." in p else f"{p}: {old.get(p, 'unset')} → {new.get(p, 'unset')}" for p in paths
         )
-    was = dialled(world)
+    was = dialled(service) if service else {}
     until = "" if change.ttl is None else f" for {change.ttl:g} s"
     lines = []
     for path, value in sorted(change.set.items()):
@@ -57,19 +75,15 @@ def diff(change: Change, world: World) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def dialled(world: World) -> dict[str, float]:
+def dialled(service: Service) -> dict[str, float]:
     """Every dial in force by path; evicts are 1."""
-    head = world.head
-    if head is None or head.spec is None:
-        return {}
-    dials = effective_dials(head.spec, list(world.dials), world.now)
+    dials, canary = service.dials, service.canary
     out = {f"{n}.{k}": float(x) for n, v in dials.variants.items() for k, x in msgspec.structs.asdict(v).items()}
-    canary, _ = probation(world.history, world.dials, world.now)
     if canary is not None:
-        out |= {f"rollout.{head.number}.{k}": float(getattr(canary, k)) for k in ("replicas", "weight", "mirror")}
-    if head.spec.fallback is not None:
+        out |= {f"rollout.{service.revision}.{k}": float(getattr(canary, k)) for k in ("replicas", "weight", "mirror")}
+    if service.spec.fallback is not None:
         out["fallback"] = float(dials.fallback)
-    return out | {f"evict.{replica}": 1.0 for replica in dials.evict}
+    return out | {f"evict.{replica}": 1.0 for replica in dials.evict} | {"shed": dials.shed}
 
 
 def _flat(spec: Spec | None) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route as Path
 
 from leptonai.admit import Door
+from leptonai.admit.switch import Switch
 from leptonai.api import (
     alertmanager,
     alerts,
     availability,
+    freeze,
     incidents,
     issues,
     learnt,
@@ -66,6 +68,7 @@ ROUTES: list[Route] = [
     *services.ROUTES,
     *availability.ROUTES,
     *proposals.ROUTES,
+    *freeze.ROUTES,
     *incidents.ROUTES,
     *reviews.ROUTES,
     *learnt.ROUTES,
@@ -93,13 +96,15 @@ def create_app(
     secret: bytes,
     ops_socket: Callable[[], str | None] = lambda: None,
     vault: FilePath | None = None,
+    switch: Switch | None = None,
 ) -> Starlette:
     """The API over ``platform``; ``app.state.world`` is what its handlers share.
 
     ``clock`` gives unix seconds. ``secret`` signs console sessions: the same one after a restart keeps them open.
-    ``ops_socket`` names the Unix socket of the ops process, None while there is none. ``vault``: where
-    masked values are turned back from, None: nowhere. The door's ``on_change`` must
-    reach ``wishes.changed``; waking the reconcile loop is the business of whoever made the door.
+    ``ops_socket`` names the Unix socket of the ops process, None while there is none. ``vault``: where masked values
+    are turned back from, None: nowhere. The door's ``on_change`` must reach ``wishes.changed``, and it must ask the
+    same ``switch`` (unless given, one beside the artifacts); waking the reconcile loop is the business of whoever made
+    the door.
     """
     sessions = Sessions(secret)
     world = World(
@@ -116,6 +121,7 @@ def create_app(
         pace=Pace(settings.api.feedback_rate, settings.api.feedback_burst),
         mask=Mask(vault, settings.logs.mask),
         started=clock(),
+        switch=switch or Switch(artifacts.folder.parent / "frozen"),
     )
     app = Starlette(
         routes=[*paths(world, ROUTES), Path("/login", login(world), methods=["GET"]), *Surveys(world, secret).routes()],

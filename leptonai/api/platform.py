@@ -11,6 +11,7 @@ from leptonai.admit import issue
 from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Query, Route
 from leptonai.api.sessions import TICKET_TTL
+from leptonai.api.world import World
 from leptonai.client.wire import Health, SessionView, TokenCreated, TokenRequest, TokenView
 from leptonai.errors import Conflict, NotFound, SpecError
 from leptonai.types import DEFAULT_WORKSPACE, NAME, Token
@@ -30,8 +31,19 @@ def platform(asked: Asked[Query, None]) -> dict[str, Any]:
         **world.platform.describe(),
         "version": __version__,
         "started": world.started,
-        "ops": {"alive": alive, "seen": seen},
+        "ops": {"alive": alive, "seen": seen, "broken": _broken(world)},
+        "frozen": world.switch.said(),
     }
+
+
+def _broken(world: World) -> dict[str, str]:
+    """The rule and runbook files that ops cannot use as they are: path -> what is wrong with it."""
+    out: dict[str, str] = {}
+    for kind in ("rules.read", "runbooks.read"):
+        for event in world.store.events(kind=kind, newest=True, limit=1):
+            found = event.detail.get("broken")
+            out |= {str(path): str(said) for path, said in found.items()} if isinstance(found, dict) else {}
+    return out
 
 
 def tokens(asked: Asked[Query, None]) -> list[TokenView]:

@@ -40,6 +40,7 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
         dry_run=body.dry_run,
         expires_in=body.expires_in,
         by=body.by,
+        ask=body.ask,
     )
 
 

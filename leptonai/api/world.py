@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leptonai.admit import Door
+from leptonai.admit.switch import Switch
 from leptonai.api.callers import Callers
 from leptonai.api.mask import Mask
 from leptonai.api.pace import Pace
@@ -35,6 +36,7 @@ class World:
     pace: Pace
     mask: Mask
     started: float
+    switch: Switch
 
     def view(self, wish: Wish, replicas: list[Replica]) -> ServiceView:
         service = wish.service

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, waiting, workspace_option
+
+if TYPE_CHECKING:
+    from leptonai.client import Client
+    from leptonai.types import Proposal
 
 wait_option = click.option("--wait/--no-wait", default=True, help="Wait until it is done (the default), or not.")
 why_option = click.option("--why", metavar="TEXT", default="", help="Your reason; it goes into the audit log.")
@@ -149,13 +154,7 @@ def scale(
             proposal = client.wish(DialChange(service=key, set={f"{variant}.auto": 1.0}), why or "scale by load")
         else:
             proposal = client.scale(key, replicas, variant=variant, why=why or f"scale to {replicas}")
-        if wait and proposal.status == "admitted":
-            client.wait_ready(key, report=lambda progress: say(progress.text))
-        view = client.service(key)
-    if as_json:
-        print_json(view)
-    else:
-        click.echo(f"{key}: {view.status}." if proposal.status == "admitted" else pending(proposal.id))
+        end(client, key, proposal, wait, say, as_json)
 
 
 @click.command()
@@ -175,13 +174,7 @@ def restart(session: Session, name: str, workspace: str | None, why: str, wait: 
     key = key_of(name, workspace)
     with session.client() as client, waiting(as_json) as say:
         proposal = client.restart(key, why=why or "restart")
-        if wait and proposal.status == "admitted":
-            client.wait_ready(key, report=lambda progress: say(progress.text))
-        view = client.service(key)
-    if as_json:
-        print_json(view)
-    else:
-        click.echo(f"{key}: {view.status}." if proposal.status == "admitted" else pending(proposal.id))
+        end(client, key, proposal, wait, say, as_json)
 
 
 @click.command()
@@ -239,6 +232,17 @@ def delete(session: Session, name: str, workspace: str | None, why: str, wait: b
         print_json({"deleted": key})
     else:
         click.echo(f"{key} is deleted. `leptonai undo {key}` brings it back.")
+
+
+def end(client: Client, key: str, proposal: Proposal, wait: bool, say: Callable[[str], None], as_json: bool) -> None:
+    """Wait for what was admitted, where that is wanted, and say how the service stands."""
+    if wait and proposal.status == "admitted":
+        client.wait_ready(key, report=lambda progress: say(progress.text))
+    view = client.service(key)
+    if as_json:
+        print_json(view)
+    else:
+        click.echo(f"{key}: {view.status}." if proposal.status == "admitted" else pending(proposal.id))
 
 
 def pending(proposal: str) -> str:

@@ -18,6 +18,7 @@ from leptonai.client.wire import (
     Desk,
     FeedbackPage,
     FeedbackRequest,
+    FreezeView,
     IssueVerdict,
     ReviewPage,
     ReviewRequest,
@@ -149,10 +150,16 @@ class AsyncClient:
         return await self.send(calls.platform())
 
     async def propose(
-        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None
-    ) -> Proposal:
-        """The proposal as it now stands, also when denied. ``by`` names the incident it is made for."""
-        return await self.send(calls.propose(change, why, dry_run, expires_in, by))
+        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None,
+        ask: str = "",
+    ) -> Proposal:  # fmt: skip
+        """The proposal as it now stands, also when denied. ``by`` names the incident it is made for, ``ask`` why a
+        person must approve it first."""
+        return await self.send(calls.propose(change, why, dry_run, expires_in, by, ask))
+
+    async def freeze(self) -> FreezeView:
+        """How the kill switch stands."""
+        return await self.send(calls.freeze())
 
     async def proposals(self, status: str | None = None) -> list[Proposal]:
         return await self.send(calls.proposals(status))

@@ -20,6 +20,8 @@ from leptonai.client.wire import (
     EventRequest,
     FeedbackPage,
     FeedbackRequest,
+    FreezeRequest,
+    FreezeView,
     Graph,
     Health,
     IssueRequest,
@@ -160,8 +162,10 @@ def verify(key: Key, revision: int, detail: str) -> Call[Revision]:
     return Call("POST", path, Revision, params, VerifyRequest(detail=detail))
 
 
-def propose(change: Change, why: str, dry_run: bool, expires_in: float | None, by: str | None) -> Call[Proposal]:
-    body = ProposalRequest(change=change, why=why, dry_run=dry_run, expires_in=expires_in, by=by)
+def propose(
+    change: Change, why: str, dry_run: bool, expires_in: float | None, by: str | None, ask: str = ""
+) -> Call[Proposal]:
+    body = ProposalRequest(change=change, why=why, dry_run=dry_run, expires_in=expires_in, by=by, ask=ask)
     return Call("POST", f"{PREFIX}/proposals", Proposal, body=body)
 
 
@@ -329,6 +333,14 @@ def alert_rules(key: Key | None, scrape: float) -> Call[str]:
 
 def platform() -> Call[dict[str, Any]]:
     return Call("GET", f"{PREFIX}/platform", dict[str, Any])
+
+
+def freeze() -> Call[FreezeView]:
+    return Call("GET", f"{PREFIX}/freeze", FreezeView)
+
+
+def turn(on: bool, why: str) -> Call[FreezeView]:
+    return Call("PUT", f"{PREFIX}/freeze", FreezeView, body=FreezeRequest(on=on, why=why))
 
 
 def tokens() -> Call[list[TokenView]]:

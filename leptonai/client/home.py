@@ -55,6 +55,11 @@ class Home:
         return self.path / "logs"
 
     @property
+    def frozen(self) -> Path:
+        """The kill switch: no automatic proposal is admitted while this file is there."""
+        return self.path / "frozen"
+
+    @property
     def failure(self) -> Path:
         """Why control could not start, as an error body; absent once it started."""
         return self.path / "failure.json"

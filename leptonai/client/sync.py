@@ -23,6 +23,7 @@ from leptonai.client.rollout import Progress, Report, rollout, verdict
 from leptonai.client.wire import (
     FeedbackPage,
     FeedbackRequest,
+    FreezeView,
     Graph,
     Health,
     IssueRequest,
@@ -266,6 +267,14 @@ class Client:
     def platform(self) -> dict[str, Any]:
         """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""
         return self.send(calls.platform())
+
+    def freeze(self) -> FreezeView:
+        """How the kill switch stands."""
+        return self.send(calls.freeze())
+
+    def turn(self, on: bool, why: str = "") -> FreezeView:
+        """The kill switch is on or off from now on: while it is on, no automatic proposal is admitted."""
+        return self.send(calls.turn(on, why))
 
     # --- wishing -----------------------------------------------------------------------------------------------
 

@@ -78,13 +78,30 @@ class Desk(Noun, frozen=True, kw_only=True):
 
 
 class ProposalRequest(Noun, frozen=True, kw_only=True):
-    """``by`` may be set by the ops token only (``incident:42``, ``scaler``); everyone else signs with their name."""
+    """``by`` may be set by the ops token only (``incident:42``, ``scaler``); everyone else signs with their name.
+
+    ``ask``: why an admin must approve it first, whatever the settings say.
+    """
 
     change: Change
     why: str
     dry_run: bool = False
     expires_in: float | None = None
     by: str | None = None
+    ask: str = ""
+
+
+class FreezeRequest(Noun, frozen=True, kw_only=True):
+    """The kill switch: ``on``, and why."""
+
+    on: bool
+    why: str = ""
+
+
+class FreezeView(Noun, frozen=True, kw_only=True):
+    """``said``: who turned the kill switch on and why; "": automation may act."""
+
+    said: str
 
 
 class ApproveRequest(Noun, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 
 from leptonai import settings as setting
 from leptonai.admit import Door, bootstrap
+from leptonai.admit.switch import Switch
 from leptonai.api import create_app
 from leptonai.api.callers import secret_sha256
 from leptonai.api.wishes import Wishes
@@ -137,7 +138,8 @@ async def serve(
     )
     idle = IdleLoop(platform, wishes.services, scale)
     reconciler = Reconciler(platform, wishes.services, record, drop_evictions=evicted)
-    door = Door(store, settings, on_change=changed, artifacts=artifacts)
+    switch = Switch(home.frozen)
+    door = Door(store, settings, on_change=changed, artifacts=artifacts, frozen=switch.said)
     app = create_app(
         door,
         store,
@@ -149,6 +151,7 @@ async def serve(
         secret=admin.encode(),
         ops_socket=lambda: str((read_json(home.ops) or {}).get("socket") or "") or None,
         vault=home.path / "logs-store" / "vault.json",
+        switch=switch,
     )
     mount_console(app)
     await platform.start()

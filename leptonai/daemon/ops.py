@@ -50,6 +50,7 @@ class Api:
             gateway=self._gateway,
             trouble=self._trouble,
             room={v.key: v.room for v in views if v.room},
+            frozen=(await self._client.freeze()).said,
         )
 
     async def revisions(self, key: Key) -> list[Revision]:
@@ -84,8 +85,10 @@ class Api:
     async def put_incident(self, incident: Incident) -> Incident:
         return await self._client.put_incident(incident)
 
-    async def propose(self, change: Change, why: str, by: str) -> Proposal:
-        return await self._client.propose(change, why, by=by)
+    async def propose(
+        self, change: Change, why: str, by: str, ask: str = "", expires_in: float | None = None
+    ) -> Proposal:
+        return await self._client.propose(change, why, expires_in=expires_in, by=by, ask=ask)
 
     async def proposal(self, id: str) -> Proposal | None:
         try:

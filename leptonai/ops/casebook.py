@@ -11,23 +11,24 @@ import msgspec
 from leptonai.errors import LeptonError
 from leptonai.ops import incidents as book
 from leptonai.ops.alert.sources import foreign
+from leptonai.ops.case import Case, Surroundings, sight
 from leptonai.ops.control import Control
 from leptonai.ops.diagnose import cited, diagnose
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.features import features
+from leptonai.ops.hand import Hand
 from leptonai.ops.judge import Trigger
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
-from leptonai.ops.remedies import load_remedies
-from leptonai.ops.respond import Close, Escalate, Judge, Propose, Sight, Wait, next_action
-from leptonai.ops.runbook import shipped
+from leptonai.ops.respond import Close, Escalate, Judge, Propose, Recommend, TakeBack, Wait, next_action
+from leptonai.ops.runbook import RunbookFiles
 from leptonai.ops.scenery import set_scene
 from leptonai.ops.things import explained
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
-from leptonai.types import Action, Event, Incident, Key
+from leptonai.types import Event, Incident, Key
 
 log = logging.getLogger(__name__)
 Shifts = Callable[[Key, float, float], tuple[Shift, ...]]
@@ -35,20 +36,6 @@ REMEMBER = 3600.0  # seconds a closed incident is kept here; the store keeps it 
 REWRITE = 10.0  # seconds after which a document is sent again although only its newest sighting changed
 
 TELLING = 60.0  # seconds in which the facts of an incident of something foreign are told anew
-
-
-class Case:
-    """One incident and what of it is known here only. After a restart it begins anew, which can but delay an act."""
-
-    def __init__(self, incident: Incident, now: float) -> None:
-        self.incident = incident
-        self.sent: Incident | None = incident if incident.id else None
-        self.sent_at = now
-        self.quiet_since: float | None = None
-        self.since = (0.0, 0.0)  # requests and sightings of the service when the last action was taken
-        self.error_before: float | None = None
-        self.waiting: frozenset[str] = frozenset()
-        self.told = ""  # why nothing was done, when last recorded
 
 
 class Casebook:
@@ -60,15 +47,21 @@ class Casebook:
         shifts: Shifts | None = None,
         rules: RuleFiles | None = None,
         learner: Learner | None = None,
+        runbooks: RunbookFiles | None = None,
     ) -> None:
-        """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules``: in force as they
-        are at each look; what ships with us unless given. ``learner``: what reviews make of rules and runbook."""
+        """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules`` and ``runbooks``:
+        in force as they are at each look; what ships with us unless given. ``learner``: what reviews make of both.
+
+        ``doubt`` says why a diagnosis is not to be acted upon, "" when it may be; others may set it.
+        """
         self._shifts = shifts or (lambda service, onset, now: ())
         self._settings, self._control, self._store = settings, control, store
-        self._remedies = load_remedies()
-        self._rules, self._runbook, self._learner = rules or RuleFiles(), shipped(), learner
+        self._rules, self._runbooks, self._learner = rules or RuleFiles(), runbooks or RunbookFiles(), learner
+        self.hand = Hand(control, store)
+        self.doubt: Callable[[Incident], str] = lambda incident: ""
         self.cases: list[Case] = []
         self.gateway = ""  # why the gateway's newest configuration is not in force
+        self.frozen = ""  # why the kill switch is on
 
     async def load(self, now: float) -> None:
         """Take up the incidents that the store knows of."""
@@ -113,9 +106,11 @@ class Casebook:
         for triggers in (*(lookout.last.triggers for lookout in lookouts.values()), outside):
             for case, trigger in [(self._case(t, now), t) for t in triggers]:
                 firing.setdefault(id(case), []).append(trigger)
+        running = self.hand.running(self.cases)
         for case in self.cases:
+            around = Surroundings(lookouts, self.cases, collected, history, self.frozen, running)
             try:
-                await self._attend(case, firing.get(id(case), []), now, lookouts, unanswered, collected, history)
+                await self._attend(case, firing.get(id(case), []), now, around, unanswered)
             except LeptonError as e:
                 log.warning("incident %d: %s", case.incident.id, e.message)
         self.cases = [c for c in self.cases if c.sent is not c.incident or not _old(c.incident, now)]
@@ -138,16 +133,14 @@ class Casebook:
         case: Case,
         triggers: list[Trigger],
         now: float,
-        lookouts: Mapping[Key, Lookout],
+        around: Surroundings,
         unanswered: dict[str, float],
-        collected: float,
-        history: Sequence[Event],
     ) -> None:
         if case.incident.closed is not None:
             return await self._send(case, now)
         if book.outside(case.incident):
             return await self._attend_outside(case, triggers, now)
-        lookout = lookouts.get(book.service_of(case.incident))
+        lookout = around.lookouts.get(case.service)
         case.quiet_since = None if triggers else (now if case.quiet_since is None else case.quiet_since)
         last = case.incident.actions[-1] if case.incident.actions else None
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
@@ -169,7 +162,7 @@ class Casebook:
             return None  # control has not taken it yet; without a number there is no owner to propose for
         for _ in range(3):  # a verdict may be followed by closing at once
             before = case.incident
-            await self._act(case, lookout, bool(triggers), now, collected, history)
+            await self._act(case, around, bool(triggers), now)
             if case.incident is before:
                 break
         return await self._send(case, now)
@@ -185,125 +178,40 @@ class Casebook:
             case.incident = book.close(case.incident, now, "", "it is as it used to be", case.quiet_since)
         await self._send(case, now)
 
-    async def _act(
-        self, case: Case, lookout: Lookout | None, firing: bool, now: float, collected: float, history: Sequence[Event]
-    ) -> None:
-        if case.waiting and not await self._decided(case, now):
+    async def _act(self, case: Case, around: Surroundings, firing: bool, now: float) -> None:
+        if not await self.hand.decided(case, around.lookouts, now):
             return
-        incident = case.incident
-        sight = self._sight(case, lookout, firing, now, collected, history)
+        incident, runbook = case.incident, self._runbooks.book
+        if self._learner is not None:
+            runbook = self._learner.runbook(runbook)
+        doubt = self.doubt(incident) if incident.causes else ""
+        seen = sight(case, around, firing, now, self._settings.ops, self._store, runbook, doubt)
         cooldown = self._settings.admit.cooldown
-        runbook = self._learner.runbook(self._runbook) if self._learner is not None else self._runbook
-        match next_action(incident, sight, now, self._settings.ops, runbook, self._remedies, cooldown):
+        match next_action(incident, seen, now, self._settings.ops, runbook, cooldown):
             case Wait(why=why):
                 if why != case.told:
                     case.told = why
                     log.info("incident %d waits: %s", incident.id, why)
             case Propose() as wanted:
-                await self._propose(case, wanted, lookout, now)
-            case Judge(verdict=verdict, detail=detail):
-                done = msgspec.structs.replace(incident.actions[-1], verdict=verdict, detail=detail, judged=now)
-                mitigated = self._well_since(case, lookout, now) if verdict == "effective" else incident.mitigated
-                told = book.note(incident, "verdict", f"The {done.remedy} was {verdict}: {detail}.", now)
-                case.incident = msgspec.structs.replace(
-                    told, actions=(*incident.actions[:-1], done), mitigated=mitigated
-                )
-            case Escalate(why=why):
-                told = book.note(incident, "escalated", f"A person is needed: {why}.", now)
-                case.incident = msgspec.structs.replace(told, escalated=now, severity="critical")
-            case Close(why=why, remedy=remedy):
-                case.incident = book.close(incident, now, remedy, why, self._well_since(case, lookout, now))
+                await self.hand.propose(case, wanted, around.lookouts, now)
+            case Recommend() as wanted:
+                await self.hand.recommend(case, wanted, now)
+            case Judge(verdict=verdict) as found:
+                mitigated = self._well_since(case, around, now) if verdict == "effective" else None
+                await self.hand.judge(case, found, mitigated, now)
+            case TakeBack() as wanted:
+                await self.hand.take_back(case, wanted, now)
+            case Escalate() as found:
+                self.hand.escalate(case, found, now)
+            case Close() as found:
+                self.hand.close(case, found, self._well_since(case, around, now), now)
 
-    def _well_since(self, case: Case, lookout: Lookout | None, now: float) -> float:
+    def _well_since(self, case: Case, around: Surroundings, now: float) -> float:
         """When the trouble was over: since then nothing fires and what runs is what is wished."""
+        lookout = around.lookouts.get(case.service)
         whole = lookout.converged_since if lookout is not None else None
         since = max(case.quiet_since or now, whole or 0.0)
         return min(max(since, case.incident.opened), now)
-
-    async def _propose(self, case: Case, wanted: Propose, lookout: Lookout | None, now: float) -> None:
-        proposal = wanted.proposal
-        try:
-            answer = await self._control.propose(proposal.change, proposal.why, proposal.by)
-        except LeptonError as e:
-            if e.retry:
-                raise
-            case.incident = book.note(
-                case.incident, "refused", f"The door refused to {wanted.remedy}: {e.message}", now
-            )
-            return
-        if answer.status in ("denied", "expired"):
-            why = "; ".join(answer.reasons) or answer.status
-            case.incident = book.note(case.incident, "refused", f"The door refused to {wanted.remedy}: {why}", now)
-            return
-        if answer.status == "pending":
-            case.waiting = frozenset((answer.id,))
-        self._began(case, lookout, now)
-        action = Action(remedy=wanted.remedy, proposal=answer.id, at=now, detail=proposal.why)
-        waits = ", which waits for a person's approval" if answer.status == "pending" else ""
-        text = f"Proposal {answer.id} asks for {wanted.remedy} ({proposal.why}){waits}."
-        case.incident = book.act(book.note(case.incident, "action", text, now), action)
-
-    def _began(self, case: Case, lookout: Lookout | None, now: float) -> None:
-        if lookout is not None:
-            case.since = (lookout.requests, lookout.sightings)
-            case.error_before = self._errors(lookout.service.key, now - 10.0, now)
-
-    async def _decided(self, case: Case, now: float) -> bool:
-        """Whether the person's decision has come; the action counts from then on."""
-        (waiting,) = case.waiting
-        proposal = await self._control.proposal(waiting)
-        if proposal is not None and proposal.status == "pending":
-            return False
-        case.waiting = frozenset()
-        last = case.incident.actions[-1]
-        if proposal is not None and proposal.status == "admitted":
-            last = msgspec.structs.replace(last, at=now)
-        else:
-            last = msgspec.structs.replace(last, verdict="inconclusive", judged=now, detail="it was not approved")
-        case.incident = msgspec.structs.replace(case.incident, actions=(*case.incident.actions[:-1], last))
-        return True
-
-    def _sight(
-        self, case: Case, lookout: Lookout | None, firing: bool, now: float, collected: float, history: Sequence[Event]
-    ) -> Sight:
-        incident = case.incident
-        if lookout is None:
-            return Sight(service=None, collected=collected, firing=False)
-        subject = incident.causes[0].subject if incident.causes else ""
-        serving = [r.id for r in lookout.replicas if r.state == "ready"]
-        floor = [max(a, b) for a, b in zip(case.since, lookout.at_convergence, strict=True)]
-        counts = (lookout.requests - floor[0], lookout.sightings - floor[1])
-        of_replicas = all(a.signal.startswith("replica_") for a in incident.anomalies if a.signal in _KINDS)
-        return Sight(
-            service=lookout.service,
-            revisions=lookout.revisions,
-            history=tuple(history),
-            collected=collected,
-            firing=firing,
-            quiet_since=case.quiet_since,
-            converged_since=lookout.converged_since,
-            samples=counts[1] if of_replicas else counts[0],
-            subject_ready=subject in serving,
-            others_ready=len([r for r in serving if r != subject]),
-            waiting=case.waiting,
-            denied=book.refusals(incident),
-            worse=self._worse(case, lookout, now),
-        )
-
-    def _worse(self, case: Case, lookout: Lookout, now: float) -> str:
-        """How the last remedy did harm: a quarter more of the answers are errors than before, once it has settled."""
-        last = case.incident.actions[-1] if case.incident.actions else None
-        settle = self._settings.ops.settle
-        if last is None or last.verdict is not None or case.error_before is None or now - last.at < 2 * settle:
-            return ""
-        after = self._errors(lookout.service.key, now - settle, now)
-        if after is None or after < case.error_before + 0.25 or lookout.requests - case.since[0] < 20:
-            return ""
-        return f"{after:.0%} of the answers are errors, {case.error_before:.0%} were before"
-
-    def _errors(self, service: Key, start: float, end: float) -> float | None:
-        found = [v for s in self._store.read("error_ratio", start, end + 1e-3, {"service": service}) for v in s.value]
-        return sum(found) / len(found) if found else None
 
     async def _send(self, case: Case, now: float) -> None:
         """Keep the document, when something a reader would care for is new."""
@@ -314,9 +222,6 @@ class Casebook:
         if case.incident.id != kept.id:
             case.incident = msgspec.structs.replace(case.incident, id=kept.id)
         case.sent, case.sent_at = case.incident, now
-
-
-_KINDS = book.SYMPTOMS | {"replica_gone", "replica_hung", "replica_leak", "wrong_answers"}
 
 
 def _gist(incident: Incident) -> object:

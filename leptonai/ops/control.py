@@ -24,13 +24,14 @@ from leptonai.types import (
 class World(Noun, frozen=True, kw_only=True):
     """Wish and world at one moment. ``gateway``: the admin address of the gateway, None without one. ``trouble``: why
     its newest configuration is not in force, "" while it is. ``room``: of services with ``scale.auto``, how many more
-    replicas of each variant fit; None: no limit is known."""
+    replicas of each variant fit; None: no limit is known. ``frozen``: why the kill switch is on, "" while it is off."""
 
     services: tuple[Service, ...] = ()
     replicas: tuple[Replica, ...] = ()
     gateway: str | None = None
     trouble: str = ""
     room: dict[Key, dict[str, int | None]] = {}
+    frozen: str = ""
 
 
 class Control(Protocol):
@@ -66,8 +67,13 @@ class Control(Protocol):
     async def put_incident(self, incident: Incident) -> Incident:
         """Create (id 0) or replace; the incident as stored."""
 
-    async def propose(self, change: Change, why: str, by: str) -> Proposal:
-        """The proposal as judged: admitted, denied with reasons, or pending approval."""
+    async def propose(
+        self, change: Change, why: str, by: str, ask: str = "", expires_in: float | None = None
+    ) -> Proposal:
+        """The proposal as judged: admitted, denied with reasons, or pending approval.
+
+        ``ask``: why a person must approve it first; ``expires_in``: seconds it may wait for that.
+        """
 
     async def proposal(self, id: str) -> Proposal | None:
         """The proposal as it stands now."""

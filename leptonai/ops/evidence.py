@@ -62,6 +62,7 @@ _REPLICA: dict[str, Kind] = {
     "siblings_silent_share": "share",
     "leaking": "flag",
     "rss_slope_bytes_per_second": "number",
+    "memory_share": "share",  # of the limit of its variant that it holds
 }
 FEATURES: Mapping[str, Kind] = {**_SERVICE, **_REVISION, **_REPLICA}
 ABOUT: Mapping[str, About] = {
@@ -69,6 +70,7 @@ ABOUT: Mapping[str, About] = {
     **dict.fromkeys(_REVISION, "revision"),
     **dict.fromkeys(_REPLICA, "replica"),
 }
+NEAR = 0.5  # of its memory limit, from which a replica is told of
 FAILING = 0.01  # more of the answers are errors than before: tenfold the budget of an objective of 99.9 %
 # Why a replica ended whose model could not be loaded: the code of the error in its failure.json (ARCHITECTURE).
 UNLOADED = frozenset({"model", "spec", "plugin", "load_failed"})
@@ -95,15 +97,17 @@ class _Notes:
         self.features: dict[tuple[About, str], dict[str, Feature]] = {}
 
     def add(
-        self, about: About, subject: str, kind: str, text: str, at: float | None = None, **features: float | bool | None
-    ) -> None:
+        self, about: About, subject: str, kind: str, text: str, at: float | None = None,
+        **told: float | bool | str | None,
+    ) -> None:  # fmt: skip
+        """What is told is kept beside the text; of it, numbers and flags are features."""
         id = f"e{len(self.evidence) + 1}"
-        known = {name: value for name, value in features.items() if value is not None}
+        known = {name: value for name, value in told.items() if value is not None}
         data: dict[str, Any] = {"about": about, "subject": subject, **known}
         moment = self._now if at is None else at
         self.evidence.append(Evidence(id=id, kind=kind, at=moment, text=text, data=data))
         of = self.features.setdefault((about, subject), {})
-        of.update({name: Feature(value, id) for name, value in known.items()})
+        of.update({name: Feature(value, id) for name, value in known.items() if not isinstance(value, str)})
 
 
 def gather(scene: Scene) -> Facts:
@@ -129,7 +133,7 @@ def gather(scene: Scene) -> Facts:
     if scene.neighbour is not None:
         other, rise = scene.neighbour
         text = f"Service {other} takes {rise:+.0%} of the machine's processors since the onset."
-        notes.add("service", key, READING, text, neighbour_cpu_rise=rise)
+        notes.add("service", key, READING, text, neighbour_cpu_rise=rise, neighbour=other)
     for reading in scene.readings:
         notes.add(reading.about, reading.subject, READING, reading.text, **{reading.feature: reading.value})
     _edge(scene, notes)
@@ -260,6 +264,10 @@ def _silence(scene: Scene, notes: _Notes) -> None:
 
 
 def _memory(scene: Scene, notes: _Notes) -> None:
+    for replica, share in sorted(scene.memory.items()):
+        if share >= NEAR:
+            text = f"Replica {replica} holds {share:.0%} of its memory limit."
+            notes.add("replica", replica, "memory_share", text, gone=False, memory_share=min(share, 1.0))
     present = [r.id for r in _present(scene)]
     leaks = [leak for leak in scene.leaks if leak.replica in present]
     for leak in leaks:

@@ -9,6 +9,7 @@ back within ``ops.reopen`` seconds of closing opens the old incident again, its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,8 @@ from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Seve
 # Declared conditions count as such: however many of them hold, a person who has been called knows of the trouble.
 SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent", "silent", "declared"})
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
-NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})  # evidence that tells of our own acts
+# Evidence that tells of our own acts.
+NOTES = frozenset({"plan", "recommended", "action", "verdict", "taken_back", "job", "refused", "escalated", "closed"})
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
 
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
@@ -179,9 +181,9 @@ def forgets(incident: Incident, causes: Sequence[Cause]) -> bool:
     return bool(causes and incident.causes) and causes[0].name == "unknown" != incident.causes[0].name
 
 
-def note(incident: Incident, kind: str, text: str, now: float) -> Incident:
+def note(incident: Incident, kind: str, text: str, now: float, **data: Any) -> Incident:
     """One more fact, such as a proposal that the door refused."""
-    fact = Evidence(id=f"e{len(incident.evidence) + 1}", kind=kind, at=now, text=text)
+    fact = Evidence(id=f"e{len(incident.evidence) + 1}", kind=kind, at=now, text=text, data=data)
     return msgspec.structs.replace(incident, evidence=(*incident.evidence, fact))
 
 

@@ -59,6 +59,7 @@ class Lookout:
         self._fresh_for = max(settings.settle, 3 * settings.period)
         self._memory: Memory = {}
         self._lost: dict[str, str] = {}
+        self._whole = 0  # the newest revision that was converged
         self._awake: float | None = None  # since when it is expected to answer: wished, and ready once since then
 
     @property
@@ -106,8 +107,17 @@ class Lookout:
         if not converged(service, self.replicas):
             self.converged_since = None
         elif self.converged_since is None:
-            self.converged_since = now
+            self.converged_since, self._whole = now, service.revision
             self.at_convergence = (self.requests, self.sightings)
+
+    def deploying(self, now: float, patience: float) -> str:
+        """Whose deploy is under way: a person's revision that was not converged yet, for ``patience`` seconds."""
+        newest = self.revisions[-1] if self.revisions else None
+        if newest is None or newest.number != self.service.revision or self._whole >= newest.number:
+            return ""
+        if now - newest.at > patience or not newest.by.startswith("human:"):
+            return ""
+        return f"revision {newest.number} of {newest.by} is on its way"
 
     def step(
         self,

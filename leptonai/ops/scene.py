@@ -66,6 +66,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     neighbour: tuple[str, float] | None = None  # the other service that took most processors: its share's rise
     readings: tuple[Reading, ...] = ()
     levels: dict[str, Level] = {}  # signal -> how it moved
+    memory: dict[str, float] = {}  # replica -> share of its memory limit that it holds
 
 
 class Change(Noun, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from leptonai.types import Key, Series
 
 BEFORE = 60.0  # seconds of the time before the onset that are compared with
 GAP = 1.0  # seconds just before the onset that belong to neither side: an onset is an estimate
+FRESH = 10.0  # seconds a reading of memory stands for now
 NOW = 1e-3  # the stretch of a read is half open
 
 
@@ -60,6 +61,7 @@ def set_scene(
         host_cpu=_mean(v for s in busy for v in s.value),
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
         gateway=gateway,
+        memory=_memory(lookout, store, now),
         neighbour=_neighbour(store, key, before, since),
         readings=tuple(
             reading
@@ -68,6 +70,21 @@ def set_scene(
         ),
         levels=read_levels(store, key, before, since),
     )
+
+
+def _memory(lookout: Lookout, store: TelemetryStore, now: float) -> dict[str, float]:
+    """Newest memory of each replica as a share of its variant's limit; of those that have one."""
+    limit = {v.digest: v.resources.memory for v in lookout.service.spec.variants if v.resources.memory}
+    out: dict[str, float] = {}
+    if limit:
+        here = {r.id: r.digest for r in lookout.replicas if r.state == "ready"}
+        series = store.read("replica_rss_bytes", now - FRESH, now + NOW, {"service": lookout.service.key})
+        for one in series:
+            seen = [v for v in one.value if isfinite(v)]
+            most = limit.get(here.get(one.labels.get("replica", ""), ""))
+            if seen and most:
+                out[one.labels["replica"]] = seen[-1] / most
+    return out
 
 
 def _neighbour(

@@ -9,8 +9,9 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -45,6 +46,7 @@ from leptonai.ops.promises import EVERY as PROMISES_EVERY
 from leptonai.ops.promises import FILE as PROMISES_FILE
 from leptonai.ops.promises import Promises
 from leptonai.ops.rollouts import Rollouts
+from leptonai.ops.runbook import RunbookFiles
 from leptonai.ops.scale import Scaler
 from leptonai.ops.signals import Server, listen
 from leptonai.ops.things import Thing, judge_thing
@@ -84,8 +86,9 @@ class Watch:
         self.rules = RuleFiles(home / "rules")
         pipeline = feeds.pipeline if feeds is not None else None
         self.learner = Learner(home, control)
+        self.runbooks = RunbookFiles(home / "runbooks")
         shifts = pipeline.shifts if pipeline else None
-        self.casebook = Casebook(settings, control, store, shifts, self.rules, self.learner)
+        self.casebook = Casebook(settings, control, store, shifts, self.rules, self.learner, self.runbooks)
         self.outside = Outside(settings.watch)
         tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
@@ -122,6 +125,7 @@ class Watch:
         self._history: deque[Event] = deque(maxlen=200)
         self._judged_at = float("-inf")
         self._loaded = False
+        self._told: set[str] = set()  # kinds of files that the audit log was told of
         self._event = self._feedback = 0
 
     async def step(self, now: float) -> None:
@@ -130,6 +134,7 @@ class Watch:
             ("world", self._look_at_world),
             ("incidents", self._load),
             ("rules", self._read_rules),
+            ("runbooks", self._read_runbooks),
             ("events", self._read_events),
             ("reviews", self._learn),
             ("collect", self._collect),
@@ -203,17 +208,27 @@ class Watch:
 
     async def _read_rules(self, now: float) -> None:
         """A broken file is a stage that fails: it is told once, and the others are in force all the same."""
-        if self.rules.look():
-            detail = {
-                "rules": len(self.rules.book.rules),
-                "trees": len(self.rules.book.trees),
-                "broken": [*self.rules.broken],
-            }
-            with contextlib.suppress(LeptonError):
-                await self.control.record("rules.read", "ops", detail)
+        if self.rules.look() or "rules" not in self._told:
+            detail = {"rules": len(self.rules.book.rules), "trees": len(self.rules.book.trees)}
+            await self._tell_files("rules", detail, self.rules.broken)
         self.openers.use(self.rules.book)
         for broken in self.rules.broken.values():
             raise broken
+
+    async def _read_runbooks(self, now: float) -> None:
+        """As with rules. A row may be for a cause that an operator's rules have."""
+        if self.runbooks.look(self.rules.book.causes) or "runbooks" not in self._told:
+            detail = {"files": sorted({row.source for row in self.runbooks.book.rows()})}
+            await self._tell_files("runbooks", detail, self.runbooks.broken)
+        for broken in self.runbooks.broken.values():
+            raise broken
+
+    async def _tell_files(self, what: str, detail: dict[str, Any], broken: Mapping[str, LeptonError]) -> None:
+        """Once at our start, and whenever one has changed: `leptonai status` shows what is broken."""
+        self._told.add(what)
+        said = {path: error.message for path, error in broken.items()}
+        with contextlib.suppress(LeptonError):
+            await self.control.record(f"{what}.read", "ops", {**detail, "broken": said})
 
     async def _read_events(self, now: float) -> None:
         """Past our start, every exit is news; of those before it only the youngest that no incident tells of."""
@@ -357,6 +372,7 @@ class Watch:
         if self._loaded:
             complete = min(self._collected.at, self._world_at)
             self.casebook.gateway = self._world.trouble
+            self.casebook.frozen = self._world.frozen
             await self.casebook.step(
                 now, self.lookouts, self._collected.unanswered, complete, self._history, self._foreign
             )
@@ -487,6 +503,7 @@ async def run(
             await serving
         watch.close()
         await watch.pager.close()
+        await watch.casebook.hand.jobs.close()
         if feeds:
             feeds.close()
         if isinstance(kept, (Embedded, PrometheusStore)) and store is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leptonai.plan.route import RATE_FILTER
+from leptonai.plan.route import RATE_FILTER, SHED
 from leptonai.settings import Gateway
 
 Json = dict[str, Any]
@@ -91,6 +91,10 @@ def _local_replies(gateway: Gateway) -> Json:
             _body("too many requests of this caller", "rate_limited", "the limit is the service's rate_limit", True),
         ),
         (
+            _status(SHED),
+            _body("some requests are refused for now so that the others are answered", "shed", "try again later", True),
+        ),
+        (
             _status(413),
             _body(f"the request body is over {mib:g} MiB", "too_large", "raise gateway.max_body in settings", False),
         ),
@@ -98,10 +102,10 @@ def _local_replies(gateway: Gateway) -> Json:
         (_status(503), _body("every variant has weight 0", "no_ready_replica", "raise a weight dial", True)),
         (_status(400, "GE"), _body("%LOCAL_REPLY_BODY%", "gateway", "the gateway refused the request", False)),
     ]
-    mappers = [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]
+    mappers: list[Json] = [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]
     # Shedding is never a 503: clients and retries must tell "too much" from "broken".
     for mapper in mappers:
-        if mapper["filter"] == _flags("UO"):
+        if mapper["filter"] in (_flags("UO"), _status(SHED)):
             mapper |= later
     return {"mappers": mappers}
 

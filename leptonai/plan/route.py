@@ -24,6 +24,7 @@ RATE_FILTER = "envoy.filters.http.local_ratelimit"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics", "schedule_policy"]
 WEIGHTS = 10_000  # parts that weights are rounded to
 HEDGE_LATENCIES = 4.0  # times the promised latency: one that is only slow should rarely be asked for twice
+SHED = 420  # what refuses says so with a code of its own, which becomes 429 on the way out
 TOKENS = 10_000  # of one service that are counted apart; the longest unseen ones are forgotten
 _FILL = 0.05  # seconds between fills of a bucket at least, as Envoy demands
 
@@ -41,15 +42,25 @@ def service_routes(
     protocol = action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {})
     return {
         models: [
+            *_shed(service.dials.shed, {"path_separated_prefix": models}),
             streams.generate(models, protocol),
             {"match": {"path_separated_prefix": models}, "route": protocol},
         ],
         own: [
             {"match": {"path_separated_prefix": f"{own}/-"}, "direct_response": {"status": 404}},
+            *_shed(service.dials.shed, {"prefix": f"{own}/"}),
             *streams.before(own, action),
             {"match": {"prefix": f"{own}/"}, "route": action | {"prefix_rewrite": "/"}},
         ],
     }
+
+
+def _shed(share: float, match: Json) -> list[Json]:
+    """The route that refuses ``share`` of the requests, the first that is looked at."""
+    if share <= 0:
+        return []
+    fraction = {"default_value": {"numerator": round(share * 1e6), "denominator": "MILLION"}}
+    return [{"match": match | {"runtime_fraction": fraction}, "direct_response": {"status": SHED}}]
 
 
 def fixed_routes(control: str) -> list[Json]:

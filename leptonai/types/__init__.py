@@ -4,7 +4,16 @@ Units everywhere: times are unix seconds, durations seconds, sizes bytes, shares
 A service is named by its key: ``name`` in the default workspace, ``workspace/name`` elsewhere.
 """
 
-from leptonai.types.door import Change, DeleteChange, DialChange, Proposal, SpecChange, Token
+from leptonai.types.door import (
+    Change,
+    DeleteChange,
+    DialChange,
+    Job,
+    JobChange,
+    Proposal,
+    SpecChange,
+    Token,
+)
 from leptonai.types.keys import (
     DEFAULT_WORKSPACE,
     DIGEST,
@@ -90,6 +99,8 @@ __all__ = [
     "Hold",
     "Incident",
     "Issue",
+    "Job",
+    "JobChange",
     "Key",
     "Launch",
     "Limits",

@@ -29,11 +29,31 @@ class DeleteChange(Noun, frozen=True, kw_only=True, tag="delete"):
     base: int
 
 
-Change = SpecChange | DialChange | DeleteChange
+class Job(Noun, frozen=True, kw_only=True):
+    """A process that a runbook starts: a ``command``, or a request to ``url`` with ``body`` as JSON."""
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    body: str = ""
+    timeout: float = 30.0  # seconds until it is ended
+    output: int = 4096  # bytes of what it says that are kept
+
+
+class JobChange(Noun, frozen=True, kw_only=True, tag="job"):
+    """Changes no wish: the leave to run ``job`` for one service, once. Only for a runbook of ops."""
+
+    service: Key
+    job: Job
+
+
+Change = SpecChange | DialChange | DeleteChange | JobChange
 
 
 class Proposal(Noun, frozen=True, kw_only=True):
-    """A wish for a change, with who and why. ``hash`` covers the change alone: approval binds to it."""
+    """A wish for a change, with who and why. ``hash`` covers the change alone: approval binds to it.
+
+    ``ask``: why a person must approve it, whatever the settings say; "": the settings alone decide.
+    """
 
     id: str
     change: Change
@@ -45,6 +65,7 @@ class Proposal(Noun, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     approved_by: str | None = None
     dry_run: bool = False
+    ask: str = ""
 
     @property
     def hash(self) -> str:

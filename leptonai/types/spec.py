@@ -198,6 +198,7 @@ class Spec(Noun, frozen=True, kw_only=True):
     survey: Survey | None = None
     timeout: float = 30.0  # a request is answered 504 after this long
     drain: float = 30.0  # a replica being stopped may finish its requests for this long
+    priority: int = 0  # a runbook may take replicas from a service of a lower one, see docs/runbooks.md
 
     @property
     def key(self) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
+from leptonai.types.door import Change
 from leptonai.types.keys import Key, Noun, Severity, Verdict, canonical
 
 
@@ -44,12 +45,20 @@ class Cause(Noun, frozen=True, kw_only=True):
 
 
 class Action(Noun, frozen=True, kw_only=True):
+    """One step of a runbook that was taken. ``undone``: the proposal that took it back."""
+
     remedy: str  # "rollback", "evict", "restart", or "none: reconciled"
     proposal: str | None
     at: float
     verdict: Verdict | None = None  # None: still being verified
     detail: str = ""
     judged: float | None = None
+    about: str = ""  # the fault it was taken against: "hung_replica", "bad_revision_errors of digits#4"
+    service: Key = ""  # whose wish it changed; "": that of the incident
+    revision: int = 0  # of that service once it was admitted; a higher one is somebody else's
+    set: dict[str, float] = {}  # the dials it set
+    undo: Change | None = None  # what would take it back; None: nothing can, or the runbook does not want it
+    undone: str | None = None
 
 
 class Incident(Noun, frozen=True, kw_only=True):

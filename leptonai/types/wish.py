@@ -8,8 +8,8 @@ from leptonai.types.spec import Spec, Variant
 
 class Dial(Noun, frozen=True, kw_only=True):
     """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``,
-    ``rollout.<revision>.replicas|weight|mirror|promoted``, or ``fallback``: 0 takes the spec's out of force, 1 puts it
-    back."""
+    ``rollout.<revision>.replicas|weight|mirror|promoted``, ``fallback``: 0 takes the spec's out of force, 1 puts it
+    back, or ``shed``: the share of requests refused."""
 
     path: str
     value: float
@@ -33,6 +33,7 @@ class Dials(Noun, frozen=True, kw_only=True):
     variants: dict[str, VariantDials] = {}
     evict: tuple[str, ...] = ()
     fallback: bool = True  # whether the spec's fallback may answer
+    shed: float = 0.0  # share of the requests that the gateway refuses with 429
 
 
 class Canary(Noun, frozen=True, kw_only=True):
@@ -113,8 +114,13 @@ def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
             auto=auto.get(variant.name, True),
         )
     evict = tuple(sorted(p.removeprefix("evict.") for p, d in last.items() if p.startswith("evict.") and d.value))
-    fallback = last.get("fallback")
-    return Dials(variants=variants, evict=evict, fallback=fallback is None or bool(fallback.value))
+    fallback, shed = last.get("fallback"), last.get("shed")
+    return Dials(
+        variants=variants,
+        evict=evict,
+        fallback=fallback is None or bool(fallback.value),
+        shed=shed.value if shed else 0.0,
+    )
 
 
 class Revision(Noun, frozen=True, kw_only=True):

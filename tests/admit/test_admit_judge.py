@@ -295,18 +295,18 @@ def test_a_diff_has_one_line_a_field_and_hides_the_environment() -> None:
             Variant(name="canary", model=MODEL),
         ),
     )
-    lines = diff(SpecChange(spec=after, base=1), world())
+    lines = diff(SpecChange(spec=after, base=1), world().service)
     assert "timeout: 30.0 → 5.0" in lines
     assert f"main.model: {MODEL} → sha256:{'b' * 64}" in lines
     assert "main.options.depth: unset → 2" in lines
     assert "main.env.KEY: changed" in lines
     assert f"canary.model: unset → {MODEL}" in lines
     assert "secret" not in "".join(lines)
-    assert diff(SpecChange(spec=SPEC, base=1), world()) == ()
-    assert diff(SpecChange(spec=SPEC, base=0), world(SPEC, None)) == ("digits: created",)
-    assert diff(DeleteChange(service="digits", base=1), world()) == ("digits: deleted",)
+    assert diff(SpecChange(spec=SPEC, base=1), world().service) == ()
+    assert diff(SpecChange(spec=SPEC, base=0), world(SPEC, None).service) == ("digits: created",)
+    assert diff(DeleteChange(service="digits", base=1), world().service) == ("digits: deleted",)
     dials = DialChange(service="digits", set={"main.replicas": 3, "main.weight": 1, "evict.r1": 1}, ttl=60.0)
-    assert diff(dials, world()) == ("evict.r1: 0 → 1 for 60 s", "main.replicas: 2 → 3 for 60 s")
+    assert diff(dials, world().service) == ("evict.r1: 0 → 1 for 60 s", "main.replicas: 2 → 3 for 60 s")
 
 
 @given(

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from leptonai.admit import Door
+from leptonai.admit.switch import Switch
 from leptonai.client.calls import unreachable
 from leptonai.client.wire import Desk, IssueVerdict
 from leptonai.ops.control import World
@@ -90,7 +91,8 @@ class Stage:
         self.random = random.Random(7)
         self.start_delay = 1.0
         self.store = Store(folder / "store.db")
-        self.door = Door(self.store, self.settings, clock=lambda: self.now)
+        self.switch = Switch(folder / "frozen")
+        self.door = Door(self.store, self.settings, clock=lambda: self.now, frozen=self.switch.said)
         machine = Machine(clock=lambda: self.now, behaviour=lambda v: Behaviour(start_delay=self.start_delay))
         self.platform = MemoryPlatform(machine, self.settings)
         self.loop = Reconciler(
@@ -302,7 +304,8 @@ class Direct:
             msgspec.structs.replace(r, address=f"unix:{self.stage.folder / r.id}.sock") for r in self.stage.replicas()
         ]
         gateway = f"unix:{self.stage.folder / 'gateway'}.sock"
-        return World(services=tuple(services), replicas=tuple(replicas), gateway=gateway)
+        frozen = self.stage.switch.said()
+        return World(services=tuple(services), replicas=tuple(replicas), gateway=gateway, frozen=frozen)
 
     async def revisions(self, key: Key) -> list[Revision]:
         return self._store().revisions(key)
@@ -334,9 +337,11 @@ class Direct:
     async def put_incident(self, incident: Incident) -> Incident:
         return self._store().put_incident(incident)
 
-    async def propose(self, change: Change, why: str, by: str) -> Proposal:
+    async def propose(
+        self, change: Change, why: str, by: str, ask: str = "", expires_in: float | None = None
+    ) -> Proposal:
         self._store()
-        return self.stage.door.propose(change, OPS, why, by=by)
+        return self.stage.door.propose(change, OPS, why, by=by, ask=ask, expires_in=expires_in)
 
     async def proposal(self, id: str) -> Proposal | None:
         return self._store().proposal(id)

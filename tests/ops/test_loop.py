@@ -12,7 +12,7 @@ from ops_stage import ANA, Model, Stage
 from leptonai.client.learnt import Learnt, Reset
 from leptonai.ops.report import report
 from leptonai.settings import Admit, Settings
-from leptonai.types import DialChange, Incident, Review, Revision
+from leptonai.types import DialChange, Incident, Review, Revision, SpecChange
 
 
 def play(folder: Path, story: Callable[[Stage], Awaitable[None]], settings: Settings | None = None) -> None:
@@ -163,7 +163,15 @@ def test_a_surge_is_told_to_a_person_and_not_repaired_by_a_rollback(short: Path)
             model.compute = 0.15
         await stage.until(lambda: stage.incidents() and stage.incidents()[0].escalated is not None, 90)
         assert stage.incidents()[0].causes[0].name in ("traffic_surge", "unknown")
-        assert stage.proposals() == []
+        assert not any(isinstance(p.change, SpecChange) for p in stage.proposals())
+        incident = stage.incidents()[0]
+        assert [(a.remedy, a.verdict) for a in incident.actions] in (
+            [("scale", "ineffective"), ("shed", "ineffective")],
+            [],  # too uncertain to act upon
+        )
+        assert all(a.undone for a in incident.actions), "what did not help is taken back"
+        wish = stage.store.service("digits", stage.now)
+        assert wish is not None and wish.dials.shed == 0 and wish.dials.variants["main"].replicas == 2
 
     play(short, story)
 

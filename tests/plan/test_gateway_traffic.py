@@ -273,6 +273,32 @@ def test_each_token_has_its_rate_on_all_paths_together(tmp_path: Path) -> None:
     play(tmp_path, story, names="a")
 
 
+def test_a_share_is_shed_on_all_paths_and_told_to_come_back(tmp_path: Path) -> None:
+    """Half of 200 requests, give or take five standard deviations (7.1)."""
+
+    async def story(stage: Stage) -> None:
+        wish = service()
+        shedding = msgspec.structs.replace(wish, dials=msgspec.structs.replace(wish.dials, shed=0.5))
+        await stage.push([shedding], [stage.replicas[0].noun()])
+        await until_shed(stage)
+        for path in ("/services/s/x", "/v2/models/s/infer"):
+            seen = await stage.ask(path, times=200)
+            assert seen.keys() == {"a", "shed"} and 65 <= seen["shed"] <= 135, seen
+        answers = [await stage.client.post("/services/s/x") for _ in range(20)]
+        refused = next(a for a in answers if a.status_code != 200)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["code"] == "shed" and refused.json()["retry"] is True
+        assert (await stage.client.post("/services/s/-/fault")).status_code == 404
+
+    async def until_shed(stage: Stage) -> None:
+        for _ in range(500):
+            if "shed" in await stage.ask(times=2):
+                return
+        raise AssertionError("nothing is shed")
+
+    play(tmp_path, story, names="a")
+
+
 def test_a_refusal_keeps_the_connection(tmp_path: Path) -> None:
     async def story(stage: Stage) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.client.base_url.port)

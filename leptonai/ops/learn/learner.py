@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from leptonai.ops.evidence import FEATURES
 from leptonai.ops.learn.judged import Judged, judged
 from leptonai.ops.learn.lesson import Lesson, lesson
 from leptonai.ops.learn.order import order
-from leptonai.ops.runbook import Runbook, shipped
+from leptonai.ops.runbook import Row, Runbook, shipped
 from leptonai.types import Event, Incident, Review
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,14 @@ class Learner:
         """The rows with their remedies in the order that reviews make; a row that is not as shipped stays as it is."""
         if self._lesson is None or not self._lesson.told.orders:
             return rows
-        known, ours = self._lesson.known, shipped()
-        return {
-            cause: msgspec.structs.replace(row, remedies=order(cause, row.remedies, known))
-            if row == ours.get(cause) and cause in self._lesson.told.orders
-            else row
-            for cause, row in rows.items()
-        }
+        known, told = self._lesson.known, self._lesson.told.orders
+        ours = {row.cause: row for row in shipped().rows()}
+
+        def by(row: Row) -> Sequence[str]:
+            learnt = row.cause in told and row == ours.get(row.cause)
+            return order(row.cause, row.remedies, known) if learnt else row.remedies
+
+        return rows.ordered(by)
 
     async def step(self, now: float, declared: RuleBook) -> None:
         """Learn anew when a review came, one was taken back, or the rules are others; at most FETCH incidents are read
@@ -126,5 +127,5 @@ class Learner:
 
 def _lesson(book: RuleBook, seen: list[Judged], now: float, reviews: int, after: int) -> Lesson:
     kinds = {**FEATURES, **{name: signal.kind for name, signal in book.signals.items()}}
-    orders: Mapping[str, tuple[str, ...]] = {cause: row.remedies for cause, row in shipped().items() if row.remedies}
+    orders: Mapping[str, tuple[str, ...]] = {row.cause: row.remedies for row in shipped().rows() if row.steps}
     return lesson(book, kinds, orders, seen, now, reviews, after)

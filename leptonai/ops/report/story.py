@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from leptonai.errors import TelemetryError
+from leptonai.ops.incidents import NOTES
 from leptonai.ops.report.claims import unbacked
 from leptonai.ops.report.facts import Seen, facts, seconds
 from leptonai.ops.report.safe import plain
@@ -122,8 +123,8 @@ def _words(incident: Incident, known: tuple[Evidence, ...], tongue: Voice) -> di
     by_id = {f.id: f for f in known}
     top = incident.causes[0] if incident.causes else None
     explained = {id for cause in incident.causes[:4] for id in cause.evidence}
-    notes = [f for f in known if f.kind in _NOTES and f.id[0] == "e"]
-    other = [f for f in known if f.id[0] == "e" and f.id not in explained and f.kind not in _NOTES][:TOLD]
+    notes = [f for f in known if f.kind in NOTES and f.id[0] == "e"]
+    other = [f for f in known if f.id[0] == "e" and f.id not in explained and f.kind not in NOTES][:TOLD]
     actions = [f for f in known if f.kind == "remedy"]
     title = plain(incident.title)
     if tongue.language != "en" and top is not None and top.name != "unknown":
@@ -143,9 +144,6 @@ def _words(incident: Incident, known: tuple[Evidence, ...], tongue: Voice) -> di
         "effective": [f for f in actions if f.data.get("verdict") == "effective"],
         "failed": [f for f in actions if f.data.get("verdict") in ("ineffective", "harmful", "inconclusive")],
     }
-
-
-_NOTES = frozenset({"action", "verdict", "refused", "escalated", "closed"})
 
 
 def _cite(*ids: str | Iterable[str]) -> _Mark:

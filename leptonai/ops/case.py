@@ -1,0 +1,163 @@
+"""One incident and what of it is known to ops only, and what is seen when its next act is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+from leptonai.ops import incidents as book
+from leptonai.ops.jobs.form import Ended
+from leptonai.ops.lookout import Lookout
+from leptonai.ops.respond import Sight, fault_of
+from leptonai.ops.runbook import Runbook
+from leptonai.protocols import TelemetryStore
+from leptonai.settings import Ops
+from leptonai.types import Action, Event, Incident, Key
+
+MANY = 20  # requests since an action, before more errors count as its harm
+MORE_ERRORS = 0.25  # of the answers: what an action costs at least to have done harm
+
+
+class Case:
+    """After a restart it begins anew, which can but delay an act."""
+
+    def __init__(self, incident: Incident, now: float) -> None:
+        self.incident = incident
+        self.sent: Incident | None = incident if incident.id else None
+        self.sent_at = now
+        self.quiet_since: float | None = None
+        self.since = (0.0, 0.0)  # requests and sightings of the service when the last action was taken
+        self.errors_before: dict[Key, float | None] = {}  # of those it changed
+        self.waiting: frozenset[str] = frozenset()
+        self.ended: Ended | None = None  # how the process of the last action ended
+        self.told = ""  # why nothing was done, when last recorded
+
+    @property
+    def service(self) -> Key:
+        return book.service_of(self.incident)
+
+    @property
+    def last(self) -> Action | None:
+        return self.incident.actions[-1] if self.incident.actions else None
+
+    @property
+    def trying(self) -> bool:
+        """An action of it is being verified, or waits for approval."""
+        return self.incident.closed is None and self.last is not None and self.last.verdict is None
+
+    def fault(self) -> str:
+        first = self.incident.causes[0]
+        return fault_of(first.name, first.subject)
+
+
+class Surroundings:
+    """What all cases share at one look."""
+
+    def __init__(
+        self,
+        lookouts: Mapping[Key, Lookout],
+        cases: Sequence[Case],
+        collected: float,
+        history: Sequence[Event],
+        frozen: str,
+        running: Iterable[str],
+    ) -> None:
+        self.lookouts, self.cases, self.collected, self.frozen = lookouts, cases, collected, frozen
+        self.history, self.running = tuple(history), frozenset(running)
+
+    def held(self, case: Case, now: float, settings: Ops) -> dict[Key, str]:
+        """Service -> why nothing else may change it: one lock for deploys, rollbacks and remedies."""
+        held: dict[Key, str] = {}
+        for key, lookout in self.lookouts.items():
+            if said := lookout.deploying(now, settings.verify_timeout):
+                held[key] = f"deploy: {said}"
+        for other in self.cases:
+            if other is not case and other.trying and other.last is not None:
+                said = f"{other.last.remedy} of incident {other.incident.id} is being verified"
+                held |= {key: said for key in (other.service, other.last.service) if key}
+        return held
+
+    def past(self, case: Case) -> tuple[Action, ...]:
+        others = [c for c in self.cases if c is not case and c.service == case.service]
+        return tuple(sorted((a for c in others for a in c.incident.actions), key=lambda a: a.at))
+
+
+def sight(
+    case: Case, around: Surroundings, firing: bool, now: float, settings: Ops, store: TelemetryStore, runbook: Runbook,
+    doubt: str,
+) -> Sight:  # fmt: skip
+    """Everything the next act is decided by."""
+    lookout = around.lookouts.get(case.service)
+    services = tuple(seen.service for key, seen in around.lookouts.items() if key != case.service)
+    if lookout is None:
+        return Sight(service=None, collected=around.collected, firing=False, others=services)
+    incident, last = case.incident, case.last
+    floor = [max(a, b) for a, b in zip(case.since, lookout.at_convergence, strict=True)]
+    counts = (lookout.requests - floor[0], lookout.sightings - floor[1])
+    of_replicas = all(a.signal.startswith("replica_") for a in incident.anomalies if a.signal in _KINDS)
+    acting = sum(c.trying and not c.waiting for c in around.cases if c is not case)
+    recommended = {str(e.data.get("hash")) for e in incident.evidence if e.kind == "recommended"}
+    return Sight(
+        service=lookout.service,
+        revisions=lookout.revisions,
+        history=around.history,
+        collected=around.collected,
+        firing=firing,
+        quiet_since=case.quiet_since,
+        converged_since=lookout.converged_since,
+        samples=counts[1] if of_replicas else counts[0],
+        serving=frozenset(r.id for r in lookout.replicas if r.state == "ready"),
+        waiting=case.waiting,
+        denied=book.refusals(incident),
+        worse=_worse(case, around.lookouts, now, settings, store),
+        others=services,
+        held=around.held(case, now, settings),
+        acting=acting,
+        past=around.past(case),
+        doubt=doubt,
+        frozen=around.frozen,
+        readings=_readings(case, last, runbook, now, settings, store),
+        running=last is not None and last.proposal in around.running,
+        job=case.ended.failed if case.ended is not None and last is not None and last.verdict is None else "",
+        told=frozenset(recommended),
+    )
+
+
+def _readings(
+    case: Case, last: Action | None, runbook: Runbook, now: float, settings: Ops, store: TelemetryStore
+) -> dict[str, float | None]:
+    """The signals that the runbook wants for the verdict on ``last``, each as its mean over the time to settle."""
+    incident = case.incident
+    if last is None or last.verdict is not None or not incident.causes:
+        return {}
+    step = runbook.row(incident.causes[0].name, incident.severity).step(last.remedy)
+    if step is None:
+        return {}
+    settle = settings.settle if step.verify.settle is None else step.verify.settle
+    return {name: mean(store, name, case.service, now - settle, now) for name in step.verify.signals}
+
+
+def _worse(case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Ops, store: TelemetryStore) -> str:
+    """How the last remedy did harm: a quarter more of the answers of a service that it changed, or that it was for, are
+    errors than before, once it has settled."""
+    last = case.last
+    if last is None or last.verdict is not None or now - last.at < 2 * settings.settle:
+        return ""
+    for key, before in case.errors_before.items():
+        lookout = lookouts.get(key)
+        after = mean(store, "error_ratio", key, now - settings.settle, now)
+        if lookout is None or before is None or after is None or after < before + MORE_ERRORS:
+            continue
+        if key != case.service or lookout.requests - case.since[0] >= MANY:
+            whose = "" if key == case.service else f" of {key}"
+            return f"{after:.0%} of the answers{whose} are errors, {before:.0%} were before"
+    return ""
+
+
+def mean(store: TelemetryStore, name: str, service: Key, start: float, end: float) -> float | None:
+    """Of a signal of a service over ``[start, end]``; None: nothing was seen."""
+    found = [v for s in store.read(name, start, end + 1e-3, {"service": service}) for v in s.value if isfinite(v)]
+    return sum(found) / len(found) if found else None
+
+
+_KINDS = book.SYMPTOMS | {"replica_gone", "replica_hung", "replica_leak", "wrong_answers"}

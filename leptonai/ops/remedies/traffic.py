@@ -1,0 +1,112 @@
+"""Remedies that turn where requests go: another variant, old answers, a refusal."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from leptonai.ops.remedies.wishing import Risk, Seen, Wishing
+from leptonai.types import Change, DialChange, Service
+
+LEAST_SHED, MOST_SHED = 0.1, 0.9
+
+
+class ShiftWeight(Wishing, frozen=True, kw_only=True):
+    """Ask for ``share`` of the requests to go to the variant ``to``, for ``seconds``; the others keep their ratio."""
+
+    name: ClassVar[str] = "shift_weight"
+    risk: ClassVar[Risk] = "medium"
+    to: str
+    share: float = 1.0
+    seconds: float = 1800.0
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        """None when the variant has no replicas wished for, or has that share already."""
+        return _towards(seen.service, self.to, self.share, self.seconds, seen.cause.name)
+
+
+class Degrade(Wishing, frozen=True, kw_only=True):
+    """Ask for a cheaper variant to answer for ``seconds``: ``to``, else the only one declared with replicas and
+    weight 0."""
+
+    name: ClassVar[str] = "degrade"
+    risk: ClassVar[Risk] = "medium"
+    to: str = ""
+    share: float = 1.0
+    seconds: float = 1800.0
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        idle = [n for n, d in seen.service.dials.variants.items() if d.weight == 0 and d.replicas > 0]
+        to = self.to or (idle[0] if len(idle) == 1 else "")
+        return _towards(seen.service, to, self.share, self.seconds, seen.cause.name) if to else None
+
+
+class FallbackOn(Wishing, frozen=True, kw_only=True):
+    """Ask for the spec's fallback to be in force for ``seconds``: old answers, marked as such, where none can come."""
+
+    name: ClassVar[str] = "fallback_on"
+    seconds: float = 1800.0
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        """None without a fallback in the spec, and while it is in force."""
+        if seen.service.spec.fallback is None or seen.service.dials.fallback:
+            return None
+        change = DialChange(service=seen.service.key, set={"fallback": 1.0}, ttl=self.seconds)
+        return change, f"old answers where none can come: {seen.cause.name}"
+
+
+class FallbackOff(Wishing, frozen=True, kw_only=True):
+    """Ask for no old answers for ``seconds``: an error says more than what was right once."""
+
+    name: ClassVar[str] = "fallback_off"
+    risk: ClassVar[Risk] = "medium"
+    seconds: float = 1800.0
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        if seen.service.spec.fallback is None or not seen.service.dials.fallback:
+            return None
+        change = DialChange(service=seen.service.key, set={"fallback": 0.0}, ttl=self.seconds)
+        return change, f"no old answers: {seen.cause.name}"
+
+
+class Shed(Wishing, frozen=True, kw_only=True):
+    """Ask the gateway to refuse a share of the requests with 429 for ``seconds``, so that the rest is answered.
+
+    ``share`` None: what came in addition to the traffic of before, else the share that repetitions make up of it,
+    else half; between 10 and 90 %.
+    """
+
+    name: ClassVar[str] = "shed"
+    risk: ClassVar[Risk] = "medium"
+    share: float | None = None
+    seconds: float = 300.0
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        """None while as much is refused already."""
+        share = round(self.share if self.share is not None else _surplus(seen), 2)
+        if seen.service.dials.shed >= share:
+            return None
+        change = DialChange(service=seen.service.key, set={"shed": share}, ttl=self.seconds)
+        return change, f"refuse {share:.0%} of the requests for {self.seconds:g} s: {seen.cause.name}"
+
+
+def _surplus(seen: Seen) -> float:
+    traffic, retries = seen.latest("traffic_ratio"), seen.latest("retry_ratio")
+    share = 0.5
+    if traffic is not None and traffic > 1.0:
+        share = 1.0 - 1.0 / traffic
+    elif retries is not None and retries > 0.0:
+        share = retries / (1.0 + retries)
+    return min(max(share, LEAST_SHED), MOST_SHED)
+
+
+def _towards(service: Service, to: str, share: float, seconds: float, cause: str) -> tuple[Change, str] | None:
+    variants = service.dials.variants
+    if to not in variants or variants[to].replicas < 1 or len(variants) < 2:
+        return None
+    rest = {n: d.weight for n, d in variants.items() if n != to}
+    total = sum(rest.values())
+    if total <= 0 or variants[to].weight / (variants[to].weight + total) >= share - 1e-6:
+        return None
+    wanted = {f"{n}.weight": round((1.0 - share) * w / total, 6) for n, w in rest.items()} | {f"{to}.weight": share}
+    change = DialChange(service=service.key, set=wanted, ttl=seconds)
+    return change, f"{share:.0%} of the requests to {to} for {seconds:g} s: {cause}"
