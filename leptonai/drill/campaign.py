@@ -16,9 +16,10 @@ from leptonai.drill.review import review
 from leptonai.drill.run import conduct, wait_until_calm
 from leptonai.drill.screen import Plain, Screen, screen
 from leptonai.drill.stage import Place, Stage, remove, run_cli, stage
-from leptonai.errors import Denied, PlatformError
+from leptonai.errors import Denied, LeptonError, PlatformError
 
 FRESH_STAGES = 3  # in a row that do not become calm, until the run ends
+WORK = 0.012  # seconds of a processor that one call takes where a fault can be felt only then
 LEAST_READY = 2  # replicas of a service that people use: one is broken, the other serves
 
 
@@ -45,19 +46,23 @@ def on_a_copy(
     note = ledger.path.with_suffix(".home")
     _take_down(note)
     with watching:
-        for seed in plan.seeds:
-            left = [d for d in plan.of(seed) if (d, seed) not in past]
+        for seed, heavy in [(seed, heavy) for seed in plan.seeds for heavy in (False, True)]:
+            left = [d for d in plan.of(seed) if (d, seed) not in past and any(f.heavy for f in kinds_of(d)) == heavy]
             tries = 0
             while left:
                 before, why = len(left), ""
-                with _noted(stage(None, seed, plan.rate, watching, whole=True), note) as where:
+                work = WORK if heavy else 0.0
+                with _noted(stage(None, seed, plan.rate, watching, whole=True, work=work), note) as where:
                     place = where.place()
                     while left and not why:
-                        why = wait_until_calm(place, watching)
-                        if not why:
-                            outcomes += _one(place, left[0], seed, ledger, watching)
-                            left.pop(0)
-                            watching.rows(outcomes)
+                        try:
+                            why = wait_until_calm(place, watching)
+                            if not why:
+                                outcomes += _one(place, left[0], seed, ledger, watching)
+                                left.pop(0)
+                                watching.rows(outcomes)
+                        except LeptonError as e:
+                            why = e.message
                 if left:
                     tries = tries + 1 if len(left) == before else 1
                     watching.note(f"{why}; going on with a fresh platform")

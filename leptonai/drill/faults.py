@@ -35,7 +35,7 @@ IN_REPLICA: dict[str, tuple[str, float]] = {
     "hog": ("hog", 2.0),  # cores
     "sick": ("error", 0.6),  # share of requests
     "sluggish": ("delay", 0.3),  # seconds a batch
-    "neighbour": ("hog", 2.0),
+    "neighbour": ("hog", 8.0 * (os.cpu_count() or 1)),
     "gpu-xid": ("error", 0.6),  # what a kernel that the driver ended looks like from above
     "gpu-ecc": ("error", 0.6),
     "gpu-lost": ("error", 1.0),
@@ -110,16 +110,10 @@ def inject(place: Place, fault: Fault, seed: int) -> Broken:
         broken = _replica(place, fault, choose(place.client, place.service, seed))
         props.card(**CARDS[kind])
         broken.undo.append(props.card)
-        return _about(broken, "gpu 0")
+        return broken
     at = time.time()
     props.depend({"slow-dependency": "slow", "dead-dependency": "dead", "credential": "denied"}[kind])  # type: ignore[arg-type]
     return Broken(Injection(kind=kind, at=at, text="features"), [lambda: props.depend("ok")])
-
-
-def _about(broken: Broken, text: str) -> Broken:
-    """The same, about a thing that is no replica."""
-    broken.injection = msgspec.structs.replace(broken.injection, replica="", text=text)
-    return broken
 
 
 def _replica(place: Place, fault: Fault, replica: Replica) -> Broken:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from leptonai.types import Noun, Severity
 
 RECONCILED = "none: reconciled"
@@ -35,6 +37,7 @@ class Fault(Noun, frozen=True, kw_only=True):
     lasts: float = 60.0
     restart: bool = False
     lossless: bool = False
+    heavy: bool = False  # felt only where the model computes; a service that mostly waits for others hardly notices
     live: bool = False  # touches one replica, heals by itself: may be done to a service that people use
 
     @property
@@ -91,6 +94,11 @@ def _outside(kind: str, title: str, breaks: What, *causes: str, **given: float) 
         recover=given.get("recover", 30.0),
         lasts=given.get("lasts", 45.0),
     )
+
+
+def _heavy(kind: str, title: str, *causes: str) -> Fault:
+    made = _outside(kind, title, "machine", *causes, recover=40.0)
+    return msgspec.structs.replace(made, heavy=True)
 
 
 # What else is right where a runbook has it: more replicas, less work, the last good answers.
@@ -156,8 +164,8 @@ FAULTS: tuple[Fault, ...] = (
     _outside("slow-dependency", "slow dependency", "dependency", "slow_dependency"),
     _outside("dead-dependency", "dead dependency", "dependency", "dead_dependency"),
     _outside("credential", "expired credential", "dependency", "credential_expired"),
-    _outside("starve", "CPU taken by another process", "machine", "cpu_starvation", "noisy_neighbour", recover=40.0),
-    _outside("neighbour", "noisy neighbour", "machine", "noisy_neighbour", "cpu_starvation", recover=40.0),
+    _heavy("starve", "CPU taken by another process", "cpu_starvation", "noisy_neighbour"),
+    _heavy("neighbour", "noisy neighbour", "noisy_neighbour", "cpu_starvation"),
     _outside("disk", "disk full", "machine", "disk_full"),
     _outside("gpu-xid", "GPU: Xid error", "gpu", "gpu_xid"),
     _outside("gpu-ecc", "GPU: memory errors", "gpu", "gpu_ecc"),

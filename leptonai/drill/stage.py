@@ -137,11 +137,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def stage(folder: Path | None, seed: int, rate: float, screen: Screen, whole: bool = False) -> Iterator[Stage]:
+def stage(
+    folder: Path | None, seed: int, rate: float, screen: Screen, whole: bool = False, work: float = 0.0
+) -> Iterator[Stage]:
     """A stage that is ready when the block begins; nothing of it is left when the block ends, however it ends.
 
     ``folder``: the home of the platform, new or empty, kept afterwards; None: a temporary one, removed. ``whole``: the
-    service is an application that calls another one, on a machine with a (simulated) GPU and with a neighbour.
+    service is an application that calls another one, on a machine with a (simulated) GPU and with a neighbour; each
+    call of its model takes ``work`` seconds of a processor besides.
     Raises SpecError for a folder that holds something: whatever runs there is not ours to take down.
     """
     with contextlib.ExitStack() as stack:
@@ -178,7 +181,7 @@ def stage(folder: Path | None, seed: int, rate: float, screen: Screen, whole: bo
         wanted = spec(trained.good)
         if whole:
             port = stack.enter_context(dependency(props))
-            wanted = application(trained.whole, port, client.url, secret)
+            wanted = application(trained.whole, port, client.url, secret, work)
         view = client.deploy(
             wanted, why="first model", report=lambda progress: screen.doing(f"deploying {progress.text}")
         )
@@ -201,7 +204,7 @@ def stage(folder: Path | None, seed: int, rate: float, screen: Screen, whole: bo
         screen.doing("taking everything down")
 
 
-def application(model: Path, port: int, control: str, token: str) -> Spec:
+def application(model: Path, port: int, control: str, token: str, work: float = 0.0) -> Spec:
     """The good service as an application: it calls what listens on ``port`` and tells of it as OpenTelemetry has it."""
     good = spec(model)
     traces = {
@@ -211,7 +214,7 @@ def application(model: Path, port: int, control: str, token: str) -> Spec:
     }
     variant = msgspec.structs.replace(
         good.variants[0],
-        options={"features": f"http://127.0.0.1:{port}/features"},
+        options={"features": f"http://127.0.0.1:{port}/features", "work": work},
         env=traces,
         resources=Resources(memory=MEMORY),
         batching=Batching(max_size=1),  # with the dependency's 40 ms: some 22 requests a second of one replica

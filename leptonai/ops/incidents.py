@@ -177,8 +177,11 @@ def explain(incident: Incident, facts: Facts, causes: Sequence[Cause], now: floa
 
 def forgets(incident: Incident, causes: Sequence[Cause]) -> bool:
     """Whether the causes found now know less than those on record: what fades is harder to tell than what was at its
-    height, and "unknown" refutes nothing."""
-    return bool(causes and incident.causes) and causes[0].name == "unknown" != incident.causes[0].name
+    height. "unknown" refutes nothing; and a person who was told one cause is not told another that is no surer."""
+    if not causes or not incident.causes or causes[0].name == incident.causes[0].name:
+        return False
+    surer = causes[0].confidence > incident.causes[0].confidence
+    return causes[0].name == "unknown" or (incident.escalated is not None and not surer)
 
 
 def note(incident: Incident, kind: str, text: str, now: float, **data: Any) -> Incident:

@@ -7,7 +7,7 @@ minute before; it must hold ``hold`` seconds without a break. What it means is n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -91,7 +91,9 @@ class Openers:
                         continue
                     began = held[key, name, subject] = self._since.get((key, name, subject), now)
                     if now - began >= opener.hold:
-                        found.setdefault(key, []).append(_trigger(key, name, opener, subject, began, known))
+                        found.setdefault(key, []).append(
+                            _trigger(self._book.define, key, name, opener, subject, began, known)
+                        )
         self._since = held
         return found
 
@@ -119,7 +121,7 @@ class Openers:
         return [v for at, v in series.points if start < at <= end]
 
 
-def _trigger(key: Key, name: str, opener: Opener, subject: str, began: float, known: Mapping[str, float]) -> Trigger:
+def _trigger(key: Key, name: str, opener: Opener, subject: str, began: float, terms: dict[str, float]) -> Trigger:
     return Trigger(
         kind="declared",
         service=key,
@@ -127,10 +129,5 @@ def _trigger(key: Key, name: str, opener: Opener, subject: str, began: float, kn
         name=name,
         severity=opener.severity,
         began=began - LOOK / 2,
-        terms={"text": opener.text, **dict(_rounded(known))},
+        terms={"text": opener.text, **terms},
     )
-
-
-def _rounded(known: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    for name, value in known.items():
-        yield name, round(value, 4)

@@ -106,3 +106,22 @@ def test_refusals_are_kept_while_facts_are_renewed() -> None:
         found = book.explain(found, facts(f"a {look}"), cause("e1"), NOW + look)
     assert len(book.refusals(found)) == 3 and found.evidence[0].text == "a 2"
     assert len({e.id for e in found.evidence}) == len(found.evidence) == 4
+
+
+@pytest.mark.parametrize(
+    ("escalated", "before", "now", "kept"),
+    [
+        (None, ("a", 0.9), ("unknown", 0.0), True),  # what fades refutes nothing
+        (None, ("a", 0.9), ("b", 0.8), False),  # nobody was told yet
+        (5.0, ("a", 0.9), ("b", 0.8), True),  # told, and no surer of the other
+        (5.0, ("a", 0.7), ("b", 0.8), False),
+        (5.0, ("a", 0.9), ("a", 0.8), False),  # the same, with newer numbers
+        (5.0, ("unknown", 0.4), ("unknown", 0.3), False),
+    ],
+)
+def test_what_was_known_is_not_forgotten_while_it_fades(
+    escalated: float | None, before: tuple[str, float], now: tuple[str, float], kept: bool
+) -> None:
+    causes = (Cause(name=before[0], subject="digits", confidence=before[1]),)
+    told = msgspec.structs.replace(book.open_incident([trigger()], 1.0), causes=causes, escalated=escalated)
+    assert book.forgets(told, (Cause(name=now[0], subject="digits", confidence=now[1]),)) is kept
