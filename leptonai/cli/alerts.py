@@ -42,7 +42,7 @@ def alerts(ctx: click.Context, as_json: bool) -> None:
         print_json(found)
         return
     now = time.time()
-    columns = ["STATE", "SEVERITY", "ALERT", "OF", "SINCE", "WHY", "MUTED"]
+    columns = ["STATE", "SEVERITY", "ALERT", "OF", "SINCE", "WHY", "TOLD"]
     rows = [
         [
             a.state + (" (flapping)" if a.flapping else ""),
@@ -51,11 +51,18 @@ def alerts(ctx: click.Context, as_json: bool) -> None:
             of(a),
             f"{ago(a.since, now)} ago",
             a.summary,
-            a.muted,
+            told(a),
         ]
         for a in found
     ]
     print_table(columns, rows, "Nothing fires.")
+
+
+def told(alert: Alert) -> str:
+    """Who is told, a star at those who know; or why nobody is."""
+    names = ", ".join(f"{name}*" if name in alert.told else name for name in alert.receivers)
+    said = f"nobody: {alert.muted}" if alert.muted else names or "nobody: no receiver is set"
+    return f"{said}; taken by {alert.acked}" if alert.acked else said
 
 
 def of(alert: Alert) -> str:

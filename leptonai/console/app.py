@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -127,6 +127,25 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def alerting(reader: Reader) -> dict[str, Any]:
+        silences = await reader.get("/silences")
+        try:
+            return page.alerts(await reader.get("/alerts"), silences, clock())
+        except LeptonError as error:
+            if error.status < 500:
+                raise
+            return page.alerts([], silences, clock(), error.message)  # ops is away; silences are control's
+
+    def alerts(template: str) -> Callable[[Request], Awaitable[Response]]:
+        async def shown(request: Request) -> Response:
+            async with Reader(app, request) as reader:
+                try:
+                    return render(template, **await alerting(reader))
+                except LeptonError as error:
+                    return refused(error)
+
+        return shown
+
     async def incident(request: Request) -> Response:
         async with Reader(app, request) as reader:
             try:
@@ -168,6 +187,8 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
         Route("/console/issues", issues),
+        Route("/console/alerts", alerts("alerts.html")),
+        Route("/console/alerts/live", alerts("alerts_live.html")),
         Route("/console/logs", logs),
         Mount("/console/static", static),
     ]

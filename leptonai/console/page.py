@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 from urllib.parse import urlencode
@@ -96,6 +97,41 @@ def issues(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rank = {"open": 0, "in_work": 1, "fixed": 2, "closed": 3}
     named = [{**i, "workspace": parse_key(i["service"])[0], "name": parse_key(i["service"])[1]} for i in found]
     return sorted(named, key=lambda i: (rank[i["state"]], -i["last"]))
+
+
+MOODS = {"firing": "bad", "pending": "warn", "silenced": "", "inhibited": "", "resolved": "good"}
+NAMING = ("alertname", "kind", "workspace", "service", "external", "host")  # labels by which a button silences
+
+
+def alerts(
+    found: list[dict[str, Any]], silences: list[dict[str, Any]], now: float, trouble: str = ""
+) -> dict[str, Any]:
+    """The page of alerts, in the order of the API. ``trouble``: why nothing is known of them."""
+    return {"alerts": [_alert(a, now) for a in found], "silences": [_silence(s, now) for s in silences],
+            "trouble": trouble}  # fmt: skip
+
+
+def _alert(found: dict[str, Any], now: float) -> dict[str, Any]:
+    labels, state = {"severity": "", "alertname": "", **found["labels"]}, found["state"]
+    shown = state
+    if found["muted"] and state != "resolved":
+        shown = "silenced" if found["muted"].startswith("silence") else "inhibited"
+    spelt = (f"{k}={json.dumps(labels[k], ensure_ascii=False)}" for k in NAMING if labels.get(k))
+    return {
+        **found,
+        "labels": labels,
+        "shown": shown,
+        "mood": MOODS[shown],
+        "subject": labels.get("service") or labels.get("external") or labels.get("host") or "",
+        "age": ago(found["since"], now),
+        "receivers": [(name, name in found["told"]) for name in found["receivers"]],
+        "matchers": json.dumps(list(spelt)),
+    }
+
+
+def _silence(found: dict[str, Any], now: float) -> dict[str, Any]:
+    spelt = [f"{m['label']}{m['op']}{json.dumps(m['value'], ensure_ascii=False)}" for m in found["matchers"]]
+    return {**found, "matchers": spelt, "begun": found["starts"] <= now}
 
 
 def signals(params: dict[str, str], names: list[str]) -> dict[str, Any]:

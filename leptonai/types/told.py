@@ -113,6 +113,9 @@ class Alert(Noun, frozen=True, kw_only=True):
     incident: int = 0  # the open incident that tells more; 0: none
     muted: str = ""  # why nobody is told: "silence 3", "inhibited by ..."; "": somebody is
     flapping: bool = False
+    receivers: tuple[str, ...] = ()  # who is to be told by the route and, so far, the escalation
+    told: tuple[str, ...] = ()  # of these, who knows that it fires
+    acked: str = ""  # who has acknowledged its incident
 
 
 class Silence(Noun, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from leptonai.ops.signals import Server, listen
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Settings, Telemetry
-from leptonai.types import Anomaly, Replica, Signal
+from leptonai.types import Alert, Anomaly, Replica, Signal
 
 if TYPE_CHECKING:
     from api_stage import Stage
@@ -34,9 +34,10 @@ def ops(
     kept: Memory | Embedded,
     feeds: Feeds | None = None,
     anomalies: Callable[[], list[Anomaly]] = list,
+    alerts: Callable[[], list[Alert]] = list,
 ) -> Iterator[None]:
     """The part of ops that answers questions, as ops runs it."""
-    server = Server(kept, feeds, anomalies=anomalies)
+    server = Server(kept, feeds, alerts, anomalies=anomalies)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listen(socket)])), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

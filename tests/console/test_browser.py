@@ -12,9 +12,13 @@ import httpx
 import pytest
 from test_api_signals import ops
 
-from leptonai.client.wire import FeedbackRequest
+from leptonai.client.wire import Desk, FeedbackRequest
+from leptonai.ops.alert.pager import Pager
+from leptonai.ops.alert.sources import incident_condition
+from leptonai.ops.alert.state import Condition
 from leptonai.platforms.telemetry import Memory
-from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Reason, Signal
+from leptonai.settings import Alerts, Receiver, Settings
+from leptonai.types import Action, Alert, Anomaly, Cause, Evidence, Incident, Reason, Signal
 
 if TYPE_CHECKING:
     from api_stage import Stage
@@ -199,6 +203,8 @@ def test_without_a_session_the_console_shows_nothing_but_the_way_in(stage: Stage
             "/console/services/digits",
             "/console/incidents/1",
             "/console/signals",
+            "/console/alerts",
+            "/console/alerts/live",
         ):
             answer = stranger.get(path)
             assert answer.status_code == 401
@@ -212,3 +218,44 @@ def test_what_is_not_there_is_said_on_a_page(page: Page, stage: Stage) -> None:
     assert answer is not None
     assert answer.status == 404
     assert "99" in page.inner_text("h1")
+
+
+def test_alerts_are_shown_with_who_is_told_silenced_and_acknowledged_by_buttons(page: Page, stage: Stage) -> None:
+    """The alerts are ops' own, decided by the real pager from an incident and from what the buttons made of it."""
+    made = stage.store.put_incident(incident(time.time()))
+    wanted = Settings(alerts=Alerts(receivers=(Receiver(name="ana"),), owners={"*": "ana"}, keep_firing=1.0))
+    pager = Pager(wanted, None, None, str)  # type: ignore[arg-type] - nothing is asked of control here
+    quiet = Condition(labels={"alertname": "HostDown", "host": 'till "3"', "severity": "critical"}, summary=ATTACK)
+
+    def look() -> list[Alert]:
+        acks = tuple(stage.store.acks([made.id]))
+        pager.desk = Desk(silences=tuple(stage.store.silences(after=time.time())), acks=acks, external=())
+        pager.decide(time.time(), [incident_condition(made), quiet], lambda: (), {})
+        return pager.alerts
+
+    with ops(stage.home / "ops.sock", Memory(), alerts=look):
+        page.goto(f"{stage.url}/console")
+        page.click("header a:has-text('alerts')")
+        row = "tr.alert:has-text('Revision digits#2')"
+        page.wait_for_selector(f"{row}[data-state=firing]")
+        assert "ana" in page.inner_text(row)
+        assert ATTACK in page.inner_text("#alerts")
+        page.click(f"{row} button:has-text('silence')")
+        page.wait_for_selector("#alerts-said.bad:has-text('a comment')")
+        page.fill("#silence input[name=comment]", "a new disk")
+        page.click(f"{row} button:has-text('silence')")
+        page.wait_for_selector(f"{row}[data-state=silenced]")
+        assert "nobody: silence 1" in page.inner_text(row)
+        assert "a new disk" in page.inner_text("tr.silence")
+        page.click(f"{row} button:has-text('acknowledge')")
+        page.wait_for_selector(f"{row}:has-text('acknowledged by human:admin')")
+        page.fill("#silence input[name=comment]", "odd names too")
+        page.click("tr.alert:has-text('till') button:has-text('silence')")
+        page.wait_for_selector("tr.alert[data-state=silenced]:has-text('till')")
+        page.click("tr.silence:has-text('a new disk') button")
+        page.wait_for_selector(f"{row}[data-state=firing]")
+    assert [s.comment for s in stage.store.silences(after=time.time())] == ["odd names too"]
+    assert [a.by for a in stage.store.acks([made.id])] == ["human:admin"]
+    page.wait_for_selector("#alerts:has-text('ops does not')")  # it is away: that is said, and silences stay
+    assert "odd names too" in page.inner_text("tr.silence")
+    assert page.title() == "alerts · leptonai"

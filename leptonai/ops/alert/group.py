@@ -134,6 +134,17 @@ def _name(fingerprint: str, alert: Alert) -> str:
     return f"{fingerprint}:{alert.labels.get('severity', '')}"
 
 
+def audience(
+    name: str, alert: Alert, groups: Mapping[str, Group], policy: Policy, settings: Alerts, called: int = -1
+) -> Alert:
+    """The alert with who is to be told of it and who knows. ``called``: the last escalation step that was taken."""
+    routed = [receiver_of(node.receiver, alert, settings.owners) for node in routes_of(policy.root, alert.labels)]
+    steps = [receiver_of(step.receiver, alert, settings.owners) for step in settings.escalation[: called + 1]]
+    knows = {g.receiver for g in groups.values() if g.told and _name(name, alert) in g.told.firing}
+    receivers = tuple(dict.fromkeys(r for r in (*routed, *steps) if r))
+    return replace(alert, receivers=receivers, told=tuple(r for r in receivers if r in knows or r in steps))
+
+
 def delivered(groups: Mapping[str, Group], sent: Notification) -> Groups:
     """The groups after a message has arrived. What it said of ends is known and forgotten."""
     group = groups.get(sent.group)

@@ -18,7 +18,7 @@ from leptonai.client.wire import Desk
 from leptonai.errors import LeptonError
 from leptonai.ops.alert.escalate import escalate
 from leptonai.ops.alert.export import Exporter
-from leptonai.ops.alert.group import Group, Notification, delivered, dispatch, given_up
+from leptonai.ops.alert.group import Group, Notification, audience, delivered, dispatch, given_up
 from leptonai.ops.alert.inhibit import inhibited, upstreams
 from leptonai.ops.alert.match import silenced, spent
 from leptonai.ops.alert.route import compile_policy
@@ -74,7 +74,18 @@ class Pager:
     def alerts(self) -> list[Alert]:
         """Firing first, then pending, then what is over; the newest first."""
         order = {"firing": 0, "pending": 1, "resolved": 2}
-        return sorted(self.kept.alerts.values(), key=lambda a: (order[a.state], -a.since))
+        acks = {ack.incident: ack.by for ack in self.desk.acks}
+        called: dict[str, int] = {}  # the last escalation step taken, by fingerprint
+        for name, step in (mark.split(" ") for mark in self.kept.called):
+            called[name] = max(called.get(name, -1), int(step))
+        shown = [
+            replace(
+                audience(name, alert, self.kept.groups, self._policy, self._settings, called.get(name, -1)),
+                acked=acks.get(alert.incident, ""),
+            )
+            for name, alert in self.kept.alerts.items()
+        ]
+        return sorted(shown, key=lambda a: (order[a.state], -a.since))
 
     async def step(
         self,
