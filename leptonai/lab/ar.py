@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from leptonai.errors import SpecError
+from leptonai.series.robust import Level
+from leptonai.series.tails import Tail
 
 
 class AR(nn.Module):
@@ -49,6 +52,25 @@ class AR(nn.Module):
         with torch.no_grad():
             predicted = self.linear(x.to(self.linear.weight.dtype))[:, 0].double()
         return torch.cat([torch.full((order,), float("nan"), dtype=torch.float64), y - predicted])
+
+    def scores(self, series: Any) -> Any:
+        """-log10 of how unlikely each residual is, given those before it: 3 is one in a thousand.
+
+        nan for the first ``order`` values and until 30 residuals are known. The streaming detector ``ar`` says the
+        same of a series, in the same unit and by the same tail (``series.tails``), while it still learns its weights;
+        here they stay as they are, so what ``fit`` saw is better left out of what is scored.
+        """
+        residuals = self.residuals(series).numpy()
+        level, tail, every = Level(), Tail(), np.ones(1, dtype=np.bool_)
+        level.open(1)
+        tail.open(1)
+        out = np.full(len(residuals), np.nan)
+        for i, residual in enumerate(residuals[:, None]):
+            mean, scale, ready, held = level.step(residual, every)
+            z = np.where(ready, (residual - mean) / scale, np.nan)
+            out[i] = tail.score(z)[0]
+            tail.learn(z, every, held)
+        return torch.from_numpy(out)
 
 
 def windows(series: Any, order: int) -> tuple[Any, Any]:

@@ -88,13 +88,20 @@ def test_every_reading_command_speaks_json(shell: Any) -> None:
 
 
 def test_a_starter_folder_is_ready_to_deploy(shell: Any) -> None:
-    out = ok(shell("create", "--name", "recommendation", "--type", "service"))
-    assert "leptonai deploy recommendation" in out
-    assert "recommendation revision 1: 1 of 1 ready" in ok(shell("deploy", "recommendation"))
-    code, _, err = shell("create", "--name", "recommendation", "--type", "service")
+    out = ok(shell("create", "--name", "greeter", "--type", "service"))
+    assert "leptonai deploy greeter" in out
+    assert "greeter revision 1: 1 of 1 ready" in ok(shell("deploy", "greeter"))
+    code, _, err = shell("create", "--name", "greeter", "--type", "service")
     assert code == 5
     assert "exists already" in err
     assert shell("create", "--name", "Bad Name")[0] == 2
+
+
+def test_a_recommender_comes_trained_and_is_ready_to_deploy(shell: Any) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: the recommender's folder is not trained here")
+    out = ok(shell("create", "--name", "recommendation", "--type", "service"))
+    assert "ratings left out" in out
+    assert "recommendation revision 1: 2 of 2 ready" in ok(shell("deploy", "recommendation"))
 
 
 def test_a_service_of_another_workspace_is_named_with_it(shell: Any) -> None:

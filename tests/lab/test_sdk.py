@@ -85,6 +85,26 @@ def test_ar_fit_predicts_what_is_linear_and_its_residual_shows_what_is_not() -> 
         AR().residuals(series)
 
 
+def test_ar_scores_say_what_the_streaming_detector_says() -> None:
+    """The same unit and the same tail: what is unlikely for one is unlikely for the other."""
+    from leptonai.ops.detect.ar import Ar
+
+    rng, n = np.random.default_rng(0), 2000
+    x = np.zeros(n)
+    for t in range(2, n):
+        x[t] = 1.2 * x[t - 1] - 0.5 * x[t - 2] + rng.normal()
+    x[1500] += 9.0
+    scores = AR().fit(x[:800], order=3).scores(x).numpy()
+    streaming = Ar()
+    streaming.open(1)
+    told = np.array([streaming.step(float(i), x[i : i + 1], np.ones(1, np.bool_)).score[0] for i in range(n)])
+    assert {int(np.nanargmax(scores)), int(np.nanargmax(told))} <= {1500, 1501}, "it, or the one predicted from it"
+    assert scores[1500] > 4 and np.nanmean(scores[800:1500] > 3) < 0.01
+    later = slice(500, None)
+    assert np.corrcoef(scores[later], told[later])[0, 1] > 0.9
+    assert np.isnan(scores[:33]).all() and np.isfinite(scores[100:]).all()
+
+
 def test_mae_refuses_what_would_broadcast() -> None:
     assert MAE()(torch.tensor([[1.0], [2.0]]), torch.tensor([2.0, 4.0])).item() == pytest.approx(1.5)
     with pytest.raises(SpecError, match="must be equal"):
