@@ -1,28 +1,30 @@
 """Each detector alone, the full tier, and the full tier without each: NAB and VUS-PR on one corpus, and groups.
 
-    python benchmarks/detectors.py --data FOLDER [--groups-only]
+    python benchmarks/detectors.py --data FOLDER [--groups-only] [--peers river.npz merlion.npz]
 
 ``--data``: the folder that holds ``nab/``. All series run side by side, one slot each, from scratch, streaming, with
 one set of options and no hints. For NAB all scores pass the same repeat suppression (what is not 1.2 times worse than
 all within a fifth of the probation before it is no alarm); for VUS-PR all are averaged over the newest 150 rows.
 ``seasonal`` knows the day and the series' step, nothing else. Left out: the threshold of a random half of the files on
 the other half, 20 times. Groups: vectors with one factor, 4 members, faults of four kinds put in; what share of faults
-scores 3 within 5 steps, and what share of ordinary steps does.
+scores 3 within 5 steps, and what share of ordinary steps does. Peers: netdata's algorithm done again, and what
+nab_peers.py made of others in environments of their own; same suppression, same averages.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from nab import File, read
+from netdata import netdata
 from vus import labels, trailing
 
 from leptonai.ops.detect.ar import Ar
+from leptonai.ops.detect.autoencoder import Autoencoder
 from leptonai.ops.detect.correlation import Mahalanobis, Pca
 from leptonai.ops.detect.forest import IsolationForest, RandomForest
 from leptonai.ops.detect.full import LOUDER, OFF, ON, FullTier, agreed
@@ -36,11 +38,8 @@ from leptonai.series.garch import Garch
 from leptonai.series.robust import Level
 from leptonai.series.tails import Tail
 
-SINGLE = [
-    name
-    for name in (*ON, *OFF)
-    if name not in {"mahalanobis", "pca", "isolation_forest", "random_forest", "one_class_svm"}
-]
+GROUPED = (Mahalanobis, Pca, IsolationForest, RandomForest, OneClass, Autoencoder)
+SINGLE = [name for name in (*ON, *OFF) if name not in {m.name for m in GROUPED}]
 
 
 def began(data: Path, file: File) -> tuple[float, float]:
@@ -116,7 +115,6 @@ def columnar(detector: Detector, files: list[File]) -> list[Floats]:
 def groups() -> None:
     kinds = ("one member out by 6", "all out by 6", "a relation breaks", "all small but wrong")
     print(f"\n{'groups of 4, 60 groups':24}" + "".join(k.rjust(22) for k in kinds) + "   ordinary steps at 3")
-    made: list[Callable[[], Grouped]] = [Mahalanobis, Pca, IsolationForest, RandomForest, OneClass]
     said: dict[str, list[Floats]] = {}
     for kind in range(4):
         rng = np.random.default_rng(kind)
@@ -131,8 +129,8 @@ def groups() -> None:
             else:
                 x[t : t + 3] = rng.standard_normal((3, 60, 4)) * 0.7
         x = x.reshape(1500, 240)
-        for make in made:
-            detector = make()
+        for make in GROUPED:
+            detector: Grouped = make()
             detector.open(240)
             for g in range(60):
                 detector.assign(np.arange(4 * g, 4 * g + 4), g)
@@ -143,6 +141,8 @@ def groups() -> None:
     said["agreed, all"] = [agreed([said[n][k] for n in made_names]) for k in range(4)]
     pair = ("mahalanobis", "pca")
     said["agreed, mahalanobis and pca"] = [agreed([said[n][k] for n in pair]) for k in range(4)]
+    for name in (n for n in made_names if n not in pair):
+        said[f"... and {name}"] = [agreed([said[n][k] for n in (*pair, name)]) for k in range(4)]
     for name in made_names:
         rest = [n for n in made_names if n != name]
         said[f"agreed, no {name}"] = [agreed([said[n][k] for n in rest]) for k in range(4)]
@@ -156,17 +156,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--groups-only", action="store_true")
+    parser.add_argument("--peers", type=Path, nargs="*", default=[], help="scores made by nab_peers.py")
     given = parser.parse_args()
     if not given.groups_only:
         if given.data is None:
             parser.error("--data FOLDER is needed")
         files, profiles = read(given.data)
         found = scores(files, [began(given.data, f) for f in files])
-        series(files, list(profiles.values()), found)
+        others = {"netdata's algorithm": [netdata(f.values) for f in files]}
+        for path in given.peers:
+            kept = np.load(path)
+            for peer in sorted({key.split("|")[0] for key in kept}):
+                others[peer] = [kept[f"{peer}|{f.name}"] for f in files]
+        series(files, list(profiles.values()), found, others)
     groups()
 
 
-def series(files: list[File], profiles: list, found: dict[str, list[Floats]]) -> None:  # type: ignore[type-arg]
+def series(files: list[File], profiles: list, found: dict, others: dict) -> None:  # type: ignore[type-arg]
     rows: dict[str, list[Floats]] = dict(found)
     on = [name for name in ON if name in found]
     rows["full tier (agreed)"] = [agreed([found[n][i] for n in on]) for i in range(len(files))]
@@ -180,6 +186,7 @@ def series(files: list[File], profiles: list, found: dict[str, list[Floats]]) ->
     for how in ("constant", "garch", "greater", "gated"):
         rows[f"ar residual, scale {how}"] = scaled(files, how)
     rows["two-scale novelty of leptonai detect, no hints"] = [detect(f.values, Hints())[0] for f in files]
+    rows |= others
     rng = np.random.default_rng(0)
     halves = [np.array_split(rng.permutation(len(files)), 2) for _ in range(20)]
     sizes = [period(f.values) for f in files]

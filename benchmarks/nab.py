@@ -143,7 +143,7 @@ def row(name: str, corpus: list[Judged], profiles: dict[str, Profile]) -> None:
 
 
 def splits(files: list[File], profiles: dict[str, Profile], times: int) -> None:
-    grid = (28, 32, 36, 42, 48, 54)
+    grid = (28, 32, 36, 40, 45, 50, 56)
     settled = tuned.SAMPLES
     scored = {}
     for samples in grid:

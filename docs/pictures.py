@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leptonai.ops.detect.ar import Ar
+from leptonai.ops.detect.autoencoder import Autoencoder
+from leptonai.ops.detect.bocpd import Bocpd
 from leptonai.ops.detect.correlation import Mahalanobis, Pca
 from leptonai.ops.detect.cusum import Cusum
 from leptonai.ops.detect.ewma import Ewma
@@ -25,6 +28,7 @@ from leptonai.ops.detect.seasonal import Seasonal
 from leptonai.ops.detect.slotted import Slotted
 from leptonai.ops.detect.threshold import Threshold
 from leptonai.ops.detect.volatility import Volatility
+from leptonai.ops.detect.words import Vocabulary
 from leptonai.protocols import Floats
 
 RNG = np.random.default_rng(20)
@@ -82,6 +86,13 @@ def lines() -> Floats:
     return x
 
 
+def curved() -> Floats:
+    factor = noise()
+    x = np.hstack([factor, -factor, np.tanh(2 * factor), factor]) + 0.2 * noise(4)
+    x[700:705, :2] = -1.3
+    return x
+
+
 def related() -> Floats:
     x = noise() + 0.4 * noise(4)
     x[700:705] = (1.5, 1.5, 1.5, -1.5)
@@ -111,6 +122,8 @@ SCENES: dict[str, tuple[Callable[[], Slotted], Callable[[], Floats], str]] = {
     "isolation_forest": (IsolationForest, far, "one of four members far out"),
     "random_forest": (RandomForest, related, "members that do not belong together"),
     "one_class_svm": (OneClass, far, "one of four members far out"),
+    "bocpd": (Bocpd, lambda: changed(noise(), slice(600, N), 1.5), "a new regime begins: its level is another"),
+    "autoencoder": (Autoencoder, curved, "members on a curve; two of them leave it"),
 }
 
 
@@ -125,21 +138,41 @@ def draw(name: str, path: Path) -> None:
     told = [detector.step(float(t), row, every) for t, row in enumerate(x)]
     score = np.array([np.nan_to_num(t.score, nan=-1.0).max() for t in told])
     expected = np.array([t.expected[0] for t in told])
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    upper, save = sheet(f"{name}: {title}", score)
     upper.plot(x, linewidth=0.6, color="#1f4e79" if x.shape[1] == 1 else None)
     if x.shape[1] == 1 and name != "exhaustion":
         upper.plot(expected, linewidth=0.9, color="#e08e0b")
-    upper.set_title(f"{name}: {title}", loc="left", fontsize=9)
+    save(path / f"{name}.png")
+
+
+def draw_words(path: Path) -> None:
+    """Lines of one template with one of six names each; two unheard-of names. Above, which name a line has."""
+    heard = ["alice", "bob", "carol", "dave", "erin", "frank"]
+    names = [heard[i] for i in RNG.integers(0, 6, 2000)]
+    names[1400], names[1700] = "mallory", "trudy"
+    score = Vocabulary().score([f"session of {name} opened" for name in names])
+    upper, save = sheet("words: two names never read before, in a known template", score)
+    every = [*heard, "mallory", "trudy"]
+    upper.plot([every.index(name) for name in names], ".", markersize=1.5, color="#1f4e79")
+    upper.set_yticks(range(len(every)), every)
+    save(path / "words.png")
+
+
+def sheet(title: str, score: Floats) -> tuple[Axes, Callable[[Path], None]]:
+    """A picture with its score drawn below: the axes above, and what saves it."""
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    upper.set_title(title, loc="left", fontsize=9)
     lower.plot(np.where(score < 0, np.nan, score), linewidth=0.7, color="#555555")
     lower.axhline(3.0, color="#c0392b", linewidth=0.8, linestyle="--")
     lower.set_ylabel("score", fontsize=8)
     for axes in (upper, lower):
         axes.tick_params(labelsize=7)
-    figure.savefig(path / f"{name}.png", dpi=75)
+    return upper, lambda path: figure.savefig(path, dpi=75)
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "detectors"
     for each in SCENES:
         draw(each, folder)
+    draw_words(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ class Watch(Noun, frozen=True, kw_only=True):
     series: int = 5_000  # received series that are watched; the others are kept all the same
     seats: int = 1_000  # series in the full tier, some 12 kB each
     horizon: float = 900.0  # seconds ahead in which a limit that will be reached is told
+    holidays: tuple[date, ...] = ()  # local days that are like Sundays, as 2026-12-25
+    utc_offset: float = 0.0  # seconds that the days of those who are watched begin before UTC's
     share: float = 0.5  # share of a thing's signals that must be anomalous together
     hold: float = 10.0  # seconds that must last
     state_bytes: int = 32_000_000  # of what was learnt, kept over a restart; past it those that came last are left out

@@ -90,7 +90,9 @@ class Watch:
         shifts = pipeline.shifts if pipeline else None
         self.casebook = Casebook(settings, control, store, shifts, self.rules, self.learner, self.runbooks)
         self.outside = Outside(settings.watch)
-        tiers = Tiers(full=FullTier(horizon=settings.watch.horizon), seats=settings.watch.seats)
+        of = settings.watch
+        full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)
+        tiers = Tiers(full=full, seats=of.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
         self._learnt = home / memory.FILE
         memory.restore(self._learnt, self.watcher, clock())

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from leptonai.errors import SpecError
 from leptonai.ops.detect.ar import Ar
+from leptonai.ops.detect.autoencoder import Autoencoder
 from leptonai.ops.detect.base import ALONE
+from leptonai.ops.detect.bocpd import Bocpd
 from leptonai.ops.detect.correlation import Mahalanobis, Pca
 from leptonai.ops.detect.cusum import Cusum
 from leptonai.ops.detect.ewma import Ewma
@@ -32,7 +34,8 @@ from leptonai.series.columns import Columns
 ALARM = 3.0  # decades
 LOUDER = 1.2  # within ``quiet`` steps of an alarm only what is so many times worse is another
 ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "garch", "mahalanobis", "pca")
-OFF = ("quantile", "isolation_forest", "random_forest", "one_class_svm")  # see docs/benchmarks.md
+# each adds nothing to those that are on, or costs more than it adds: docs/benchmarks.md
+OFF = ("quantile", "bocpd", "isolation_forest", "random_forest", "one_class_svm", "autoencoder")
 STATED = ("threshold", "exhaustion", "missing")
 
 
@@ -97,11 +100,13 @@ class FullTier:
             "cusum": lambda: Cusum(patience=patience),
             "mahalanobis": lambda: Mahalanobis(patience=patience),
             "quantile": Quantile,
+            "bocpd": lambda: Bocpd(patience=patience),
             "garch": lambda: Volatility(patience=patience),
             "pca": lambda: Pca(patience=patience),
             "isolation_forest": lambda: IsolationForest(seed),
             "random_forest": lambda: RandomForest(seed),
             "one_class_svm": lambda: OneClass(seed),
+            "autoencoder": lambda: Autoencoder(seed),
         }
         chosen = tuple(voters)
         wrong = [v for v in chosen if v not in known]

@@ -8,7 +8,7 @@ from leptonai.protocols import Floats
 
 LENGTHS = (2, 3, 4)  # samples in a window; all must agree that it is new
 KEPT = 4096  # samples remembered; a window older than that is forgotten
-FLOOR = 0.02  # share of the range below which a difference is no difference
+FLOOR = 0.015  # share of the range below which a difference is no difference
 
 
 class Novelty:

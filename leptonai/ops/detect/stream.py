@@ -13,13 +13,13 @@ from leptonai.protocols import Floats
 
 PROBATION, PROBATION_ROWS = 0.15, 750  # NAB's rule: the first 15 %, at most 750 rows, are for learning only
 ROWS = 2000  # length assumed when none is given
-SAMPLES = 36  # coarse samples of the probation: what a sample is follows from it
+SAMPLES = 45  # coarse samples of the probation, the middle of a plateau from 34 to 52: what a sample is follows from it
 FINER = 3  # fine samples of a coarse one
 QUIET = 11  # coarse samples: for so long after an alarm only what is worse by LOUDER is another
 LOUDER = 1.2
 WINDOW = 8  # coarse samples before and behind a novelty that share its range score
 EDGE = 0.5  # what is left of it at the window's edge
-DECADES = 4.75  # novelty to decades: ALARM is near where NAB's weights put the best single threshold
+DECADES = 4.0  # novelty to decades: ALARM is near where NAB's weights put the best single threshold
 DOUBT = 0.05  # each alarm of a series makes the next ones smaller: a score is divided by 1 + DOUBT x alarms so far
 BETWEEN = 1.0  # the most that a row without news can score
 HUGE = 1e300  # values beyond it are taken for it: sums stay finite

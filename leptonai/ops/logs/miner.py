@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import islice
 from operator import itemgetter
@@ -19,6 +19,7 @@ from leptonai.types import Noun
 
 PATTERNS = 20_000  # examples kept at most; beyond, lines of no known template go to the one template "<*>"
 RECALL = 50_000  # lines (up to numbers) whose template is looked up instead of found
+FRESH = 10_000  # newest lines kept for whoever judges their words
 GROWTH = 4  # a bucket is split anew when it grew by a quarter
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _GLUED = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]").search  # such digits tell alt0 from alt1
@@ -141,6 +142,7 @@ class Miner:
 
     def __init__(self) -> None:
         self.overflow = 0  # distinct lines of no known template after PATTERNS was reached
+        self.fresh: deque[Words] = deque(maxlen=FRESH)  # words of the newest lines that were never read before
         self._buckets: dict[int, _Bucket] = {}
         self._recall: dict[str, _Pattern] = {}  # by the line with every lone number as 0
         self._quick: dict[str, _Pattern] = {}  # by the line with every digit as 0, where that says the same
@@ -197,6 +199,11 @@ class Miner:
         leaf = self._leaves[self.resolve(id)]
         words = leaf.words or ()
         return leaf.text() if len(self._twins[words]) == 1 else " ".join(words)
+
+    @property
+    def read_before(self) -> Iterator[Words]:
+        """The words of all example lines that are kept, as they are after ``load`` too."""
+        return (pattern.display for bucket in self._buckets.values() for pattern in bucket.kept)
 
     @property
     def templates(self) -> list[Template]:
@@ -313,6 +320,7 @@ class Miner:
         pattern = self._shown.get(display)
         if pattern is None:
             pattern = self._shown[display] = _Pattern(display, key, line)
+            self.fresh.append(display)
         self._recall[line] = pattern
         return pattern
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from leptonai.ops.detect.words import Vocabulary
 from leptonai.ops.logs.lines import Columns
 from leptonai.ops.logs.miner import Miner
 from leptonai.ops.logs.series import Rates, log_signals
@@ -14,6 +15,7 @@ from leptonai.types import Signal
 SHOWN = 10  # templates with a signal of their own: what is rare is found by the counts of new ones and of changes
 KEEP = 900.0  # seconds of counts remembered
 ERROR = 17  # OpenTelemetry's number from which a line is an error
+RARE = 3.0  # decades of a line's rarest word from which it is counted
 SAMPLE = 500  # characters of a line kept as a sample
 REMEMBERED = 5_000  # templates with a sample; the longest unseen are forgotten
 
@@ -29,10 +31,16 @@ class Stream:
         self._rates = Rates()
         self._history: deque[Step] = deque()
         self._seen: dict[int, Seen] = {}
+        self._words, self._rare = Vocabulary(), 0
+        self._words.learn(" ".join(words) for words in self.miner.read_before)
 
     def add(self, lines: Columns, now: float) -> list[int]:
         """The template of each line."""
         ids = self.miner.add_many(lines.body)
+        fresh = [" ".join(words) for words in self.miner.fresh]
+        self.miner.fresh.clear()
+        self._words.known(len(ids) - len(fresh))
+        self._rare += int((self._words.score(fresh) >= RARE).sum())
         newest = dict(zip(ids, range(len(ids)), strict=True))
         for id, i in newest.items():
             old = self._seen.pop(id, None)  # last in the order of those to forget
@@ -59,6 +67,8 @@ class Stream:
         signals, self._rates = log_signals(self._rates, counts, labels, now, SHOWN, elapsed)
         rates = {"log_rate_per_second": float(lines), "log_error_rate_per_second": errors * share}
         told = [s for s in signals if s.name != "log_lines_count"]
+        told.append(Signal(name="log_rare_word_count", labels=labels, at=now, value=float(self._rare)))
+        self._rare = 0
         return [
             *(Signal(name=n, labels=labels, at=now, value=v / elapsed) for n, v in rates.items()),
             *told,

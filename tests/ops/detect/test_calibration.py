@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from leptonai.ops.detect.ar import Ar
+from leptonai.ops.detect.bocpd import Bocpd
 from leptonai.ops.detect.cusum import Cusum
 from leptonai.ops.detect.ewma import Ewma
 from leptonai.ops.detect.exhaustion import Exhaustion
@@ -55,9 +56,10 @@ def test_a_score_of_three_is_one_in_a_thousand(name: str) -> None:
         assert 1e-3 / 2.2 < share < 2.2e-3, law
 
 
-def test_a_change_of_variance_is_calibrated_too() -> None:
-    """Its statistic remembers, so it takes more series to tell: 60 of each law."""
-    known = scores(Volatility(), side_by_side(("normal", "Student t(4)"), 8, STEPS, 60))[COLD:]
+@pytest.mark.parametrize("make", [Volatility, lambda: Bocpd(lengths=40, recent=20)], ids=["garch", "bocpd"])
+def test_a_change_of_regime_is_calibrated_too(make: Callable[[], Detector]) -> None:
+    """Their statistics remember, so it takes more series to tell: 60 of each law."""
+    known = scores(make(), side_by_side(("normal", "Student t(4)"), 8, STEPS, 60))[COLD:]
     for mine in (known[:, :60], known[:, 60:]):
         assert 1e-3 / 2.2 < (mine >= 3.0).mean() < 2.2e-3
 

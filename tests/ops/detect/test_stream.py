@@ -30,6 +30,21 @@ def test_scores_of_a_prefix_are_the_prefix_of_the_scores(seed: int, cut: int, hi
 
 
 @settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), cut=st.integers(0, 800), hint=st.booleans())
+def test_another_future_changes_no_score_and_range_scores_one_window_back_at_most(
+    seed: int, cut: int, hint: bool
+) -> None:
+    """Rows from ``cut`` on are exchanged: scores before them stay, range scores of rows ``delay`` before them too."""
+    x = series(seed, 800)
+    hints = Hints(-2.0, 6.0, 800) if hint else Hints()
+    other = np.concatenate((x[:cut], series(seed + 1, 800)[cut:] * -3.0))
+    (score, wide), (score2, wide2) = detect(x, hints), detect(other, hints)
+    settled = max(0, cut - Stream(hints).delay)
+    assert np.array_equal(score[:cut], score2[:cut])
+    assert np.array_equal(wide[:settled], wide2[:settled])
+
+
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, 800), max_size=6))
 def test_how_a_series_is_cut_changes_nothing_and_range_scores_are_one_window_late(seed: int, cuts: list[int]) -> None:
     x = series(seed, 800)

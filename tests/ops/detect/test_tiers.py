@@ -138,14 +138,20 @@ def concern(s: Signal) -> Concern:
     return Concern("default/external/press-7", upper=500.0 if s.name == "force_bar" else float("inf"))
 
 
-def test_a_restart_is_not_noticed(tmp_path: Path) -> None:
-    """What is restored from the file finds the same anomalies with the same scores as what never stopped."""
-    path, whole = tmp_path / memory.FILE, Watcher(concern=concern)
+def kept(folder: Path) -> tuple[Path, Watcher]:
+    """What a watcher learnt in 250 seconds, on disk, and the watcher."""
+    path, watcher = folder / memory.FILE, Watcher(concern=concern)
     for t in range(250):
-        whole.step(t, press(t))
-    learnt = whole.learnt(250.0, 10_000_000)
+        watcher.step(t, press(t))
+    learnt = watcher.learnt(250.0, 10_000_000)
     assert learnt is not None
     memory.write(path, learnt)
+    return path, watcher
+
+
+def test_a_restart_is_not_noticed(tmp_path: Path) -> None:
+    """What is restored from the file finds the same anomalies with the same scores as what never stopped."""
+    path, whole = kept(tmp_path)
     assert path.stat().st_size < 100_000, "three series"
     again = Watcher(concern=concern)
     assert memory.restore(path, again, 250.0) == 3
@@ -156,12 +162,7 @@ def test_a_restart_is_not_noticed(tmp_path: Path) -> None:
 
 
 def test_after_a_long_time_away_levels_are_learnt_anew(tmp_path: Path) -> None:
-    path, before = tmp_path / memory.FILE, Watcher(concern=concern)
-    for t in range(250):
-        before.step(t, press(t))
-    learnt = before.learnt(250.0, 10_000_000)
-    assert learnt is not None
-    memory.write(path, learnt)
+    path, _ = kept(tmp_path)
     later = Watcher(concern=concern)
     assert memory.restore(path, later, 2000.0) == 3
     assert [later.step(t, press(t, fault=True)) for t in range(2000, 2100)] == [[]] * 100
