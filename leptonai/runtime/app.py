@@ -100,7 +100,7 @@ class App:
         self._id_number = 0
         self._routes = Pages(self).routes()
         self.doors: Doors | None = None  # once there is a model
-        self._decoders: dict[bytes, Callable[[bytes], Job]] = {}  # Doors.quick
+        self._decoders: dict[bytes, Callable[[bytes, bytes], Job]] = {}  # Doors.quick
         self._app: Mounted | None = None
 
     def _on_answers(self) -> None:
@@ -174,11 +174,12 @@ class App:
         try:
             if decode is not None and request.method == b"POST":
                 headers = request.headers
-                if b"content-encoding" not in headers and b"inference-header-content-length" not in headers:
+                if b"content-encoding" not in headers:
                     try:
-                        job = decode(request.body)
+                        job = decode(request.body, headers.get(b"inference-header-content-length", b""))
                     except SpecError:
-                        if not self._coded(request):  # headers may be spelled in capitals; gateways do not
+                        # Headers may be spelled in capitals; gateways do not.
+                        if not any(map(request.header, (b"content-encoding", b"inference-header-content-length"))):
                             raise
                     else:
                         self._submit(request, job)
@@ -236,9 +237,6 @@ class App:
         assert self.doors is not None
         self._submit(request, self.doors.job(request))
 
-    def _coded(self, request: Request) -> bool:
-        return bool(request.header(b"content-encoding") or request.header(b"inference-header-content-length"))
-
     def _mounted(self, request: Request) -> None:
         assert self._app is not None
         self.in_flight += 1
@@ -271,12 +269,13 @@ class App:
         job.request = request
         job.arrived = request.arrived
         job.deadline = request.arrived + (job.allowed or self.tuning.timeout)
+        job.decoded = now = self.clock()
         if job.flow is not None and job.flow.asynchronous:
             self._begin(request, job)
             return
         if self.compute.here:  # what arrives is computed at once: nothing waits
             self.in_flight += 1
-            self._compute_here(job)
+            self._compute_here(job, now)
             return
         job.bytes = len(request.body)
         alone = self.model is not None and self.model.alone
@@ -309,23 +308,22 @@ class App:
             for job in jobs:
                 self.compute.taken[job.priority] += job.samples
                 self.waiting.leaves(job)
-                self._compute_here(job)
+                self._compute_here(job, self.clock())
         else:
             self.compute.submit(jobs)
 
     def _give_up(self, job: Job, now: float) -> None:
         self._settle(unwanted(job, now), now, time.time())
 
-    def _compute_here(self, job: Job) -> None:
+    def _compute_here(self, job: Job, began: float) -> None:
         """Run, answer, count and log a job at once. Written flat: this is most of what a short request costs."""
         request: Request = job.request
-        began = self.clock()
         if request.gone or began > job.deadline:
             self._settle(self.compute.one(job, began), began, time.time())
             return
-        body, error, not_finite, output, seconds = self.compute.computed(job, began)
+        body, error, not_finite, output, seconds, encoding = self.compute.computed(job, began)
         if error is not None or not_finite or request.asked is not None:
-            answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, job.samples)
+            answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, job.samples, encoding)
             self._settle(answer, self.clock(), time.time())
         else:
             request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
@@ -337,7 +335,7 @@ class App:
             self.predictions.add(
                 request.id, at, now - arrived, 200, output, request.trace, queue, 0.0, seconds, job.inputs
             )
-            self.metrics.saw((200, now - arrived, queue, 0.0, seconds, job.samples))
+            self.metrics.saw((200, now - arrived, queue, 0.0, seconds, job.samples, job.decoded - arrived, encoding))
         if seconds >= LONG:
             self.part()
 
@@ -380,7 +378,7 @@ class App:
         queue = max(0.0, step.started - job.arrived)
         output = summary(step.output)
         self.predictions.add(request.id, time.time(), seconds, code, output, request.trace, queue, 0.0, step.seconds)
-        self.metrics.saw((code, seconds, queue, 0.0, step.seconds, 1))
+        self.metrics.saw((code, seconds, queue, 0.0, step.seconds, 1, job.decoded - job.arrived, 0.0))
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
@@ -418,7 +416,8 @@ class App:
         self.predictions.add(
             request.id, at, seconds, code, answer.output, request.trace, queue, wait, answer.seconds, job.inputs
         )
-        self.metrics.saw((code, seconds, queue, wait, answer.seconds, answer.batch))
+        sides = (job.decoded - job.arrived, answer.encoding)
+        self.metrics.saw((code, seconds, queue, wait, answer.seconds, answer.batch, *sides))
 
     def part(self) -> None:
         """Move the loop back to the main thread: what comes from now on is computed beside it."""

@@ -43,6 +43,7 @@ class Job(Struct, eq=False):
     asked: Any = None  # the InferRequest it came from; None: /predict
     allowed: float = 0.0  # seconds from arrival to the answer; 0: the service's timeout
     arrived: float = 0.0  # monotonic seconds
+    decoded: float = 0.0  # monotonic seconds at which the request had become a job
     deadline: float = EVER  # monotonic seconds after which nobody waits for it
     request: Any = None
     flow: Any = None  # a flow.Flow when the answer is made step by step; such a job has no key

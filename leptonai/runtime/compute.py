@@ -55,6 +55,7 @@ class Answer(Struct, eq=False):
     output: Any = None  # for the prediction log
     seconds: float = -1.0  # its batch took to compute; -1: it was not computed
     batch: int = 0  # samples in its batch, on the batch's first answer only
+    encoding: float = 0.0  # seconds it took to make ``body`` of what the model gave
     whole: bool = True  # False: a slice was computed, its job is not answered yet
 
 
@@ -325,11 +326,11 @@ class Compute:
         """Run one job, in the compute thread."""
         if job.request.gone or now > job.deadline:
             return unwanted(job, now)
-        body, error, not_finite, output, seconds = self.computed(job, now)
-        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples)
+        body, error, not_finite, output, seconds, encoding = self.computed(job, now)
+        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples, encoding)
 
-    def computed(self, job: Job, now: float) -> tuple[bytes | Parts, LeptonError | None, int, Any, float]:
-        """What ``Answer`` says of a job run alone: body, error, not_finite, output, seconds."""
+    def computed(self, job: Job, now: float) -> tuple[bytes | Parts, LeptonError | None, int, Any, float, float]:
+        """What ``Answer`` says of a job run alone: body, error, not_finite, output, seconds, encoding."""
         self.running = (now, job.samples)
         if self._faults.slow:
             time.sleep(self._faults.delay())
@@ -342,17 +343,20 @@ class Compute:
             output = summary(result)
         except BaseException as e:  # noqa: BLE001 - see _run
             body, error = b"", self.wrap(e)
-        seconds = (end or monotonic()) - now
+        made = monotonic()
+        seconds = (end or made) - now
         self.running = None
         self.cost.saw(job.samples, seconds, now)
-        return body, error, not_finite, output, seconds
+        return body, error, not_finite, output, seconds, made - now - seconds
 
     def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
         try:
             if isinstance(result, LeptonError):
                 raise result
+            began = monotonic()
             body, not_finite = self._model.encode(job, result, self._name, self._version)
-            return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples)
+            encoding = monotonic() - began
+            return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples, encoding)
         except BaseException as e:  # noqa: BLE001 - see _run
             return Answer(job, now, wait, b"", self.wrap(e), 0, None, seconds, samples)
 

@@ -19,17 +19,18 @@ OPENAI = {b"/v1/embeddings": "embed", b"/v1/completions": "complete", b"/v1/chat
 
 
 class Doors:
-    """``quick``: decoders by path for requests that need nothing but their body, the short way of most of them."""
+    """``quick``: the short way of most requests, decoders by path of bodies that are not packed; beside the body they
+    take the ``Inference-Header-Content-Length``, b"" when there is none."""
 
     def __init__(self, model: Model, name: str, version: str, max_body: int) -> None:
         self._model, self._name, self._version, self._max_body = model, name, version, max_body
         self._openai: OpenAI | None = model.openai(name)
         self.extensions = EXTENSIONS + (["generate"] if self._openai and "complete" in self._openai.methods else [])
-        self.quick: dict[bytes, Callable[[bytes], Job]] = {}
+        self.quick: dict[bytes, Callable[[bytes, bytes], Job]] = {}
         if not model.steps:
-            self.quick[b"/predict"] = model.job
+            self.quick[b"/predict"] = lambda body, _: model.job(body)
             for path in model_paths(name, version):
-                self.quick[f"{path}/infer".encode()] = lambda body: model.infer_job(decode_infer(body))
+                self.quick[f"{path}/infer".encode()] = self._infer_job
 
     def job(self, request: Request) -> Job:
         """The job of a POST to one of these paths. SpecError, NotFound; 413 and 415 for what is packed."""
@@ -45,14 +46,16 @@ class Doors:
             return self._ask("complete", path, lambda door: door.generate(body, events, self._version))
         events = False
         if path.endswith(b"/infer"):
-            size = request.header(b"inference-header-content-length")
-            job = self._model.infer_job(binary.decode(body, size) if size else decode_infer(body))
+            job = self._infer_job(body, request.header(b"inference-header-content-length"))
         else:
             job = self._model.job(body)
             events = EVENTS in request.header(b"accept").lower()
         if self._model.steps:
             job.flow = self._model.flow(job, events, self._name, self._version)
         return job
+
+    def _infer_job(self, body: bytes, json_size: bytes) -> Job:
+        return self._model.infer_job(binary.decode(body, json_size) if json_size else decode_infer(body))
 
     def _ask(self, method: str, path: bytes, ask: Callable[[OpenAI], Asked]) -> Job:
         if self._openai is None or method not in self._openai.methods:

@@ -316,8 +316,8 @@ class Connection(asyncio.Protocol):
             extra += b"\r\nconnection: close"
         if request.method == b"HEAD":
             self._transport.write(b"%b%b%b\r\n\r\n" % (head, request.id, extra))
-        elif size <= WHOLE and len(buffers) == 1:
-            self._transport.write(b"".join((head, request.id, extra, b"\r\n\r\n", buffers[0])))
+        elif size <= WHOLE:
+            self._transport.write(b"".join((head, request.id, extra, b"\r\n\r\n", *buffers)))
         else:
             self._transport.writelines([b"%b%b%b\r\n\r\n" % (head, request.id, extra), *buffers])
         self._done(keep)

@@ -21,7 +21,7 @@ GAUGES = {
     "leptonai_queued": "Samples waiting for the compute thread.",
     "leptonai_heartbeat_age_seconds": "Since the compute thread gave a sign of life.",
 }
-ROW = 6  # numbers an answer leaves: status, and what ``Metrics.saw`` takes besides
+ROW = 8  # numbers an answer leaves: status, and what ``Metrics.saw`` takes besides
 
 
 class Histogram:
@@ -78,8 +78,9 @@ class Metrics:
     """Every number a replica keeps. Written by the I/O loop only.
 
     ``saw`` takes the row of one or more answers: (HTTP status, seconds from the request read to its answer, seconds in
-    the queue, seconds its batch waited to be filled, seconds in the model, samples of its batch). Negative: there was
-    none, as of a job that was not computed; samples count on the first answer of a batch only.
+    the queue, seconds its batch waited to be filled, seconds in the model, samples of its batch, seconds to read the
+    request's tensors, seconds to write the answer's). Negative: there was none, as of a job that was not computed;
+    samples count on the first answer of a batch only.
     """
 
     def __init__(self) -> None:
@@ -95,6 +96,7 @@ class Metrics:
         self.size = Histogram("leptonai_batch_size", "Samples in a batch.", SIZES)
         self.batches: dict[int, tuple[int, float]] = {}  # samples of a batch -> (how many, seconds in the model)
         self._seconds = {True: 0.0, False: 0.0}  # of requests answered 200, of the others
+        self._sides = {"input": (0, 0.0), "output": (0, 0.0)}  # how many requests, seconds before and after the model
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
         for kind in ("bad_request", "model_failed", "shed", "timeout", "client_gone", "nan_output"):
@@ -108,15 +110,18 @@ class Metrics:
         size = len(self._rows) // ROW * ROW
         if not size:
             return
-        status, request, queue, wait, compute, samples = np.array(self._rows[:size], float).reshape(-1, ROW).T
+        rows = np.array(self._rows[:size], float).reshape(-1, ROW)
+        status, request, queue, wait, compute, samples, input, output = rows.T
         del self._rows[:size]
         good = status == 200
         self.requests.add("200", int(np.count_nonzero(good)))  # others are counted as they are refused
         ran = (samples > 0) & (compute >= 0.0)
         for size in np.unique(samples[ran]).astype(int).tolist():
             of = ran & (samples == size)
-            count, spent = self.batches.get(size, (0, 0.0))
-            self.batches[size] = (count + int(of.sum()), spent + float(compute[of].sum()))
+            count, total = self.batches.get(size, (0, 0.0))
+            self.batches[size] = (count + int(of.sum()), total + float(compute[of].sum()))
+        for name, spent in (("input", input[compute >= 0.0]), ("output", output[good & (compute >= 0.0)])):
+            self._sides[name] = (self._sides[name][0] + len(spent), self._sides[name][1] + float(spent.sum()))
         for kind in (True, False):
             self._seconds[kind] += float(request[good == kind].sum())
         for histogram, values in (
@@ -129,7 +134,8 @@ class Metrics:
             histogram.add(values)
 
     def durations(self) -> dict[str, tuple[int, float]]:
-        """(count, seconds) of the statistics extension: success, fail, queue, compute; and of samples by batch."""
+        """(count, seconds) of the statistics extension: success, fail, queue, input, compute, output; and of samples by
+        batch."""
         self.fold()
         failed = sum(count for code, count in self.requests.values.items() if code != "200")
         return {
@@ -138,6 +144,7 @@ class Metrics:
             "queue": self.queue.totals,
             "compute": self.compute.totals,
             "samples": self.size.totals,
+            **self._sides,
         }
 
     def text(self, gauges: dict[str, float], log_dropped: int) -> bytes:

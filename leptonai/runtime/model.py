@@ -17,7 +17,8 @@ from leptonai.runtime.batching import USUAL, Job
 from leptonai.runtime.flow import Flow
 from leptonai.runtime.http import Parts
 from leptonai.runtime.infer import InferInput, InferRequest, deadline_of, priority_of, wanted_outputs
-from leptonai.runtime.tensors import ORJSON, Array, array_of, datatype_of, encode_tensor, fit, plain, reshaped
+from leptonai.runtime.numbers import named
+from leptonai.runtime.tensors import DTYPES, ORJSON, Array, array_of, datatype_of, encode_tensor, fit, plain, reshaped
 
 if TYPE_CHECKING:
     from leptonai.runtime.openai import OpenAI
@@ -66,6 +67,8 @@ class TensorModel:
         self._by_name = {t["name"]: t for t in self.inputs}
         self._single = self.inputs[0]["name"] if len(self.inputs) == 1 else None
         self._tensors = msgspec.json.Decoder(dict[str, Raw])
+        dtypes = {t["name"]: DTYPES[t["datatype"]] for t in self.inputs}
+        self._floats = dtypes if all(dtype.kind == "f" for dtype in dtypes.values()) else {}
         self._names = [t["name"] for t in self.outputs]
         self.alone = not predictor.batchable
         self.steps = False
@@ -78,6 +81,8 @@ class TensorModel:
         """A model file answers at once."""
 
     def job(self, body: bytes) -> Job:
+        if self._floats and (quick := named(body, self._floats)) is not None:
+            return self._job(quick)
         start = body.lstrip()[:1]
         if start == b"[" and self._single is not None:
             return self._make({self._single: Raw(body)})

@@ -18,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from leptonai.errors import ModelError, SpecError
+from leptonai.runtime.numbers import floats
 
 Array = NDArray[Any]
 
@@ -72,6 +73,8 @@ def array_of(raw: bytes, datatype: str, name: str) -> Array:
     depth = _depth(raw)
     if depth > MAX_DEPTH:
         raise SpecError(f"input {name!r} is nested deeper than {MAX_DEPTH} lists", hint="flatten the data")
+    if dtype.kind == "f" and depth and (quick := floats(raw, dtype)) is not None:
+        return quick
     try:
         values = _decoder(dtype.kind, depth).decode(raw)
     except msgspec.DecodeError as e:

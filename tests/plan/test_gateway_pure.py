@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from plan_stage import validate
 
 from leptonai.plan import Snapshot, bootstrap, cluster_name, routes, updates
 from leptonai.settings import Gateway
-from leptonai.types import Dials, Policy, Replica, Service, Slo, Spec, Variant, VariantDials
+from leptonai.types import Dials, Policy, Replica, Retry, Service, Slo, Spec, Variant, VariantDials
 
 GATEWAY = Gateway()
 
@@ -42,13 +43,15 @@ def hosts(snapshot: Snapshot, cluster: str = "s@main") -> set[str]:
 
 
 def table(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Every route, whatever prefix of the path leads to it."""
+    """Every route, whatever prefix of the path leads to it, with what its host says for all."""
     [host] = snapshot["rds.json"]["resources"][0]["virtual_hosts"]
     tree = host["matcher"]["matcher_tree"]["prefix_match_map"]["map"]
     for prefix, leaf in tree.items():
         for route in leaf["action"]["typed_config"]["routes"]:
             assert next(iter(route["match"].values())).startswith(prefix), "the tree leads to it"
-    return [route for leaf in tree.values() for route in leaf["action"]["typed_config"]["routes"]]
+    given = {k: host[k] for k in ("retry_policy",) if k in host}
+    routes = [route for leaf in tree.values() for route in leaf["action"]["typed_config"]["routes"]]
+    return [r | {"route": given | r["route"]} if "route" in r else r for r in routes]
 
 
 def action(snapshot: Snapshot, path: str) -> dict[str, Any]:
@@ -65,6 +68,21 @@ def test_an_answer_that_comes_in_pieces_may_be_long_and_is_asked_for_once() -> N
     for route in routes:
         assert (route["route"]["timeout"], route["route"]["idle_timeout"]) == ("0s", "12s")
         assert "hedge_policy" not in route["route"] and "per_try_timeout" not in route["route"]["retry_policy"]
+
+
+def test_what_most_services_want_of_repetition_is_said_once_and_holds_for_each_as_if_it_were_alone() -> None:
+    def one(name: str, idempotent: bool, attempts: int | None = None) -> Service:
+        spec = Spec(name=name, variants=(Variant(model="m", idempotent=idempotent),), retry=Retry(attempts=attempts))
+        return Service(spec=spec, dials=Dials(), revision=1)
+
+    services = [one("a", True), one("b", False), one("c", True), one("d", True, 1), one("e", False)]
+    for some in (services, services[1:], services[1:2]):
+        together = [r["route"] for r in table(files(some, [])) if "route" in r]
+        alone = [r["route"] for s in some for r in table(files([s], [])) if "route" in r]
+        assert sorted(together, key=str) == sorted(alone, key=str)
+    rds = msgspec.json.encode(files(services, [])["rds.json"]).decode()
+    # once for all, in the two routes of a and c that limit a try in time, and in the six of d
+    assert rds.count("connect-failure,refused-stream,reset") == 1 + 2 * 2 + 6
 
 
 def test_only_ready_replicas_get_requests() -> None:

@@ -37,7 +37,7 @@ def test_a_changed_setting_starts_another_envoy_and_no_request_fails(tmp_path: P
             before = world.platform.describe()["gateway"]
             async with world.users("double", 64) as users:
                 await users.more(500)
-                for threads in (2, 3):
+                for threads in (3, 4):
                     await world.platform.close()
                     changed = msgspec.structs.replace(SETTINGS.gateway, threads=threads)
                     world.settings = msgspec.structs.replace(SETTINGS, gateway=changed)

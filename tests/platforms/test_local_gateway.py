@@ -103,6 +103,26 @@ def test_a_push_is_confirmed_and_only_changed_files_are_written(live: Callable[[
     live(story)
 
 
+def test_endpoints_that_change_while_a_push_waits_are_written_at_once_and_stay(live: Callable[[Story], None]) -> None:
+    async def story(bench: Bench) -> None:
+        gateway = bench.gateway
+        assert await gateway.push(bench.snapshot("a"))
+        slow = bench.snapshot("a", "b")
+        under_way = asyncio.create_task(gateway.push(slow))
+        await asyncio.sleep(0)  # it has written what comes first, and waits for Envoy to take the clusters
+        assert not under_way.done()
+        newer = slow | {"eds/a@main.json": bench.snapshot("a", ready=2)["eds/a@main.json"]}
+        gateway.hasten(newer)
+        written = (gateway.folder / "eds" / "a@main.json").read_text()
+        assert written.count("lb_endpoints") and written.count("replica") >= 2 and not under_way.done()
+        assert await under_way, "what was hastened is confirmed like the rest"
+        assert "eds/a@main.json" in bench.names("gateway.pushed")[-1]["files"]
+        bench.events.clear()
+        assert await gateway.push(newer) and bench.events == [], "nothing is left to write"
+
+    live(story)
+
+
 def test_a_refused_file_is_told_once_and_holds_up_no_other(live: Callable[[Story], None]) -> None:
     async def story(bench: Bench) -> None:
         good = bench.snapshot("a", "b")
@@ -163,7 +183,7 @@ def test_a_full_disk_keeps_the_old_configuration_and_is_tried_again(tmp_path: Pa
 
 @pytest.fixture
 def settings() -> Iterator[list[GatewaySettings]]:
-    yield [GatewaySettings(port=0), GatewaySettings(port=0, threads=2)]
+    yield [GatewaySettings(port=0), GatewaySettings(port=0, threads=3)]
 
 
 def test_the_port_is_kept_and_other_settings_start_another_envoy(

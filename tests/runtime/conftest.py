@@ -60,7 +60,8 @@ class Running:
             time.sleep(0.02)
 
     def wait_ready(self) -> Running:
-        self.until(lambda: self.ready()["state"] == "ready" or self.process.poll() is not None)
+        # Importing scikit-learn or torch takes long on a machine that does twenty other things.
+        self.until(lambda: self.ready()["state"] == "ready" or self.process.poll() is not None, 120.0)
         assert self.process.poll() is None, self.log()
         return self
 

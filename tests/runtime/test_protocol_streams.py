@@ -299,5 +299,7 @@ def test_embeddings_of_several_requests_are_one_call_and_long_lists_are_cut(star
     assert len(long[1]) == 20 and max(vector[1] for vector in long[1]) <= 8
     stats = replica.client.get("/v2/models/m/stats").json()["model_stats"][0]
     sizes = {batch["batch_size"]: batch["compute_infer"] for batch in stats["batch_stats"]}
+    for side in ("compute_input", "compute_output"):
+        assert stats["inference_stats"][side]["count"] >= 3 and stats["inference_stats"][side]["ns"] > 0
     assert max(sizes) > 1 and 3 < sum(infer["count"] for infer in sizes.values()) <= stats["execution_count"]
     assert all(infer["ns"] >= infer["count"] * 40e6 for infer in sizes.values()), sizes

