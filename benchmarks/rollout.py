@@ -32,7 +32,7 @@ from leptonai.types import Event
 
 Views = dict[str, ServiceView]
 LABELLED = 0.3
-PATIENCE = 240.0  # seconds for one rollout
+PATIENCE = 1200.0  # seconds for one rollout
 MODEL = """
 import random, threading, time
 

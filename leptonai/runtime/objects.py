@@ -263,7 +263,7 @@ def _not_finite(value: Any) -> int:
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, np.ndarray | np.generic):
-        return int(np.size(value) - np.isfinite(value).sum()) if value.dtype.kind == "f" else 0
+        return np.size(value) - int(np.count_nonzero(np.isfinite(value))) if value.dtype.kind == "f" else 0
     if isinstance(value, dict):
         return sum(_not_finite(v) for v in value.values())
     if isinstance(value, list | tuple):
