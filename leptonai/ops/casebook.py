@@ -162,7 +162,7 @@ class Casebook:
             return None  # control has not taken it yet; without a number there is no owner to propose for
         for _ in range(3):  # a verdict may be followed by closing at once
             before = case.incident
-            await self._act(case, around, bool(triggers), now)
+            await self.act(case, around, bool(triggers), now)
             if case.incident is before:
                 break
         return await self._send(case, now)
@@ -178,7 +178,7 @@ class Casebook:
             case.incident = book.close(case.incident, now, "", "it is as it used to be", case.quiet_since)
         await self._send(case, now)
 
-    async def _act(self, case: Case, around: Surroundings, firing: bool, now: float) -> None:
+    async def act(self, case: Case, around: Surroundings, firing: bool, now: float) -> None:
         if not await self.hand.decided(case, around.lookouts, now):
             return
         incident, runbook = case.incident, self._runbooks.book
