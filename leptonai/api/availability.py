@@ -14,7 +14,7 @@ from leptonai.client.wire import SeriesView
 from leptonai.errors import SpecError, TelemetryError, from_body
 from leptonai.ops.availability import availability
 from leptonai.ops.incidents import service_of
-from leptonai.types import Series
+from leptonai.types import Key, Series
 
 POINTS = 10_000  # of one series
 LONGEST = 366 * 86400.0
@@ -26,15 +26,21 @@ class AvailabilityQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=
 
 async def of_service(asked: Asked[AvailabilityQuery, None]) -> Any:
     """Availability, error budget, MTTD, MTTR, MTBF, expected downtime and false pages, with their intervals."""
-    key, seconds, world = asked.key(), asked.query.seconds, asked.world
+    return await measured(asked, asked.key(), asked.query.seconds)
+
+
+async def measured(asked: Asked[Any, None], key: Key, seconds: float) -> Availability:
+    """Of one service over the ``seconds`` that end now. TelemetryError when ops cannot be asked."""
+    world = asked.world
+    now = world.clock()
     if not 1.0 <= seconds <= LONGEST:
         raise SpecError(f"seconds is {seconds:g}, wanted 1 to {LONGEST:.0f}", hint="a week is 604800")
-    now = world.clock()
     spec = world.wishes.get(key, now).service.spec
     start = now - seconds
     step = 1.0 if seconds <= POINTS else math.ceil(seconds / POINTS)
+    about = {"service": key, "start": start, "end": now, "step": step}
     rate, errors = [
-        await _series(asked, {"name": name, "service": key, "start": start, "end": now, "step": step})
+        next(iter(await series(asked, {**about, "name": name})), None)
         for name in ("request_rate_per_second", "error_ratio")
     ]
     mine = [i for i in world.store.incidents(None, limit=1000) if service_of(i) == key]
@@ -42,7 +48,8 @@ async def of_service(asked: Asked[AvailabilityQuery, None]) -> Any:
     return await run_in_threadpool(availability, key, spec.slo, mine, rate, errors, start, now, period)
 
 
-async def _series(asked: Asked[Any, None], params: dict[str, Any]) -> Series | None:
+async def series(asked: Asked[Any, None], params: dict[str, Any]) -> list[Series]:
+    """What ops answers to a question for signals. Raises what it refuses with, TelemetryError when it is away."""
     status, content = await asked.world.signals.get("/signals", {k: str(v) for k, v in params.items()})
     try:
         if status >= 400:
@@ -50,7 +57,7 @@ async def _series(asked: Asked[Any, None], params: dict[str, Any]) -> Series | N
         found = msgspec.json.decode(content, type=list[SeriesView])
     except msgspec.DecodeError as e:
         raise TelemetryError(f"what ops answered cannot be read: {e}", hint="see logs/ops.log") from e
-    return found[0].series() if found else None
+    return [view.series() for view in found]
 
 
 ROUTES = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from leptonai.api import alerts, logs, telemetry
+from leptonai.api import alerts, logs, reports, telemetry
 from leptonai.api.app import ROUTES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # What ops answers is 502 here, where it does not run; bodies that are no JSON cannot be made up from a schema.
-ASKED = [*telemetry.ROUTES, *logs.ROUTES]
+ASKED = [*telemetry.ROUTES, *logs.ROUTES, *reports.ROUTES]  # and a report is a page, no JSON
 ELSEWHERE = "|".join(f"v1{r.path}$" for r in ROUTES if r.stream or r in ASKED or r.run is alerts.alerts)
 
 

@@ -151,10 +151,8 @@ def test_what_helped_comes_first_and_what_harmed_last() -> None:
 
 def spoilt() -> tuple[RuleBook, list[Judged]]:
     """A rule that holds wherever users wait, surer than all others; and incidents of other causes in which it won."""
-    rules = tuple(
-        Rule(cause="retry_storm", about="service", when="slower", confidence=0.98) if r.cause == "retry_storm" else r
-        for r in BOOK.rules
-    )
+    wide = Rule(cause="retry_storm", about="service", when="slower", confidence=0.98)
+    rules = (wide, *(r for r in BOOK.rules if r.cause != "retry_storm"))
     book, dice, seen = BOOK._replace(rules=rules), random.Random(7), []
     cases = [
         c for c in BOOK.cases if c.expect and c.expect[0] not in ("unknown", "retry_storm") and "service" in c.evidence
