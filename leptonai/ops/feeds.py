@@ -14,10 +14,11 @@ from leptonai.ops.agent import batch as agents
 from leptonai.ops.agent.seen import Seen
 from leptonai.ops.logs.handoff import Handoff
 from leptonai.ops.logs.pipeline import Pipeline
-from leptonai.ops.otlp import logs, message, traces
+from leptonai.ops.otlp import columns, logs, message, traces
 from leptonai.ops.otlp.metrics import Metrics
 from leptonai.ops.predictions import Line
 from leptonai.ops.receive import Keeper, Point, Receiver
+from leptonai.ops.remote_write import Columns
 from leptonai.ops.scrape import Scraper
 from leptonai.ops.trace.assemble import Access, Assembler
 from leptonai.ops.trace.calls import Calls
@@ -101,9 +102,11 @@ class Feeds:
 
         SpecError: the body is broken (400, nothing is taken), too large (413), or in a form not spoken (415).
         """
-        message.media_type(content_type)
+        protobuf = message.media_type(content_type) == "application/x-protobuf"
         try:
             plain = message.unpack(body, encoding, self.settings.telemetry.request_bytes)
+            if what == "metrics" and protobuf:
+                return message.answer(what, *self._take_columns(plain, workspace), content_type)
             request = message.read(what, plain, content_type)
         except SpecError:
             self.receiver.malformed(workspace, f"OTLP {what}")
@@ -139,6 +142,19 @@ class Feeds:
         metrics = self._metrics.setdefault(workspace, Metrics())
         before = metrics.counts.copy()
         dropped = self.receiver.take(metrics.points(request), workspace, "OTLP")
+        for what, n in (metrics.counts - before).items():
+            self.receiver.count(workspace, what, n)
+        return dropped.samples, f"dropped {dropped.why}" if dropped.why else ""
+
+    def _take_columns(self, body: bytes, workspace: str) -> tuple[int, str]:
+        metrics = self._metrics.setdefault(workspace, Metrics())
+        before = metrics.counts.copy()
+
+        def read(known: columns.Known | None, intern: columns.Intern) -> tuple[columns.Known, Columns]:
+            known = known or columns.Known()
+            return known, columns.decode(body, known, intern, metrics)
+
+        dropped = self.receiver.columns(read, workspace, "OTLP")
         for what, n in (metrics.counts - before).items():
             self.receiver.count(workspace, what, n)
         return dropped.samples, f"dropped {dropped.why}" if dropped.why else ""

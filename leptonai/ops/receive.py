@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -67,6 +67,7 @@ class _Tenant:
     def __init__(self) -> None:
         self.known: dict[bytes, int] = {}  # label bytes -> id
         self.named: dict[tuple[str, Pairs], int] = {}
+        self.otlp: Any = None  # what ``read`` of ``columns`` has made of it
         self.ids: set[int] = set()
         self.generation = -1
         self.began = float("-inf")
@@ -133,6 +134,15 @@ class Receiver:
         columns = Columns(np.array(ids, np.int32), np.array(at, np.float64), np.array(value, np.float64), 0)
         return self._keep(columns, workspace, tenant, source)
 
+    def columns(
+        self, read: Callable[[Any, Callable[[Labels], int]], tuple[Any, Columns]], workspace: str, source: str
+    ) -> Dropped:
+        """As ``take`` for what reads columns itself. ``read`` is given what it returned first the last time, None when
+        ids are to be asked for anew, and what gives the id of a series."""
+        tenant = self._tenant(workspace)
+        tenant.otlp, got = read(tenant.otlp, lambda labels: self._intern(labels, workspace, tenant))
+        return self._keep(got, workspace, tenant, source)
+
     def count(self, workspace: str, what: str, by: int = 1) -> None:
         self.counts[workspace, what] += by
 
@@ -150,11 +160,13 @@ class Receiver:
                 self.tap.clear()
             self._factor.clear()
         tenant = self._tenants.setdefault(workspace, _Tenant())
-        many = len(tenant.known) + len(tenant.named)  # one series may come in many orders of its labels
+        many = (
+            len(tenant.known) + len(tenant.named) + (tenant.otlp.size if tenant.otlp else 0)
+        )  # one series may come in many orders of its labels
         full = many > 4 * self._settings.tenant_series
         now = self._clock()
         if full or tenant.generation != self._store.generation or now - tenant.began > ACTIVE:
-            tenant.known, tenant.named, tenant.ids = {}, {}, set()
+            tenant.known, tenant.named, tenant.otlp, tenant.ids = {}, {}, None, set()
             tenant.generation, tenant.began = self._store.generation, now
         return tenant
 

@@ -37,13 +37,21 @@ class Metrics:
             newest = 0
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    for point in self._metric(metric, own):
+                    for point in self.metric(metric, own):
                         newest = max(newest, point[0])
                         yield Point(point[1], point[2], point[0] / 1e9, point[3])
             if info and newest:
                 yield Point("target_info", tuple(sorted({**dict(info), **dict(own)}.items())), newest / 1e9, 1.0)
 
-    def _metric(self, metric: Any, own: Pairs) -> Iterator[tuple[int, str, Pairs, float]]:
+    @staticmethod
+    def labels(own: Pairs, point: Any) -> Pairs | None:
+        """The labels of a data point; None: it says that there is no value."""
+        if point.flags & NO_VALUE:
+            return None
+        return own + tuple((prometheus_name(a.key), any_value(a.value)) for a in point.attributes)
+
+    def metric(self, metric: Any, own: Pairs) -> Iterator[tuple[int, str, Pairs, float]]:
+        """``(nanoseconds, name, labels, value)`` of every sample of one metric."""
         kind = metric.WhichOneof("data")
         if kind is None:
             return
@@ -56,10 +64,10 @@ class Metrics:
             name += "_total"
         for point in data.data_points:
             at = point.time_unix_nano
-            if point.flags & NO_VALUE:
+            labels = self.labels(own, point)
+            if labels is None:
                 self.counts["no_value"] += 1
                 continue
-            labels = own + tuple((prometheus_name(a.key), any_value(a.value)) for a in point.attributes)
             if kind in ("gauge", "sum"):
                 value = (point.as_double if point.WhichOneof("value") == "as_double" else point.as_int) * factor
                 found = [(name, labels, value)]
