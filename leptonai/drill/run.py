@@ -202,8 +202,16 @@ def conduct(place: Place, faults: Sequence[Fault], seed: int, screen: Screen) ->
     finally:
         for c in (chapter, *chapter.with_):
             c.broken.heal()
+    restore(place)
     time.sleep(place.quiet)  # the last requests come home, a late incident shows itself
     return judged(place, chapter, newest(concerning(place)), time.time())
+
+
+def restore(place: Place) -> None:
+    """As many replicas are wished for as before: what a remedy added is taken away once the fault is over. Of a service
+    that people use they are theirs to change."""
+    if place.props is not None and place.client.service(place.service).wanted != place.wanted:
+        place.client.scale(place.service, place.wanted, why="the drill is over")
 
 
 def progress(incident: Incident | None, injection: Injection) -> list[str]:

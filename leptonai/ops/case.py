@@ -148,6 +148,8 @@ def _worse(case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Op
         after = mean(store, "error_ratio", key, now - settings.settle, now)
         if lookout is None or before is None or after is None or after < before + MORE_ERRORS:
             continue
+        if lookout.converged_since is None and now - last.at < settings.verify_timeout / 2:
+            continue  # what was wrong still answers: it is being replaced
         if key != case.service or lookout.requests - case.since[0] >= MANY:
             whose = "" if key == case.service else f" of {key}"
             return f"{after:.0%} of the answers{whose} are errors, {before:.0%} were before"
