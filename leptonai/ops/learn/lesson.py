@@ -67,7 +67,7 @@ def lesson(
     """What is in force at ``at``. ``orders``: cause -> remedies as declared, of those that may be put in another order.
 
     It is in force unless, on held-out incidents, fewer are named right than before, or a cause of LEAST incidents loses
-    more than FALL of them.
+    more than FALL of them. A cause that reviews call wrong more often than right may: it was named too often.
     """
     by_cause = held_out(book, kinds, seen)
     total = HeldOut(
@@ -75,7 +75,7 @@ def lesson(
         before=sum(h.before for h in by_cause.values()),
         after=sum(h.after for h in by_cause.values()),
     )
-    why = _refused(total, by_cause)
+    why = _refused(total, {c: h for c, h in by_cause.items() if c not in _refuted(seen)})
     new, found = taught(book, kinds, seen)
     known = outcomes(seen)
     changed = {cause: (tuple(row), order(cause, row, known)) for cause, row in orders.items()}
@@ -95,6 +95,14 @@ def _refused(total: HeldOut, by_cause: Mapping[str, HeldOut]) -> str:
         if h.incidents >= LEAST and h.before - h.after > FALL * h.incidents:
             return f"of {h.incidents} held-out incidents of {cause} {h.after} would be named right, {h.before} are"
     return ""
+
+
+def _refuted(seen: Sequence[Judged]) -> set[str]:
+    votes: dict[str, float] = {}
+    for item in seen:
+        for said in item.said:
+            votes[said.cause] = votes.get(said.cause, 0.0) + (said.weight if said.right else -said.weight)
+    return {cause for cause, balance in votes.items() if balance < 0.0}
 
 
 def _rules(old: RuleBook, new: RuleBook, found: Sequence[Move], seen: Sequence[Judged]) -> tuple[RuleLearnt, ...]:
