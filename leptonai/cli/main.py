@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "silence": ("alerts", "Keep alerts quiet for a while, list and end silences."),
     "ack": ("alerts", "Take an incident: it is not escalated any further."),
     "diagnose": ("diagnose", "Rank root causes over a call graph, from metrics in files."),
+    "classify": ("classify", "Train, judge and show the classifiers of incidents."),
     "rules": ("rules", "Check and test rules of diagnosis, show fault trees."),
     "runbook": ("runbook", "What is done about each cause: check, show, preview."),
     "freeze": ("runbook", "The kill switch: no automatic change until thaw."),

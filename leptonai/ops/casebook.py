@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -12,29 +13,31 @@ from leptonai.errors import LeptonError
 from leptonai.ops import incidents as book
 from leptonai.ops.alert.sources import foreign
 from leptonai.ops.case import Case, Surroundings, sight
+from leptonai.ops.classify.files import Newest
 from leptonai.ops.control import Control
-from leptonai.ops.diagnose import cited, diagnose
+from leptonai.ops.diagnose import cited
 from leptonai.ops.diagnosis.files import RuleFiles
-from leptonai.ops.evidence import Facts, gather
-from leptonai.ops.features import features
+from leptonai.ops.evidence import Facts
+from leptonai.ops.examine import Calls, Examiner, Shifts
 from leptonai.ops.hand import Hand
 from leptonai.ops.judge import Trigger
 from leptonai.ops.learn.learner import Learner
-from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Recommend, TakeBack, Wait, next_action
 from leptonai.ops.runbook import RunbookFiles
-from leptonai.ops.scenery import set_scene
+from leptonai.ops.scene import Blamed
 from leptonai.ops.things import explained
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Event, Incident, Key
 
 log = logging.getLogger(__name__)
-Shifts = Callable[[Key, float, float], tuple[Shift, ...]]
 REMEMBER = 3600.0  # seconds a closed incident is kept here; the store keeps it for good
 REWRITE = 10.0  # seconds after which a document is sent again although only its newest sighting changed
 
+PARTS = 0.5  # share of a service's trouble that another must explain, so that their incidents become one
+NEAR = 120.0  # seconds between the onsets of incidents that may be one
+PAST = 300  # closed incidents remembered beyond REMEMBER, to find the like of a new one
 TELLING = 60.0  # seconds in which the facts of an incident of something foreign are told anew
 
 
@@ -48,15 +51,20 @@ class Casebook:
         rules: RuleFiles | None = None,
         learner: Learner | None = None,
         runbooks: RunbookFiles | None = None,
+        calls: Calls | None = None,
+        classifier: Newest | None = None,
     ) -> None:
         """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules`` and ``runbooks``:
         in force as they are at each look; what ships with us unless given. ``learner``: what reviews make of both.
+        ``calls(now)``: (caller, callee) of late; None: nobody knows. ``classifier``: votes beside the rules; None: no.
 
         ``doubt`` says why a diagnosis is not to be acted upon, "" when it may be; others may set it.
         """
-        self._shifts = shifts or (lambda service, onset, now: ())
         self._settings, self._control, self._store = settings, control, store
-        self._rules, self._runbooks, self._learner = rules or RuleFiles(), runbooks or RunbookFiles(), learner
+        self._runbooks, self._learner = runbooks or RunbookFiles(), learner
+        self._examiner = Examiner(store, rules or RuleFiles(), learner, shifts, calls, classifier)
+        self._older: deque[Incident] = deque(maxlen=PAST)
+        self._parts: dict[Key, Case] = {}  # service -> the case that its symptoms are part of
         self.hand = Hand(control, store)
         self.doubt: Callable[[Incident], str] = lambda incident: ""
         self.cases: list[Case] = []
@@ -67,6 +75,7 @@ class Casebook:
         """Take up the incidents that the store knows of."""
         known = [i for i in await self._control.incidents() if not foreign(i)]
         self.cases = [Case(i, now) for i in known if i.closed is None or now - i.closed < REMEMBER]
+        self._older.extend(i for i in known if i.features and i.closed is not None and now - i.closed >= REMEMBER)
         for case in self.cases:
             last = case.incident.actions[-1] if case.incident.actions else None
             if last is not None and last.verdict is None and last.proposal is not None:
@@ -113,9 +122,16 @@ class Casebook:
                 await self._attend(case, firing.get(id(case), []), now, around, unanswered)
             except LeptonError as e:
                 log.warning("incident %d: %s", case.incident.id, e.message)
-        self.cases = [c for c in self.cases if c.sent is not c.incident or not _old(c.incident, now)]
+        gone = [c for c in self.cases if c.sent is c.incident and _old(c.incident, now)]
+        self._older.extend(c.incident for c in gone if c.incident.features)
+        self.cases = [c for c in self.cases if c not in gone]
+        self._parts = {key: case for key, case in self._parts.items() if case.incident.closed is None}
 
     def _case(self, trigger: Trigger, now: float) -> Case:
+        whole = self._parts.get(trigger.service)
+        if whole is not None and whole.incident.closed is None and trigger.kind in book.SYMPTOMS:
+            whole.incident = book.join(whole.incident, [trigger], now)
+            return whole
         by_incident = {id(c.incident): c for c in self.cases}
         found = book.home_of(trigger, [c.incident for c in self.cases], now, self._settings.ops.reopen)
         if found is None:
@@ -145,18 +161,14 @@ class Casebook:
         last = case.incident.actions[-1] if case.incident.actions else None
         if lookout is not None and (triggers or not case.incident.causes) and (last is None or last.verdict):
             explained = {r for c in self.cases if c is not case for r in book.ended(c.incident)}
-            rules, key = self._rules.book, lookout.service.key
-            if self._learner is not None:
-                rules = self._learner.book(rules)
-            scene = set_scene(
-                lookout, unanswered, case.incident.began, now, self._store, explained, self.gateway, rules.signals
-            )
-            scene = msgspec.structs.replace(scene, logs=self._shifts(key, case.incident.began, now))
-            facts = gather(scene)
-            causes = diagnose(facts, key, rules)
-            if not book.forgets(case.incident, causes):
-                case.incident = book.explain(case.incident, cited(facts, causes), causes, now)
-            case.incident = msgspec.structs.replace(case.incident, features=features(scene, facts))
+            past = (*self._older, *(c.incident for c in self.cases if c.incident.closed is not None))
+            began, gateway = case.incident.began, self.gateway
+            looked = self._examiner.look(lookout, unanswered, began, now, explained, gateway, past)
+            if not book.forgets(case.incident, looked.causes):
+                case.incident = book.explain(case.incident, cited(looked.facts, looked.causes), looked.causes, now)
+                case.incident = msgspec.structs.replace(case.incident, features=looked.features)
+            if looked.blamed is not None:
+                self._fold(case, triggers, looked.blamed, now)
         await self._send(case, now)
         if not case.incident.id:
             return None  # control has not taken it yet; without a number there is no owner to propose for
@@ -166,6 +178,25 @@ class Casebook:
             if case.incident is before:
                 break
         return await self._send(case, now)
+
+    def _fold(self, case: Case, triggers: Sequence[Trigger], blamed: Blamed, now: float) -> None:
+        """What another service with an open incident explains is a part of that one: of a service that only shows
+        symptoms, about which nothing was done yet, the incident is closed and what it feels joins the other's."""
+        mine = case.incident
+        wholes = [
+            c for c in self.cases
+            if c is not case and c.incident.id and c.incident.closed is None
+            and book.service_of(c.incident) == blamed.node and abs(c.incident.began - mine.began) <= NEAR
+        ]  # fmt: skip
+        felt = all(t.kind in book.SYMPTOMS for t in triggers) and not book.ended(mine)
+        if not wholes or not felt or not triggers or mine.actions or not mine.id or blamed.share < PARTS:
+            return
+        whole, service = wholes[-1], book.service_of(mine)
+        text = f"Incident {mine.id} of {service} is part of this one: {blamed.node} explains {blamed.share:.0%} of it."
+        whole.incident = book.note(book.join(whole.incident, triggers, now), "joined", text, now)
+        why = f"it is part of incident {whole.incident.id}: {blamed.node} explains {blamed.share:.0%} of it"
+        case.incident = book.close(mine, now, "", why, now)
+        self._parts[service] = whole
 
     async def _attend_outside(self, case: Case, triggers: list[Trigger], now: float) -> None:
         """Nothing of it is ours to change: it is told with its facts, and closed once it was quiet for ``reopen``."""

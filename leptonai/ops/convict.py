@@ -56,14 +56,16 @@ def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapp
         if len(times) <= span or not (np.diff(times) > 0).all():
             continue
         values = np.stack([np.interp(times, *row, left=np.nan) for row in able.values()])
+        grown = values[:, -1] - values[:, -span - 1]
+        if not (grown >= GROWN).any():
+            continue  # nobody could be convicted, and the statistics cost milliseconds
         climb = slope_against_siblings(times, values, span)
         for i, replica in enumerate(able):
             full = span >= FULL_SPAN or (len(able) > 1 and np.isfinite(climb.before[i]))
             if replica in found or not full:
                 continue
-            grown = values[i, -1] - values[i, -span - 1]
             steady = climb.late[i] >= STEADY * np.fmax(climb.early[i], climb.before[i])
-            if climb.score[i] >= LEAK_SCORE and grown >= GROWN and steady:
+            if climb.score[i] >= LEAK_SCORE and grown[i] >= GROWN and steady:
                 found[replica] = Leak(
                     replica=replica,
                     slope=float(climb.rate[i]),

@@ -32,6 +32,8 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "starting_share": "share",  # of the replicas that are present
     "host_cpu_ratio": "share",
     "neighbour_cpu_rise": "number",  # share of the processors that another service takes since the onset, less before
+    "blamed_slow": "share",  # of the trouble that a slow service or dependency which it calls explains (``ops.rank``)
+    "blamed_failing": "share",  # ... one that fails or is gone
     "own_compute_ratio": "number",  # compute of the digest that served before the onset: since / before
     "change_compute_ratio": "number",  # compute_ratio of the newest change
     "leaking_share": "share",  # of the replicas that are present
@@ -134,6 +136,13 @@ def gather(scene: Scene) -> Facts:
         other, rise = scene.neighbour
         text = f"Service {other} takes {rise:+.0%} of the machine's processors since the onset."
         notes.add("service", key, READING, text, neighbour_cpu_rise=rise, neighbour=other)
+    if scene.blamed is not None:
+        who = scene.blamed
+        text = f"{who.node}, which it calls, explains {who.share:.0%} of the trouble: {'; '.join(who.told)}."
+        notes.add(
+            "service", key, "ranking", text, blamed_slow=0.0 if who.fails else who.share,
+            blamed_failing=who.share if who.fails else 0.0,
+        )  # fmt: skip
     for reading in scene.readings:
         notes.add(reading.about, reading.subject, READING, reading.text, **{reading.feature: reading.value})
     _edge(scene, notes)

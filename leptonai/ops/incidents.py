@@ -21,7 +21,9 @@ from leptonai.types import Action, Anomaly, Cause, Evidence, Incident, Key, Seve
 SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_absent", "silent", "declared"})
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
 # Evidence that tells of our own acts.
-NOTES = frozenset({"plan", "recommended", "action", "verdict", "taken_back", "job", "refused", "escalated", "closed"})
+NOTES = frozenset(
+    {"plan", "recommended", "action", "verdict", "taken_back", "job", "refused", "escalated", "closed", "joined"}
+)
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
 
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}

@@ -89,6 +89,12 @@ class Outcomes:
         """Digest -> (labels, wrong ones), all that was ever joined."""
         return {digest: (n, wrong) for (key, digest), (n, wrong) in self._joined.items() if key == service}
 
+    def count(self, service: Key, digest: str, labels: int, wrong: int) -> None:
+        """Take in labels that were joined to their predictions elsewhere."""
+        for counts in (self._joined, self._fresh):
+            n, bad = counts.get((service, digest), (0, 0))
+            counts[service, digest] = (n + labels, bad + wrong)
+
     def fresh(self) -> dict[tuple[Key, str], tuple[int, int]]:
         """(service, digest) -> (labels, wrong ones) joined since the call before."""
         found, self._fresh = self._fresh, {}

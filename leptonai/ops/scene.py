@@ -30,6 +30,18 @@ class Level(Noun, frozen=True, kw_only=True):
     apart: float = 0.0
 
 
+class Blamed(Noun, frozen=True, kw_only=True):
+    """Another service or dependency that explains ``share`` of the trouble, by the call graph (``ops.rank``).
+
+    ``fails``: by errors or by being gone, else by being slow. ``told``: sentences with the numbers.
+    """
+
+    node: str
+    share: float
+    fails: bool = False
+    told: tuple[str, ...] = ()
+
+
 class Reading(Noun, frozen=True, kw_only=True):
     """What a declared signal says since the onset. ``subject``: a service or a replica."""
 
@@ -67,6 +79,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     readings: tuple[Reading, ...] = ()
     levels: dict[str, Level] = {}  # signal -> how it moved
     memory: dict[str, float] = {}  # replica -> share of its memory limit that it holds
+    blamed: Blamed | None = None
 
 
 class Change(Noun, frozen=True, kw_only=True):

@@ -31,11 +31,13 @@ def set_scene(
     explained: Collection[str] = (),
     gateway: str = "",
     signals: Mapping[str, SignalFeature] | None = None,
+    cores: float | None = None,
 ) -> Scene:
     """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``.
 
     ``explained``: replicas whose end another incident tells of; it explains nothing else. ``gateway``: why its
     newest configuration is not in force. ``signals``: the features that the rules in force make of signals.
+    ``cores``: processors of the machine; those of this one unless given.
     """
     key = lookout.service.key
     before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
@@ -62,7 +64,7 @@ def set_scene(
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
         gateway=gateway,
         memory=_memory(lookout, store, now),
-        neighbour=_neighbour(store, key, before, since),
+        neighbour=_neighbour(store, key, before, since, cores or os.cpu_count() or 1),
         readings=tuple(
             reading
             for name, made in (signals or {}).items()
@@ -88,21 +90,21 @@ def _memory(lookout: Lookout, store: TelemetryStore, now: float) -> dict[str, fl
 
 
 def _neighbour(
-    store: TelemetryStore, key: Key, before: tuple[float, float], since: tuple[float, float]
+    store: TelemetryStore, key: Key, before: tuple[float, float], since: tuple[float, float], cores: float
 ) -> tuple[str, float] | None:
     """The other service whose replicas took most more of the processors since the onset than before it."""
-    sides = [_busy_share(store, key, *before), _busy_share(store, key, *since)]
+    sides = [_busy_share(store, key, *before, cores), _busy_share(store, key, *since, cores)]
     if not sides[1]:
         return None
     return max(((s, share - sides[0].get(s, 0.0)) for s, share in sides[1].items()), key=lambda found: found[1])
 
 
-def _busy_share(store: TelemetryStore, key: Key, start: float, end: float) -> dict[str, float]:
+def _busy_share(store: TelemetryStore, key: Key, start: float, end: float, cores: float) -> dict[str, float]:
     """Other service -> mean share of the machine's processors that its replicas used together."""
     used: dict[str, float] = {}
     for series in store.read("replica_cpu_ratio", start, end):
         if (other := series.labels.get("service", key)) != key and (mean := _mean(series.value)) is not None:
-            used[other] = used.get(other, 0.0) + mean / (os.cpu_count() or 1)
+            used[other] = used.get(other, 0.0) + mean / cores
     return used
 
 

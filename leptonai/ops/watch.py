@@ -22,6 +22,8 @@ from leptonai.ops.alert.page import families
 from leptonai.ops.alert.pager import Pager
 from leptonai.ops.answers import Answers
 from leptonai.ops.casebook import Casebook
+from leptonai.ops.classify.files import FOLDER as CLASSIFIER
+from leptonai.ops.classify.files import Newest
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
 from leptonai.ops.detect import GOLDEN, Watcher, memory
@@ -88,7 +90,10 @@ class Watch:
         self.learner = Learner(home, control)
         self.runbooks = RunbookFiles(home / "runbooks")
         shifts = pipeline.shifts if pipeline else None
-        self.casebook = Casebook(settings, control, store, shifts, self.rules, self.learner, self.runbooks)
+        self.classifier = Newest(home / CLASSIFIER)
+        self.casebook = Casebook(
+            settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier
+        )
         self.outside = Outside(settings.watch)
         of = settings.watch
         full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)
@@ -210,12 +215,17 @@ class Watch:
 
     async def _read_rules(self, now: float) -> None:
         """A broken file is a stage that fails: it is told once, and the others are in force all the same."""
+        if self.classifier.look() and self.classifier.broken is not None:
+            log.warning("classifier: %s", self.classifier.broken.message)
         if self.rules.look() or "rules" not in self._told:
             detail = {"rules": len(self.rules.book.rules), "trees": len(self.rules.book.trees)}
             await self._tell_files("rules", detail, self.rules.broken)
         self.openers.use(self.rules.book)
         for broken in self.rules.broken.values():
             raise broken
+
+    def _calls(self, now: float) -> list[tuple[Key, Key]]:
+        return self._feeds.calls(now) if self._feeds is not None else []
 
     async def _read_runbooks(self, now: float) -> None:
         """As with rules. A row may be for a cause that an operator's rules have."""

@@ -1,0 +1,185 @@
+"""classify: train, judge and show the classifiers that vote beside the rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leptonai.cli.session import Session, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from leptonai.ops.classify.samples import Sample
+    from leptonai.ops.classify.score import Score
+
+DRAWN = 1440  # worlds
+PAGE = 1000
+APART = 1_000_003  # between the seeds of what is learnt from and of what is judged by
+COLUMNS = ["", "INCIDENTS", "FIRST", "FIRST TWO", "MACRO-F1", "CALIBRATION"]
+
+
+@click.group()
+def classify() -> None:
+    """Train, judge and show the classifiers that vote beside the rules.
+
+    \b
+    Example:
+      leptonai classify show
+    """
+
+
+@classify.command()
+@json_option
+@click.pass_obj
+def show(session: Session, as_json: bool) -> None:
+    """Show the classifier in force: its version, what it was trained on, how much each voter counts."""
+    from leptonai.ops.classify.ensemble import RULES
+    from leptonai.ops.classify.files import FOLDER, Newest
+
+    newest = Newest(session.folder().path / FOLDER)
+    made = newest.ensemble
+    if made is None:
+        told: dict[str, Any] = {"version": "", "weights": {}}
+    else:
+        weights = dict(zip([*(m.name for m in made.models), RULES], made.weights, strict=True))
+        told = {"version": newest.version, "weights": weights, "reach": made.reach, "about": made.about}
+    told["broken"] = newest.broken.message if newest.broken else ""
+    if as_json:
+        return print_json(told)
+    if made is None:
+        click.echo("No classifier: the rules stand alone. `leptonai classify train` makes one.")
+    else:
+        about = ", ".join(f"{k} {v}" for k, v in made.about.items())
+        click.echo(f"Version {newest.version}: {about}.")
+        click.echo("Weights: " + ", ".join(f"{k} {v:.2f}" for k, v in told["weights"].items()))
+    if newest.broken:
+        click.echo(f"warning: {newest.broken.message}", err=True)
+
+
+@classify.command()
+@click.option("--simulated", type=click.IntRange(min=0), default=DRAWN, show_default=True, metavar="N",
+              help="Simulated worlds with a fault each to learn from.")  # fmt: skip
+@click.option("--judge", type=click.IntRange(min=0), default=240, show_default=True, metavar="N",
+              help="Others to judge the new classifier by.")  # fmt: skip
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--reviewed", is_flag=True, help="Learn also from the platform's incidents whose cause was told.")
+@json_option
+@click.pass_obj
+def train(session: Session, simulated: int, judge: int, seed: int, reviewed: bool, as_json: bool) -> None:
+    """Train a classifier; it is kept only when it is better than the one in force on incidents neither has seen.
+
+    Without --reviewed the same numbers and seed give the same classifier. The platform takes a new version up within a
+    round.
+
+    \b
+    Example:
+      leptonai classify train --reviewed
+    """
+    from leptonai.ops.classify.files import FOLDER, Newest, keep
+    from leptonai.ops.classify.renew import renew
+
+    learn = _drawn(seed, simulated, "learn") if simulated else []
+    held = _drawn(seed + APART, judge, "judge") if judge else []
+    if reviewed:
+        for i, sample in enumerate(_reviewed(session)):  # every fourth judges
+            (held if i % 4 == 3 else learn).append(sample)
+    about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed}
+    folder = session.folder().path / FOLDER
+    found = renew(learn, held, Newest(folder).ensemble, seed)
+    found.ensemble.about.update(about)
+    kept = str(keep(folder, found.ensemble)) if found.kept else ""
+    if as_json:
+        before = _brief(found.before) if found.before else None
+        return print_json({"kept": kept, "before": before, "after": _brief(found.after), "gain": found.gain})
+    rows = [_row("in force", found.before)] if found.before else []
+    print_table(
+        ["", "INCIDENTS", "FIRST", "FIRST TWO", "MACRO-F1", "CALIBRATION"], [*rows, _row("new", found.after)], ""
+    )
+    click.echo(f"Kept as version {kept}." if kept else "Not kept: it is no better than the one in force.")
+
+
+@classify.command()
+@click.option("--simulated", type=click.IntRange(min=100), default=DRAWN, show_default=True, metavar="N")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--by", "how", type=click.Choice(["all", "service"]), default="all", show_default=True,
+              help="Held out: service, load shape and severity at once, or service alone.")  # fmt: skip
+@json_option
+def evaluate(simulated: int, seed: int, how: str, as_json: bool) -> None:
+    """Score rules, each classifier and the ensemble on incidents held out by service, load shape and severity.
+
+    \b
+    Example:
+      leptonai classify evaluate --simulated 600
+    """
+    from leptonai.ops.classify.evaluate import ENSEMBLE, by_service, held_out, strictly
+
+    found = held_out(_drawn(seed, simulated, ""), strictly if how == "all" else by_service, seed)
+    if as_json:
+        return print_json({name: _whole(s) for name, s in found.scores.items()})
+    rows = [_row(name, s) for name, s in found.scores.items()]
+    print_table(COLUMNS, rows, "")
+    best = found.scores[ENSEMBLE]
+    click.echo(f"\nThe ensemble, by cause; macro-F1 {best.low:.3f} to {best.high:.3f} (95 %):")
+    wrong = {t: {s: n for s, n in row.items() if s != t} for t, row in best.confusion.items()}
+    print_table(
+        ["CAUSE", "INCIDENTS", "PRECISION", "RECALL", "F1", "TAKEN FOR"],
+        [
+            [c.cause, str(c.count), f"{c.precision:.2f}", f"{c.recall:.2f}", f"{c.f1:.2f}",
+             ", ".join(f"{s} {n}" for s, n in sorted(wrong[c.cause].items(), key=lambda w: -w[1]))]
+            for c in best.classes
+        ],
+        "",
+    )  # fmt: skip
+
+
+def _drawn(seed: int, count: int, name: str) -> list[Sample]:
+    """Half of the worlds by each of two processes, of seeds that no other ``seed`` has."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    from leptonai.ops.classify.samples import drawn
+    from leptonai.ops.simulate.cases import draw
+
+    click.echo(f"simulating {count} worlds ...", err=True)
+    seeds, counts = (2 * seed - 1, 2 * seed), ((count + 1) // 2, count // 2)
+    with ProcessPoolExecutor(2) as pool:
+        found = list(pool.map(draw, seeds, counts))
+    return [s for own, one in zip(seeds, found, strict=True) for s in drawn(one.cases, f"{name}{own}-")]
+
+
+def _reviewed(session: Session) -> list[Sample]:
+    from leptonai.ops.classify.samples import lived
+    from leptonai.ops.learn.reviews import truths
+
+    client = session.client()
+    reviews = []
+    after = 0
+    while (page := client.all_reviews(after, PAGE)).items:
+        reviews += [review for _, review in page.items]
+        after = page.next
+    known = truths(reviews)
+    return lived([client.incident(id) for id in sorted(known)], known)
+
+
+def _row(name: str, s: Score) -> list[str]:
+    return [
+        name,
+        str(s.count),
+        f"{s.accuracy:.3f}",
+        f"{s.second:.3f}",
+        f"{s.macro_f1:.3f}",
+        f"{s.calibration:.3f}",
+    ]
+
+
+def _brief(s: Score) -> dict[str, Any]:
+    return {
+        "incidents": s.count, "first": s.accuracy, "first_two": s.second, "macro_f1": s.macro_f1,
+        "interval": [s.low, s.high], "calibration": s.calibration,
+    }  # fmt: skip
+
+
+def _whole(s: Score) -> dict[str, Any]:
+    by_cause = {
+        c.cause: {"incidents": c.count, "precision": c.precision, "recall": c.recall, "f1": c.f1} for c in s.classes
+    }
+    return _brief(s) | {"causes": by_cause, "confusion": s.confusion, "bins": s.bins}

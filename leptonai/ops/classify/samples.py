@@ -1,0 +1,80 @@
+"""Labelled incidents as rows to learn from: drawn by the simulator, or live ones whose true cause somebody told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leptonai.ops.classify.ensemble import CLASSES, RULES, of_rules
+from leptonai.ops.classify.opinion import OPINION
+from leptonai.ops.classify.train import Data
+from leptonai.ops.features import FEATURES
+from leptonai.protocols import Floats
+from leptonai.types import Incident
+
+if TYPE_CHECKING:
+    from leptonai.ops.simulate.cases import Case
+
+LIVE = "live"  # load shape and severity of what was not drawn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at an incident. ``last``: its newest, which is what counts when it is judged."""
+
+    incident: str
+    features: Mapping[str, float]
+    rules: Floats
+    cause: str
+    service: str
+    shape: str = LIVE
+    level: str = LIVE
+    last: bool = True
+
+
+def drawn(cases: Iterable[Case], name: str = "") -> list[Sample]:
+    """Of simulated cases, a sample of the first look and one of the last."""
+    return [
+        Sample(
+            incident=f"{name}{n}",
+            features=look.features,
+            rules=of_rules(look.causes),
+            cause=case.cause,
+            service=f"{name}{case.service}",
+            shape=case.shape,
+            level=case.level,
+            last=look is case.looks[-1],
+        )
+        for n, case in enumerate(cases)
+        for look in case.looks[:1] + case.looks[1:][-1:]
+    ]
+
+
+def lived(incidents: Iterable[Incident], truths: Mapping[int, str]) -> list[Sample]:
+    """Of live incidents whose cause is known and of the taxonomy, with the features of their diagnosis."""
+    out = []
+    for incident in incidents:
+        cause = truths.get(incident.id, "")
+        if not incident.features or cause not in CLASSES:
+            continue
+        told = [e.data.get("votes", {}).get(RULES) for e in incident.evidence if e.kind == OPINION]
+        rules = of_rules(incident.causes)
+        if told and told[-1]:
+            rules = np.array([float(told[-1].get(c, 0.0)) for c in CLASSES], dtype=np.float64)
+        out.append(Sample(f"{LIVE}{incident.id}", incident.features, rules, cause, incident.subject))
+    return out
+
+
+def data_of(samples: Sequence[Sample]) -> Data:
+    """The samples as arrays, in their order."""
+    groups = {name: i for i, name in enumerate(dict.fromkeys(s.incident for s in samples))}
+    table = np.array([[s.features.get(n, np.nan) for n in FEATURES] for s in samples], dtype=np.float64)
+    return Data(
+        table.reshape(-1, len(FEATURES)),
+        np.array([s.rules for s in samples], dtype=np.float64).reshape(-1, len(CLASSES)),
+        np.array([CLASSES.index(s.cause) for s in samples], dtype=np.int64),
+        np.array([groups[s.incident] for s in samples], dtype=np.int64),
+    )

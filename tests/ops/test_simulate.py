@@ -1,0 +1,122 @@
+"""The simulated world: the same seed gives the same course, and a fault does to causes what its name says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leptonai.errors import SpecError
+from leptonai.ops.diagnosis.causes import CAUSES
+from leptonai.ops.features import FEATURES
+from leptonai.ops.simulate import KINDS, Fault, Flow, cells, mesh
+from leptonai.ops.simulate.cases import LEVELS, NONE, draw, table
+from leptonai.ops.simulate.shapes import traffic
+from leptonai.ops.simulate.system import SHAPES
+
+BEFORE, AFTER = 60, 25
+
+
+def course(kind: str, severity: float = 0.8, spin: float = 0.5) -> tuple[Flow, Flow]:
+    """Twelve worlds, each with the fault at BEFORE; and the same without."""
+    world = cells(5, 12, ("steady",))
+    faults = [Fault(kind, 3 * i, BEFORE, severity, spin=spin) for i in range(12)]
+    flows = Flow(world, faults, BEFORE + AFTER, 5), Flow(world, (), BEFORE + AFTER, 5)
+    for flow in flows:
+        for _ in range(BEFORE + AFTER):
+            flow.step()
+    return flows
+
+
+def test_there_is_a_fault_for_every_cause() -> None:
+    assert set(KINDS) == CAUSES.keys() - {NONE}
+
+
+def test_the_same_seed_gives_the_same_course() -> None:
+    one, two = (course("replica_killed")[0] for _ in range(2))
+    for name in ("answered", "errors", "rss", "latency", "queue"):
+        assert np.array_equal(getattr(one, name), getattr(two, name))
+
+
+@pytest.mark.parametrize(
+    "kind, what, more",
+    [
+        ("memory_leak", lambda f: f.rss[0::3].max(axis=1).sum(), True),
+        ("traffic_surge", lambda f: f.arrived[0::3].sum(), True),
+        ("bad_revision_latency", lambda f: np.nansum(f.compute[0::3]), True),
+        ("cpu_starvation", lambda f: f.busy.mean(), True),
+        ("noisy_neighbour", lambda f: f.busy.mean(), True),
+        ("poisoned_input", lambda f: f.errors[0::3].sum(), True),
+        ("dead_dependency", lambda f: f.errors[0::3].sum(), True),
+        ("credential_expired", lambda f: f.forces.denied.sum(), True),
+        ("slow_dependency", lambda f: f.call_seconds.sum(), True),
+        ("retry_storm", lambda f: f.repeats[0::3].sum(), True),
+        ("nan_outputs", lambda f: f.nans.sum(), True),
+        ("disk_full", lambda f: f.disk.sum(), True),
+        ("data_drift", lambda f: np.nansum(f.shifted[0::3]), True),
+        ("bad_revision_wrong_answers", lambda f: f.wrong[0::3].sum(), True),
+        ("bad_revision_errors", lambda f: f.done_errors[0::3].sum(), True),
+        ("gpu_thermal", lambda f: f.forces.heat.sum(), True),
+        ("gpu_ecc", lambda f: f.ecc.sum(), True),
+        ("crash_loop", lambda f: f.attempt[0::3].sum(), True),
+        ("replica_crashed", lambda f: f.born[0::3].sum(), True),
+        ("out_of_memory", lambda f: f.born[0::3].sum(), True),
+        ("failing_replica", lambda f: f.done_errors[0::3].sum(), True),
+        ("slow_replica", lambda f: np.nanmax(f.compute[0::3]), True),
+        ("runaway_replica", lambda f: f.processor[0::3].sum(), True),
+        ("cold_start_storm", lambda f: f.ready[0::3].sum(), False),
+        ("hung_replica", lambda f: f.ready[0::3].sum(), False),
+    ],
+)
+def test_a_fault_does_what_its_name_says(kind: str, what: object, more: bool) -> None:
+    struck, quiet = (what(f) for f in course(kind))  # type: ignore[operator]
+    assert struck > quiet if more else struck < quiet
+
+
+def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_at_work() -> None:
+    flow, _ = course("bad_config")
+    assert (flow.head[0::3] == 2).all() and (flow.runs[0::3] == 1).all() and (flow.ready.sum(axis=1) > 0).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS), severity=st.floats(0, 1), spin=st.floats(0, 0.99))
+def test_whatever_happens_counts_and_chances_stay_counts_and_chances(
+    seed: int, kind: str, severity: float, spin: float
+) -> None:
+    world = cells(seed, 4)
+    flow = Flow(world, [Fault(kind, 3 * i, 10.0, severity, spin=spin) for i in range(4)], 40, seed)
+    for _ in range(40):
+        flow.step()
+        assert (flow.errors <= flow.answered + 1e-9).all() and (flow.errors >= 0).all()
+        assert (flow.queue >= 0).all() and np.isfinite(flow.latency).all() and np.isfinite(flow.queue).all()
+        assert ((flow.busy >= 0) & (flow.busy <= 1)).all() and ((flow.failed >= 0) & (flow.failed <= 1)).all()
+        assert (flow.wrong <= flow.labels).all() and (flow.nans <= flow.done).all()
+
+
+def test_traffic_of_every_shape_is_around_its_mean() -> None:
+    world = cells(1, 40)
+    found = traffic(world, np.random.default_rng(1), np.arange(600.0))
+    assert found.shape == (600, 120) and (found > 0).all()
+    assert {s for s in world.shape} == set(SHAPES)
+    assert 0.7 < float(np.median(found)) < 1.4
+
+
+def test_a_mesh_calls_downwards_and_is_not_overloaded() -> None:
+    world = mesh(3, 60)
+    assert (world.caller < world.callee).all() and (world.busy < 0.95).all()
+    with pytest.raises(SpecError, match="4 entries"):
+        mesh(0, 6, entries=4)
+
+
+def test_drawn_incidents_are_labelled_and_carry_features_only() -> None:
+    found = draw(3, 12, ("replica_killed", "bad_revision_latency", "dead_dependency"), controls=0.0)
+    assert len(found.cases) >= 8 and sum(found.faults.values()) == 12
+    assert sum(found.missed.values()) + len(found.cases) == 12
+    for case in found.cases:
+        assert case.cause in CAUSES and case.level in LEVELS and case.looks
+        assert all(look.features.keys() <= FEATURES.keys() for look in case.looks)
+    rows, whose = table(found.cases, tuple(FEATURES))
+    assert rows.shape == (len(found.cases), len(FEATURES)) and whose == list(range(len(found.cases)))
+    right = sum(c.last.causes[0].name == c.cause for c in found.cases)
+    assert right >= len(found.cases) / 2  # the shipped rules see what they were written for
