@@ -64,7 +64,7 @@ def set_scene(
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
         gateway=gateway,
         memory=_memory(lookout, store, now),
-        neighbour=_neighbour(store, key, before, since, cores or os.cpu_count() or 1),
+        neighbour=_neighbour(store, key, before, since, cores),
         readings=tuple(
             reading
             for name, made in (signals or {}).items()
@@ -90,9 +90,14 @@ def _memory(lookout: Lookout, store: TelemetryStore, now: float) -> dict[str, fl
 
 
 def _neighbour(
-    store: TelemetryStore, key: Key, before: tuple[float, float], since: tuple[float, float], cores: float
+    store: TelemetryStore,
+    key: Key,
+    before: tuple[float, float],
+    since: tuple[float, float],
+    cores: float | None = None,
 ) -> tuple[str, float] | None:
     """The other service whose replicas took most more of the processors since the onset than before it."""
+    cores = cores or os.cpu_count() or 1
     sides = [_busy_share(store, key, *before, cores), _busy_share(store, key, *since, cores)]
     if not sides[1]:
         return None
