@@ -77,7 +77,7 @@ class App:
             self._load,
             lambda loaded: self._soon(self._on_loaded, loaded),
             lambda error: self._soon(self._on_failed, error),
-            self._on_answers,
+            lambda: self._soon(self._deliver),
             lambda cost: batcher(self.tuning, cost),
             self.faults,
             self.name,
@@ -102,9 +102,6 @@ class App:
         self.doors: Doors | None = None  # once there is a model
         self._decoders: dict[bytes, Callable[[bytes, bytes], Job]] = {}  # Doors.quick
         self._app: Mounted | None = None
-
-    def _on_answers(self) -> None:
-        self._soon(self._deliver)
 
     def _soon(self, call: Callable[..., None], *values: Any) -> None:
         """Called in the compute thread: run on the loop."""
@@ -328,14 +325,13 @@ class App:
         else:
             request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
             arrived = request.arrived
-            now, queue = self.clock(), began - arrived
+            now = self.clock()
+            took, queue = now - arrived, began - arrived
             self.in_flight -= 1
             self._active = now
             self.answered = at = time.time()
-            self.predictions.add(
-                request.id, at, now - arrived, 200, output, request.trace, queue, 0.0, seconds, job.inputs
-            )
-            self.metrics.saw((200, now - arrived, queue, 0.0, seconds, job.samples, job.decoded - arrived, encoding))
+            self.predictions.add(request.id, at, took, 200, output, request.trace, queue, 0.0, seconds, job.inputs)
+            self.metrics.saw((200, took, queue, 0.0, seconds, job.samples, job.decoded - arrived, encoding))
         if seconds >= LONG:
             self.part()
 
@@ -411,13 +407,12 @@ class App:
             self.metrics.errors.add("client_gone")
             return
         self.answered = at
-        wait = answer.wait if answer.seconds >= 0.0 else -1.0
+        ran, output = answer.seconds, answer.output
+        wait = answer.wait if ran >= 0.0 else -1.0
         queue = max(0.0, answer.started - answer.wait - job.arrived)
-        self.predictions.add(
-            request.id, at, seconds, code, answer.output, request.trace, queue, wait, answer.seconds, job.inputs
-        )
+        self.predictions.add(request.id, at, seconds, code, output, request.trace, queue, wait, ran, job.inputs)
         sides = (job.decoded - job.arrived, answer.encoding)
-        self.metrics.saw((code, seconds, queue, wait, answer.seconds, answer.batch, *sides))
+        self.metrics.saw((code, seconds, queue, wait, ran, answer.batch, *sides))
 
     def part(self) -> None:
         """Move the loop back to the main thread: what comes from now on is computed beside it."""
