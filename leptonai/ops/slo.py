@@ -18,6 +18,7 @@ Rule = Literal["errors", "latency"]
 BUCKETS = 60  # resolution of a window: its sum is exact to 1/60 of its width
 MIN_EVENTS = 10  # in the long window, before any burn is judged
 CLEAN_STEPS = 3  # steps with events and without a burn, after which a new burn has a new onset
+_Z2 = 1.959963984540054**2  # of the two-sided 95 %
 ALPHA = 1e-3  # chance of as many bad events at exactly the burn of the rule
 
 
@@ -160,7 +161,7 @@ class Burn:
         assert best is not None  # windows() gives at least one row
         fires, _, row = best
         long, short = self._sums[row.long], self._sums[row.short]
-        lower, upper = wilson(long.bad, long.total)
+        lower, upper = _interval(long.bad, long.total)
         return BurnState(
             rule=self.rule,
             severity=row.severity if fires else None,
@@ -171,10 +172,18 @@ class Burn:
             bad=long.bad,
             total=long.total,
             ratio=long.ratio,
-            lower=float(lower),
-            upper=float(upper),
-            chance=float(bound(long.bad, long.total, row.factor * self.budget)) if long.total else 1.0,
+            lower=lower,
+            upper=upper,
+            chance=float(bound(long.bad, long.total, row.factor * self.budget)) if long.bad else 1.0,
             budget=self.budget,
             began=self._onset if fires else None,
             absent=absent,
         )
+
+
+def _interval(bad: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval. Of no bad ones, which is nearly always, without numpy: [0, z^2 / (total + z^2)]."""
+    if not bad:
+        return 0.0, _Z2 / (total + _Z2)
+    lower, upper = wilson(bad, total)
+    return float(lower), float(upper)

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.errors import SpecError
-from leptonai.ops.slo import ALPHA, Burn, Sliding
+from leptonai.ops.slo import ALPHA, Burn, Sliding, _interval
 from leptonai.series.burn import MONTH, windows
+from leptonai.series.proportion import wilson
 from leptonai.types import Slo
 
 HOUR = 3600.0
@@ -134,3 +135,9 @@ def test_nothing_heard_is_absent_but_zero_is_a_count() -> None:
 def test_more_bad_than_total_and_negative_counts_are_bounded() -> None:
     state = play(Burn(Slo(), "errors"), (1, 5, 9), (1, -3, -1))[-1]
     assert (state.total, state.bad) == (5, 5)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 50))
+def test_the_interval_without_bad_ones_is_wilsons(total: int, bad: int) -> None:
+    low, high = wilson(min(bad, total), total)
+    assert _interval(min(bad, total), total) == pytest.approx((float(low), float(high)), abs=1e-12)
