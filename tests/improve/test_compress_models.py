@@ -23,11 +23,6 @@ from leptonai.improve.compress.teach import lesson, teach  # noqa: E402
 from leptonai.improve.evaluate.answers import ask, opened  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 class Attends(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -18,11 +18,6 @@ from leptonai.improve.train import Batches, Guard, Rules, Trainer, kfold, seed, 
 from leptonai.improve.train import checkpoint as files  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)  # small matrices; more threads wait for each other on a busy machine
-
-
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     from sklearn.datasets import load_digits
 

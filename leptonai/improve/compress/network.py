@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,7 @@ import numpy as np
 import torch
 
 from leptonai.errors import ModelError, SpecError
+from leptonai.improve.compress.foreign import quiet, session
 from leptonai.improve.evaluate.rows import Array
 from leptonai.protocols import Predictor
 from leptonai.types import Noun
@@ -27,19 +23,6 @@ class Equality(Noun, frozen=True, kw_only=True):
 
     rows: int
     difference: float
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Exporters warn and print about their own affairs."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def copied(graph: Any) -> Any:
@@ -125,15 +108,6 @@ def stripped(model: Any) -> Any:
     del model.metadata_props[:]
     del model.graph.value_info[:]
     return model
-
-
-def session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def equal(graph: Any, path: Path, inputs: list[Array], rows: int = 64) -> Equality:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from leptonai.errors import ModelError
-from leptonai.improve.compress.network import quiet
+from leptonai.improve.compress.foreign import quiet
 from leptonai.improve.evaluate.rows import Array
 
 SMALL = 64  # numbers below which a tensor is left alone
@@ -49,7 +49,7 @@ def store_int8(source: Path, target: Path, rows: dict[str, Array]) -> None:
 
 def _int8(w: Array, axis: int) -> tuple[Array, Array]:
     others = tuple(i for i in range(w.ndim) if i != axis)
-    scale = np.maximum(np.abs(w).max(others, keepdims=True), 1e-12).astype(np.float32) / np.float32(127)
+    scale = np.maximum(np.abs(w).max(others, keepdims=True), 1e-12) / w.dtype.type(127)
     return np.clip(np.round(w / scale), -127, 127).astype(np.int8), scale
 
 
@@ -62,7 +62,8 @@ def _stored(
     model = onnx.load(source)
     nodes, kept, done = [], [], 0
     for tensor in model.graph.initializer:
-        w = numpy_helper.to_array(tensor) if tensor.data_type == TensorProto.FLOAT else np.zeros(0)
+        real = tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        w = numpy_helper.to_array(tensor) if real else np.zeros(0)
         parts, kind = pack(w, tensor.name) if w.size >= SMALL else ([], None)
         if not parts:
             kept.append(tensor)
@@ -70,7 +71,7 @@ def _stored(
         done += 1
         kept += [numpy_helper.from_array(value, name) for name, value in parts]
         raw = tensor.name if kind is None else f"{tensor.name}.float"
-        nodes.append(helper.make_node("Cast", [parts[0][0]], [raw], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Cast", [parts[0][0]], [raw], to=tensor.data_type))
         if kind == "scaled":
             nodes.append(helper.make_node("Mul", [raw, parts[1][0]], [tensor.name]))
     if not done:

@@ -24,7 +24,7 @@ import orjson
 
 from leptonai.errors import ModelError, StartError
 from leptonai.improve.evaluate.rows import Array
-from leptonai.types import Launch, Variant
+from leptonai.types import Batching, Launch, Variant
 
 START = 60.0  # seconds a replica may take to load
 WARM = 30  # requests before any counts
@@ -96,6 +96,14 @@ class Replica:
                 raise ModelError(f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}")
         return times
 
+    def another(self) -> Replica:
+        """One more connection to the same process."""
+        return Replica(self.folder, self._process, self._path)
+
+    def close(self) -> None:
+        """This connection is closed; the process runs on."""
+        self._connection.close()
+
     def stop(self) -> float:
         """The process is gone; the median seconds inside the model, as its log says."""
         self._connection.close()
@@ -112,7 +120,9 @@ class Replica:
 
 
 @contextlib.contextmanager
-def replica(model: Path, options: dict[str, Any] | None = None, trust: str = "none") -> Iterator[Replica]:
+def replica(
+    model: Path, options: dict[str, Any] | None = None, trust: str = "none", batching: Batching | None = None
+) -> Iterator[Replica]:
     """A warm-up away from being measured: it runs, and its model is loaded. ModelError as the replica says it."""
     root = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))
     try:
@@ -121,7 +131,10 @@ def replica(model: Path, options: dict[str, Any] | None = None, trust: str = "no
             artifact = root / "model"
             artifact.mkdir()
             shutil.copy(model, artifact / model.name)
-        variant = Variant(model=str(model), options=options or {}, trust="pickle" if trust == "pickle" else "none")
+        variant = Variant(
+            model=str(model), options=options or {}, batching=batching or Batching(),
+            trust="pickle" if trust == "pickle" else "none",
+        )  # fmt: skip
         launch = Launch(
             replica="r", service="m", variant=variant, revision=1, artifact=str(artifact.resolve()),
             socket=str(root / "s"), run_dir=str(root), drain=1.0,

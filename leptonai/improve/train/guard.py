@@ -196,6 +196,7 @@ class Guard:
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "keep": {k: v.state_dict() for k, v in self._keep.items()},
             "random": random_states(),
+            "best": self._best.state_dict() if self._best is not None else None,
             "guard": {
                 "steps": self.steps, "rate": self.rate, "loss_scale": self.loss_scale, "stopped": self.stopped,
                 "applied": self._applied, "weight": self._weight, "update": self._update, "look": self._look_next,
@@ -234,6 +235,7 @@ class Guard:
         self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
         self._update, self._look_next = own["update"], own["look"]
         self.history = load(own["history"])
+        self._best = Snapshot.of(state["best"]) if state.get("best") is not None else None
         self._snapshots.clear()
         set_random_states(state["random"])
         return self.steps

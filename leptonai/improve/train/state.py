@@ -17,6 +17,15 @@ class Snapshot:
         self._model = {k: v.detach().clone() for k, v in model.state_dict().items() if torch.is_tensor(v)}
         self._optimizer = deepcopy(optimizer.state_dict()["state"])
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at, "model": self._model, "optimizer": self._optimizer}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Snapshot:
+        new = cls.__new__(cls)
+        new.at, new._model, new._optimizer = state["at"], state["model"], state["optimizer"]
+        return new
+
     def put_back(self, model: Any, optimizer: Any) -> None:
         with torch.no_grad():
             for name, value in model.state_dict().items():

@@ -9,6 +9,7 @@ import torch
 
 from leptonai.errors import SpecError
 from leptonai.improve.train.batches import Batches
+from leptonai.improve.train.board import Board
 from leptonai.improve.train.guard import Guard
 from leptonai.improve.train.observed import Event
 from leptonai.improve.train.schedule import Shape, warmup
@@ -21,6 +22,29 @@ class Result(Noun, frozen=True, kw_only=True):
     losses: tuple[float, ...]  # validation, or mean training loss, of each epoch
     stopped: str  # why before its end; "" when it ran through
     events: tuple[Event, ...]
+
+
+class Epoch:
+    """The epoch under way, kept in checkpoints: its training losses so far, and how many epochs have been judged."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.count = self.judged = 0
+        self.losses: list[float] = []
+
+    def add(self, loss: float) -> None:
+        self.total, self.count = self.total + loss, self.count + 1
+
+    def end(self, told: float) -> None:
+        self.total, self.count, self.judged = 0.0, 0, self.judged + 1
+        self.losses.append(told)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "count": self.count, "judged": self.judged, "losses": list(self.losses)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total, self.count, self.judged = state["total"], state["count"], state["judged"]
+        self.losses = list(state["losses"])
 
 
 class Trainer:
@@ -55,11 +79,12 @@ class Trainer:
         *,
         epochs: int = 10,
         progress: Callable[[int, float], None] | None = None,
+        board: Board | None = None,
     ) -> Result:
         """The model is trained; with ``validation`` it holds the weights of its best epoch.
 
         With a ``folder`` among the options, a run that was killed goes on where its last checkpoint was.
-        ``progress(epoch, loss)`` is called after each epoch.
+        ``progress(epoch, loss)`` is called after each epoch; ``board`` is told of every step, epoch and act.
         """
         if epochs < 1:
             raise SpecError(f"epochs is {epochs}; it must be at least 1")
@@ -68,30 +93,37 @@ class Trainer:
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self._rate, weight_decay=self._decay)
         factor = warmup(int(self._warm * total), total, self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        guard = Guard(self.model, optimizer, scheduler=scheduler, keep={"batches": batches}, **self._options)
+        epoch = Epoch()
+        guard = Guard(
+            self.model, optimizer, scheduler=scheduler, keep={"batches": batches, "epoch": epoch}, **self._options
+        )
         if guard.folder is not None:
             guard.resume()
-        losses: list[float] = []
-        while batches.epoch < epochs and not guard.stopped:
+        while epoch.judged < epochs and not guard.stopped:
             self.model.train()
-            seen = []
-            for x, y in batches:
-                with guard.step((x, y)) as step:
-                    loss = self.loss(self.model(x), y)
-                    step.backward(loss)
-                seen.append(loss.item())
-            told = sum(seen) / len(seen)
+            if batches.epoch == epoch.judged:  # else it was killed between an epoch's last step and its judgement
+                for x, y in batches:
+                    with guard.step((x, y)) as step:
+                        loss = self.loss(self.model(x), y)
+                        step.backward(loss)
+                        epoch.add(loss.item())
+                    if board is not None:
+                        rate = float(optimizer.param_groups[0]["lr"]) * guard.rate
+                        board.tell(guard.steps, loss__train=loss.item(), rate=rate, acts=len(guard.events))
+            told = trained = epoch.total / max(epoch.count, 1)
             if validation is not None:
                 told = self.evaluate(*validation)
-                guard.validated(told, sum(seen) / len(seen))
-            losses.append(told)
+                guard.validated(told, trained)
+            epoch.end(told)
+            if board is not None:
+                board.tell(guard.steps, loss__epoch=told)
             if progress is not None:
                 progress(batches.epoch, told)
         guard.best()
         return Result(
             steps=guard.steps,
             epochs=batches.epoch,
-            losses=tuple(losses),
+            losses=tuple(epoch.losses),
             stopped=guard.stopped,
             events=tuple(guard.events),
         )

@@ -1,0 +1,50 @@
+"""train: a network or an estimator from a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from leptonai.cli.session import json_option, print_json
+
+
+@click.command()
+@click.argument("job", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; else JOB-run. A killed run goes on.")
+@json_option
+def train(job: Path, out: Path | None, as_json: bool) -> None:
+    """Train what JOB (a YAML text) describes, under the stability guard: a torch Module or a scikit-learn estimator.
+
+    \b
+    Example text:
+      data: digits.npz
+      module: net.py                   # or estimator: sklearn.ensemble.RandomForestClassifier
+      args: {width: 64}
+      epochs: 20
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from leptonai.improve.train.job import parse
+    from leptonai.improve.train.job import train as run
+    from leptonai.serve import model, text
+
+    fields, _ = text.read(model.read_text(job), str(job))
+    wanted = parse(fields, str(job))
+    folder = out or job.with_name(f"{job.stem}-run")
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("training", total=wanted.epochs)
+        done = run(
+            wanted,
+            job.parent,
+            folder,
+            lambda epoch, loss: bar.update(task, completed=epoch, description=f"held-out loss {loss:.4g}"),
+        )
+    if as_json:
+        print_json({"run": done, "folder": str(folder)})
+        return
+    quality = f"{100 * done.quality:.2f} % right" if done.classes else f"rmse {-done.quality:.4g}"
+    click.echo(f"{folder / done.model}: {quality} of the rows that were held out.")
+    if done.stopped:
+        click.echo(f"It stopped before its end: {done.stopped}.")

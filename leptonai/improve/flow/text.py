@@ -1,0 +1,92 @@
+"""What a pipeline is told: one text, each step a few fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from leptonai.errors import SpecError
+from leptonai.improve.compress.steps import STEPS
+from leptonai.types import Noun
+
+
+class Evaluate(Noun, frozen=True, kw_only=True):
+    test: str  # rows that neither teach nor choose
+    at_least: float | None = None  # accuracy, or minus the rmse; below it the pipeline stops
+    current: str | None = None  # the model that serves: one that is worse stops the pipeline
+    margin: float = 0.0  # by which it may be worse
+
+
+class Compress(Noun, frozen=True, kw_only=True):
+    budget: str = "accuracy=0.5%"
+    aim: Literal["size", "latency", "both"] = "size"  # the others depend on the machine's moods, and so does the choice
+    only: tuple[str, ...] | None = None
+    steps: int | None = None  # batches that teach each changed network
+
+
+class Canary(Noun, frozen=True, kw_only=True):
+    service: str
+    workspace: str = "default"
+    timeout: float = 3600.0  # seconds that live traffic has to judge
+
+
+class Trigger(Noun, frozen=True, kw_only=True):
+    """When ``--if-needed`` begins: recent rows have drifted from the reference, or feedback calls too many wrong."""
+
+    reference: str | None = None
+    recent: str | None = None
+    service: str | None = None
+    wrong: float | None = None  # share of labels in the last hour that differ from the answers
+
+
+class Flow(Noun, frozen=True, kw_only=True):
+    name: str
+    collect: tuple[str, ...]  # files and patterns of rows, in order
+    train: dict[str, Any]  # a job, without data
+    label: str | None = None
+    evaluate: Evaluate | None = None
+    compress: Compress | None = None
+    canary: Canary | None = None
+    trigger: Trigger | None = None
+
+
+def parse(fields: dict[str, Any], source: str) -> Flow:
+    """SpecError names the field and what is known."""
+    _known(fields, Flow, source, "")
+    for name, noun in (("evaluate", Evaluate), ("compress", Compress), ("canary", Canary), ("trigger", Trigger)):
+        if isinstance(fields.get(name), dict):
+            _known(fields[name], noun, source, f"{name}.")
+    try:
+        flow = msgspec.convert(fields, Flow)
+    except msgspec.ValidationError as e:
+        raise SpecError(f"{source}: {e}") from e
+    if not flow.collect:
+        raise SpecError(f"{source}: collect names no file")
+    if "data" in flow.train:
+        raise SpecError(f"{source}: train.data is what collect gives", hint="leave it out")
+    for step in (flow.compress and flow.compress.only) or ():
+        if step not in STEPS:
+            raise SpecError(f"{source}: compress.only: step {step!r} is not known", hint=f"known: {', '.join(STEPS)}")
+    if flow.canary is not None and flow.evaluate is None:
+        raise SpecError(f"{source}: canary without evaluate: a model that nobody measured is not proposed")
+    return flow
+
+
+def _known(fields: dict[str, Any], noun: type[Noun], source: str, prefix: str) -> None:
+    for name in fields:
+        if name not in noun.__struct_fields__:
+            known = ", ".join(noun.__struct_fields__)
+            raise SpecError(f"{source}: {prefix}{name}: unknown field", hint=f"known here: {known}")
+
+
+def collected(base: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The files that the patterns mean, each once, in order of the patterns and then of their names."""
+    found: list[Path] = []
+    for pattern in patterns:
+        here = sorted(base.glob(pattern)) if any(c in pattern for c in "*?[") else [base / pattern]
+        found += [p for p in here if p not in found]
+    if not found:
+        raise SpecError(f"no file is meant by {', '.join(patterns)}", hint=f"paths count from {base}")
+    return found

@@ -1,0 +1,267 @@
+"""One training run described as data: a PyTorch module or a scikit-learn estimator, its rows, its numbers.
+
+The same job on the same machine gives the same model file, byte for byte; one that was killed goes on where its last
+checkpoint was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from leptonai.errors import ModelError, SpecError
+from leptonai.improve.evaluate.answers import opened
+from leptonai.improve.evaluate.rows import Array, Rows, read
+from leptonai.improve.train.splits import kfold, stratified
+from leptonai.types import Noun
+
+Progress = Callable[[int, float], None]  # (epoch, held-out loss)
+WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry in a file of ours: when it was written must not change what it is
+
+
+class Job(Noun, frozen=True, kw_only=True):
+    """Either ``module`` (a Python file with one torch Module) or ``estimator`` (a class of scikit-learn by full name).
+
+    Paths are relative to the file that holds the job. ``hold``: share of the rows that judge.
+    """
+
+    data: str
+    module: str | None = None
+    estimator: str | None = None
+    args: dict[str, Any] = {}  # of the constructor
+    label: str | None = None
+    epochs: int = 20
+    rate: float = 1e-3
+    weight_decay: float = 0.01
+    batch_size: int = 64
+    hold: float = 0.2
+    seed: int = 0
+    every: int = 50  # steps between checkpoints
+    board: bool = False  # write TensorBoard event files to events/
+    threads: int = 1  # of torch; another number may round otherwise, and gives other weights
+
+
+class Trained(Noun, frozen=True, kw_only=True):
+    model: str  # file name in the run's folder
+    quality: float  # accuracy, or minus the rmse, on the rows that were held out
+    classes: tuple[str, ...] = ()  # what the columns of scores stand for
+    losses: tuple[float, ...] = ()  # held-out, of each epoch
+    stopped: str = ""  # why before its end
+    acts: int = 0  # of the guard, notes not counted
+
+
+def check(job: Job) -> None:
+    """SpecError names the field that cannot be."""
+    if (job.module is None) == (job.estimator is None):
+        raise SpecError("a job names either module (a Python file) or estimator (a class of scikit-learn)")
+    if job.estimator is not None and not job.estimator.startswith("sklearn."):
+        raise SpecError(
+            f"estimator is {job.estimator!r}; it must be a class of scikit-learn",
+            hint="for example sklearn.ensemble.RandomForestClassifier",
+        )
+    if not 0 < job.hold < 1:
+        raise SpecError(f"hold is {job.hold}; it is a share of the rows in (0, 1)")
+    for name in ("epochs", "batch_size", "every", "threads"):
+        if getattr(job, name) < 1:
+            raise SpecError(f"{name} is {getattr(job, name)}; it must be at least 1")
+    if job.rate <= 0 or job.weight_decay < 0:
+        raise SpecError(f"rate is {job.rate}, weight_decay {job.weight_decay}; they must be positive")
+
+
+def rows_of(path: Path, label: str | None) -> Rows:
+    """Rows with one input, ``x``: whole numbers stay so (an embedding's indices), all others are float32."""
+    shape, whole = [-1, -1], False
+    if path.suffix == ".npz" and path.is_file():
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            names = [n for n in ("x", "X") if n in arrays.files]
+            if names:
+                shape, whole = [-1] * arrays[names[0]].ndim, arrays[names[0]].dtype.kind in "iu"
+    return read(path, [{"name": "x", "datatype": "INT64" if whole else "FP32", "shape": shape}], label)
+
+
+def split(rows: Rows, hold: float, seed: int) -> tuple[Rows, Rows]:
+    """Rows that train and rows that judge; by class where there are classes."""
+    labels = rows.labelled()
+    folds = max(2, min(round(1 / hold), len(rows)))
+    if labels.dtype.kind == "f":
+        train, held = kfold(len(rows), folds, seed)[0]
+    else:
+        rarest = int(np.unique(labels, return_counts=True)[1].min())
+        train, held = stratified(labels, max(2, min(folds, rarest)), seed)[0]
+    return rows.take(train), rows.take(held)
+
+
+def train(job: Job, base: Path, folder: Path, progress: Progress = lambda epoch, loss: None) -> Trained:
+    """``folder`` holds the model file, and checkpoints of a network. Raises SpecError, ModelError in plain words."""
+    check(job)
+    rows = rows_of(base / job.data, job.label)
+    kept, held = split(rows, job.hold, job.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    return (_network if job.module else _estimator)(job, base, folder, kept, held, progress)
+
+
+def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
+    import skops.io
+
+    assert job.estimator is not None
+    module, _, kind = job.estimator.rpartition(".")
+    try:
+        made: Any = getattr(importlib.import_module(module), kind)
+        if not inspect.isclass(made) or not hasattr(made, "fit"):
+            raise AttributeError(f"{kind} cannot fit")
+        given = {"random_state": job.seed} if "random_state" in inspect.signature(made).parameters else {}
+        model: Any = made(**{**given, **job.args})
+    except (ImportError, AttributeError, TypeError) as e:
+        raise SpecError(f"estimator {job.estimator} cannot be made: {e}", hint="check its name and args") from e
+    x, y = (_flat(r.inputs["x"]).astype(np.float64) for r in (kept, held))
+    try:
+        model.fit(x, kept.labels)
+    except Exception as e:
+        raise ModelError(f"{job.estimator} cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
+    said = model.predict(y)
+    if hasattr(model, "_optimizer"):
+        del model._optimizer  # a fitted network needs none, and skops would not load the model with it
+    skops.io.dump(model, folder / "model.skops")
+    settled(folder / "model.skops")
+    name = _servable(folder, x)
+    quality = _quality(said, held.labelled())
+    progress(1, -quality)
+    classes = tuple(str(c) for c in getattr(model, "classes_", ()))
+    return Trained(model=name, quality=quality, classes=classes)
+
+
+def _servable(folder: Path, x: Array) -> str:
+    """The file that a replica will load: trees are no types that skops trusts, so they go as ONNX.
+
+    ModelError when neither can be served.
+    """
+    try:
+        opened(folder / "model.skops")
+        return "model.skops"
+    except ModelError as e:
+        if e.code != "untrusted":
+            raise
+    import skops.io
+
+    from leptonai.improve.compress.sklearn import to_onnx
+    from leptonai.runtime.loaders.sklearn import SklearnPredictor
+
+    file = folder / "model.skops"
+    model = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))  # written by us a moment ago
+    to_onnx(SklearnPredictor(model, "sklearn"), x, folder / "model.onnx")
+    file.unlink()
+    return "model.onnx"
+
+
+def _network(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
+    import torch
+    from torch.nn.functional import cross_entropy, mse_loss
+
+    from leptonai.improve.train.board import Board
+    from leptonai.improve.train.seeds import seed
+    from leptonai.improve.train.trainer import Trainer
+
+    labels = kept.labelled()
+    torch.set_num_threads(job.threads)
+    classes = None if labels.dtype.kind == "f" else np.unique(np.concatenate([labels, held.labelled()]))
+    seed(job.seed)
+    model = _module(base / str(job.module), job.args)
+
+    def pair(rows: Rows) -> tuple[Any, Any]:
+        y = rows.labelled()
+        target = torch.from_numpy(np.searchsorted(classes, y)) if classes is not None else torch.tensor(y).float()
+        return torch.from_numpy(rows.inputs["x"].copy()), target
+
+    def loss(output: Any, target: Any) -> Any:
+        if classes is not None:
+            if output.dim() != 2 or output.shape[1] < len(classes):
+                raise SpecError(f"the module gives {list(output.shape)}, but there are {len(classes)} classes")
+            return cross_entropy(output, target)
+        return mse_loss(output.squeeze(-1) if output.dim() > 1 else output, target)
+
+    trainer = Trainer(
+        model, loss, rate=job.rate, weight_decay=job.weight_decay, batch_size=job.batch_size, seed=job.seed,
+        folder=folder / "checkpoints", every=job.every,
+    )  # fmt: skip
+    x, y = pair(held)
+    board = Board(folder / "events") if job.board else None
+    try:
+        result = trainer.fit(pair(kept), (x, y), epochs=job.epochs, progress=progress, board=board)
+    except (RuntimeError, IndexError, TypeError) as e:
+        raise ModelError(f"the module cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
+    finally:
+        if board is not None:
+            board.close()
+    with torch.no_grad():
+        out = model.eval()(x)
+    said = classes[out.argmax(1).numpy()] if classes is not None else out.reshape(-1).double().numpy()
+    _export(model, x[:2], folder / "model.pt2")
+    return Trained(
+        model="model.pt2",
+        quality=_quality(said, held.labelled()),
+        classes=() if classes is None else tuple(str(c) for c in classes),
+        losses=result.losses,
+        stopped=result.stopped,
+        acts=sum(e.act.kind != "note" for e in result.events),
+    )
+
+
+def _module(path: Path, args: dict[str, Any]) -> Any:
+    from leptonai.runtime.loaders.python import import_file, model_class
+
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file", hint="module names a Python file with one torch Module")
+    made = model_class(import_file(path), str(path), None)
+    try:
+        return made(**args)
+    except TypeError as e:
+        raise SpecError(f"{path.name}: {made.__name__} cannot be made: {e}", hint="check args") from e
+
+
+def _export(model: Any, example: Any, path: Path) -> None:
+    import torch
+
+    from leptonai.improve.compress.foreign import quiet
+
+    try:
+        with quiet():
+            program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            torch.export.save(program, path)
+    except Exception as e:
+        raise ModelError(f"the module cannot be exported: {' '.join(str(e).split())[:300]}") from e
+
+
+def settled(path: Path) -> None:
+    """The zip archive at ``path`` with times that are always the same, entries in order."""
+    aside = path.with_suffix(".part")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in sorted(old.namelist()):
+            new.writestr(zipfile.ZipInfo(name, WHEN), old.read(name), zipfile.ZIP_DEFLATED)
+    aside.replace(path)
+
+
+def _quality(said: Array, labels: Array) -> float:
+    if labels.dtype.kind == "f":
+        return -float(np.sqrt(((said - labels) ** 2).mean()))
+    return float((said.astype(str) == labels.astype(str)).mean())
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), -1)
+
+
+def parse(fields: Any, source: str) -> Job:
+    """A job from plain values. SpecError names the field."""
+    try:
+        job = msgspec.convert(fields, Job)
+    except msgspec.ValidationError as e:
+        raise SpecError(f"{source}: {e}", hint=f"fields: {', '.join(Job.__struct_fields__)}") from e
+    check(job)
+    return job

@@ -1,0 +1,1 @@
+"""Searching parameters by trials: of training, of classifiers on labelled rows, of serving. Extra: tune (optuna)."""
