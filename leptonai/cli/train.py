@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
-from leptonai.cli.session import json_option, print_json
+from leptonai.cli.session import Session, json_option, print_json
 
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; else JOB-run. A killed run goes on.")
+@click.option("--watch", metavar="NAME", help="Send the run's numbers to the platform, to be watched as training-NAME.")
 @json_option
-def train(job: Path, out: Path | None, as_json: bool) -> None:
+@click.pass_obj
+def train(session: Session, job: Path, out: Path | None, watch: str | None, as_json: bool) -> None:
     """Train what JOB (a YAML text) describes, under the stability guard: a torch Module or a scikit-learn estimator.
 
     \b
@@ -33,6 +35,11 @@ def train(job: Path, out: Path | None, as_json: bool) -> None:
     fields, _ = text.read(model.read_text(job), str(job))
     wanted = parse(fields, str(job))
     folder = out or job.with_name(f"{job.stem}-run")
+    tells = []
+    if watch is not None:
+        from leptonai.improve.train.signals import Signals
+
+        tells.append(Signals(session.client(), watch))
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("training", total=wanted.epochs)
         done = run(
@@ -40,7 +47,10 @@ def train(job: Path, out: Path | None, as_json: bool) -> None:
             job.parent,
             folder,
             lambda epoch, loss: bar.update(task, completed=epoch, description=f"held-out loss {loss:.4g}"),
+            tells,
         )
+    if tells and tells[0].lost:
+        click.echo(f"note: {tells[0].lost} samples did not reach the platform: {tells[0].problem}", err=True)
     if as_json:
         print_json({"run": done, "folder": str(folder)})
         return

@@ -298,6 +298,11 @@ def import_samples(body: bytes, workspace: str) -> Call[None]:
     return Call("POST", f"{PREFIX}/import", type(None), params, stream=iter([body]))
 
 
+def write_samples(body: bytes, workspace: str) -> Call[None]:
+    """A remote-write 1.0 request of samples of now."""
+    return Call("POST", f"{PREFIX}/write", type(None), {"workspace": workspace}, stream=iter([body]))
+
+
 def telemetry() -> Call[dict[str, Any]]:
     return Call("GET", f"{PREFIX}/telemetry", dict[str, Any])
 

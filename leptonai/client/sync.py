@@ -260,6 +260,10 @@ class Client:
         """Samples of any age, as a remote-write request; b"" ends the import, and all of it can be read then."""
         self.send(calls.import_samples(body, workspace))
 
+    def write_samples(self, body: bytes, workspace: str = "default") -> None:
+        """Samples of now, as a remote-write request; whoever sends them is watched (docs/detection.md)."""
+        self.send(calls.write_samples(body, workspace))
+
     def telemetry(self) -> dict[str, Any]:
         """What became of telemetry that was sent, by workspace and policy."""
         return self.send(calls.telemetry())

@@ -52,6 +52,7 @@ def test_an_estimator_is_trained_by_the_same_command_to_the_same_bytes(
     assert json.loads(capsys.readouterr().out)["measures"]["accuracy"] > 0.9
 
 
+@pytest.mark.timeout(400)
 def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="torch is not installed: networks are not trained here")
     (folder / "job.yaml").write_text("data: digits.npz\nmodule: net.py\nepochs: 4\nevery: 7\nrate: 0.01\n")
@@ -60,7 +61,7 @@ def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.Capt
     assert whole["quality"] > 0.8 and len(whole["losses"]) == 4
     command = [sys.executable, "-m", "leptonai.cli", "train", str(folder / "job.yaml"), "--out", str(folder / "cut")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300  # torch takes long to come up on a busy machine
         while len(list((folder / "cut" / "checkpoints").glob("step-*.ckpt"))) < 2:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.002)

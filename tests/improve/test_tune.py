@@ -121,12 +121,13 @@ objective: objective.py:bowl
 """
 
 
+@pytest.mark.timeout(300)
 def test_workers_share_trials_and_a_killed_one_loses_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "objective.py").write_text(OBJECTIVE)
     (tmp_path / "study.yaml").write_text(TEXT)
     one = [sys.executable, "-m", "leptonai.cli", "tune", str(tmp_path / "study.yaml"), "--worker", "7"]
     with subprocess.Popen(one, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 200
         while not (tmp_path / "waits").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)

@@ -10,9 +10,9 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from leptonai.errors import ModelError
 
@@ -62,6 +62,29 @@ def _varint(n: int) -> bytes:
         n >>= 7
     out.append(n)
     return bytes(out)
+
+
+class Tells(Protocol):
+    """Hears a run's scalars: a Board, or ``signals.Signals``."""
+
+    def tell(self, step: int, **values: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Several:
+    """All of them are told."""
+
+    def __init__(self, parts: Sequence[Tells]) -> None:
+        self._parts = tuple(parts)
+
+    def tell(self, step: int, **values: float) -> None:
+        for part in self._parts:
+            part.tell(step, **values)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 class Board:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.evaluate.answers import opened
 from leptonai.improve.evaluate.rows import Array, Rows, read
+from leptonai.improve.train.board import Board, Several, Tells
 from leptonai.improve.train.splits import kfold, stratified
 from leptonai.types import Noun
 
@@ -98,13 +99,17 @@ def split(rows: Rows, hold: float, seed: int) -> tuple[Rows, Rows]:
     return rows.take(train), rows.take(held)
 
 
-def train(job: Job, base: Path, folder: Path, progress: Progress = lambda epoch, loss: None) -> Trained:
+def train(
+    job: Job, base: Path, folder: Path, progress: Progress = lambda epoch, loss: None, tells: Sequence[Tells] = ()
+) -> Trained:
     """``folder`` holds the model file, and checkpoints of a network. Raises SpecError, ModelError in plain words."""
     check(job)
     rows = rows_of(base / job.data, job.label)
     kept, held = split(rows, job.hold, job.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    return (_network if job.module else _estimator)(job, base, folder, kept, held, progress)
+    if job.module:
+        return _network(job, base, folder, kept, held, progress, tells)
+    return _estimator(job, base, folder, kept, held, progress)
 
 
 def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
@@ -160,11 +165,12 @@ def _servable(folder: Path, x: Array) -> str:
     return "model.onnx"
 
 
-def _network(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
+def _network(
+    job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress, tells: Sequence[Tells]
+) -> Trained:
     import torch
     from torch.nn.functional import cross_entropy, mse_loss
 
-    from leptonai.improve.train.board import Board
     from leptonai.improve.train.seeds import seed
     from leptonai.improve.train.trainer import Trainer
 
@@ -191,14 +197,13 @@ def _network(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progres
         folder=folder / "checkpoints", every=job.every,
     )  # fmt: skip
     x, y = pair(held)
-    board = Board(folder / "events") if job.board else None
+    board = Several([*([Board(folder / "events")] if job.board else []), *tells])
     try:
         result = trainer.fit(pair(kept), (x, y), epochs=job.epochs, progress=progress, board=board)
     except (RuntimeError, IndexError, TypeError) as e:
         raise ModelError(f"the module cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
     finally:
-        if board is not None:
-            board.close()
+        board.close()
     with torch.no_grad():
         out = model.eval()(x)
     said = classes[out.argmax(1).numpy()] if classes is not None else out.reshape(-1).double().numpy()

@@ -9,7 +9,7 @@ import torch
 
 from leptonai.errors import SpecError
 from leptonai.improve.train.batches import Batches
-from leptonai.improve.train.board import Board
+from leptonai.improve.train.board import Tells
 from leptonai.improve.train.guard import Guard
 from leptonai.improve.train.observed import Event
 from leptonai.improve.train.schedule import Shape, warmup
@@ -79,7 +79,7 @@ class Trainer:
         *,
         epochs: int = 10,
         progress: Callable[[int, float], None] | None = None,
-        board: Board | None = None,
+        board: Tells | None = None,
     ) -> Result:
         """The model is trained; with ``validation`` it holds the weights of its best epoch.
 
