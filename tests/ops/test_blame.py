@@ -93,36 +93,40 @@ def test_a_frame_has_one_column_for_each_node_and_metric() -> None:
 def test_the_trouble_of_a_caller_is_part_of_the_incident_of_what_it_calls(short: Path) -> None:
     async def story() -> None:
         stage = Stage(short)
-        store, dice = stage.watch.store, random.Random(5)
-        stage.watch.casebook = Casebook(
-            stage.settings, stage.watch.control, store, calls=lambda now: [("front", "back")]
-        )
-        stage.watch.casebook.doubt = lambda incident: "it is only looked at here"
-        for name in ("front", "back"):
-            stage.deploy(Model(), name)
-            for second in range(400, 0, -1):
-                at = stage.now - second
-                seen = {"latency_p50_seconds": 0.005, "error_ratio": 0.0, "request_rate_per_second": 40.0}
-                store.write(
-                    [
-                        Signal(name=n, labels={"service": name}, at=at, value=v * dice.uniform(0.9, 1.1))
-                        for n, v in seen.items()
-                    ]
-                )
-        await stage.step(30)
-        for model in stage.models.values():
-            model.compute = 0.3
-        await stage.until(lambda: any("part of" in i.evidence[-1].text for i in stage.incidents() if i.evidence), 90)
-        await stage.step(2)  # the other document follows in its own turn
-        by_name = {i.subject.rpartition("/")[2]: i for i in stage.incidents()}
-        front, back = by_name["front"], by_name["back"]
-        assert front.closed is not None and back.closed is None
-        assert any(a.labels.get("service") == "front" for a in back.anomalies)
-        assert any(e.kind == "joined" and f"Incident {front.id}" in e.text for e in back.evidence)
-        assert any(e.kind == "ranking" and "back" in e.text for e in front.evidence)
-        await stage.step(5)
-        assert [i.id for i in stage.incidents() if i.closed is None] == [back.id]  # it still feels it there
-        await stage.close()
+        try:
+            store, dice = stage.watch.store, random.Random(5)
+            stage.watch.casebook = Casebook(
+                stage.settings, stage.watch.control, store, calls=lambda now: [("front", "back")]
+            )
+            stage.watch.casebook.doubt = lambda incident: "it is only looked at here"
+            for name in ("front", "back"):
+                stage.deploy(Model(), name)
+                for second in range(400, 0, -1):
+                    at = stage.now - second
+                    seen = {"latency_p50_seconds": 0.005, "error_ratio": 0.0, "request_rate_per_second": 40.0}
+                    store.write(
+                        [
+                            Signal(name=n, labels={"service": name}, at=at, value=v * dice.uniform(0.9, 1.1))
+                            for n, v in seen.items()
+                        ]
+                    )
+            await stage.step(30)
+            for model in stage.models.values():
+                model.compute = 0.3
+            await stage.until(
+                lambda: any("part of" in i.evidence[-1].text for i in stage.incidents() if i.evidence), 90
+            )
+            await stage.step(2)  # the other document follows in its own turn
+            by_name = {i.subject.rpartition("/")[2]: i for i in stage.incidents()}
+            front, back = by_name["front"], by_name["back"]
+            assert front.closed is not None and back.closed is None
+            assert any(a.labels.get("service") == "front" for a in back.anomalies)
+            assert any(e.kind == "joined" and f"Incident {front.id}" in e.text for e in back.evidence)
+            assert any(e.kind == "ranking" and "back" in e.text for e in front.evidence)
+            await stage.step(5)
+            assert [i.id for i in stage.incidents() if i.closed is None] == [back.id]  # it still feels it there
+        finally:
+            await stage.close()
 
     asyncio.run(story())
 
