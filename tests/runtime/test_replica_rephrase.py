@@ -8,13 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from conftest import Running
-
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.report import check, tell
 from leptonai.ops.report.rephrase import rephrase
 from leptonai.settings import Rephrase
 from leptonai.types import Cause, Evidence, Incident
+from tests.runtime.conftest import Running
 
 WRITER = """
 import json
