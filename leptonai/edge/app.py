@@ -151,15 +151,17 @@ class App:
             self._tell(request)
 
     def _metrics(self) -> bytes:
-        lines = ["# TYPE leptonai_edge_held gauge", "# TYPE leptonai_edge_answers gauge"]
-        lines += ["# TYPE leptonai_edge_requests_total counter"]
+        held = ["# HELP leptonai_edge_held Requests that wait for a replica.", "# TYPE leptonai_edge_held gauge"]
+        kept = ["# HELP leptonai_edge_answers Answers kept for their repeat.", "# TYPE leptonai_edge_answers gauge"]
+        told = ["# HELP leptonai_edge_requests_total Requests by what became of them."]
+        told += ["# TYPE leptonai_edge_requests_total counter"]
         for cluster, _ in self._clusters.values():
             labels = f'service="{cluster.standby.service}",variant="{cluster.standby.variant}"'
-            lines.append(f"leptonai_edge_held{{{labels}}} {cluster.held}")
-            lines.append(f"leptonai_edge_answers{{{labels}}} {len(cluster.answers)}")
+            held.append(f"leptonai_edge_held{{{labels}}} {cluster.held}")
+            kept.append(f"leptonai_edge_answers{{{labels}}} {len(cluster.answers)}")
             for outcome, count in sorted(cluster.counts.items()):
-                lines.append(f'leptonai_edge_requests_total{{{labels},outcome="{outcome}"}} {count}')
-        return ("\n".join(lines) + "\n").encode()
+                told.append(f'leptonai_edge_requests_total{{{labels},outcome="{outcome}"}} {count}')
+        return ("\n".join([*held, *kept, *told]) + "\n").encode()
 
 
 async def serve(folder: Path, own: Path, ending: asyncio.Event) -> None:

@@ -151,3 +151,41 @@ def test_a_damaged_memory_is_begun_anew(short: Path) -> None:
         await stage.close()
 
     asyncio.run(scene())
+
+
+def test_a_host_that_falls_silent_and_a_service_that_others_call_speak_for_them(short: Path) -> None:
+    """Live: the services below are really ill, the agent really fell silent, and only the roots are told."""
+
+    async def scene(url: str) -> None:
+        stage = Stage(short, settings_of(url, host_silent=5.0))
+        slo = Slo(latency=0.1, period=3600.0)
+        for name in ("shop", "prices"):
+            stage.deploy(Model(errors=1.0), name=name, replicas=1, slo=slo)
+        pager = stage.watch.pager
+        here, step = pager._host, pager.step
+        heard: dict[str, float] = {}
+
+        async def with_calls(now: float, incidents: Any, burns: Any, *_: Any) -> None:
+            await step(now, incidents, burns, lambda: [("shop", "prices")], heard)
+
+        pager.step = with_calls  # type: ignore[method-assign] - what spans and agents tell, told here
+
+        def muted(service: str) -> set[str]:
+            return {a.muted for a in pager.alerts if a.state == "firing" and a.labels.get("service") == service}
+
+        await until(stage, lambda: muted("shop") and muted("prices"))
+        await until(stage, lambda: any("of prices, which it calls" in why for why in muted("shop")))
+        assert "" in muted("prices")
+        heard[f"default/{here}"] = stage.now - 6.0  # the agent of this machine: not a word for six seconds
+        await until(stage, lambda: any(a.labels["alertname"] == "HostDown" for a in pager.alerts if a.fired))
+        await until(stage, lambda: "" not in muted("prices") | muted("shop"))
+        assert any(why == "inhibited by HostDown" for why in muted("prices"))
+        (down,) = (a for a in pager.alerts if a.labels["alertname"] == "HostDown")
+        assert (down.state, down.muted, down.receivers) == ("firing", "", ("team",))
+        heard[f"default/{here}"] = stage.now + 1e6  # it is back
+        await until(stage, lambda: "" in muted("prices"))
+        await pager.close()
+        await stage.close()
+
+    with hook() as (url, _):
+        asyncio.run(scene(url))

@@ -14,12 +14,15 @@ from test_api_signals import ops
 from leptonai.api.telemetry import joined
 from leptonai.ops.agent.buffer import Buffer
 from leptonai.ops.agent.run import Agent
+from leptonai.ops.alert.page import families
 from leptonai.ops.feeds import Feeds
+from leptonai.ops.page import text as text_of
 from leptonai.ops.sheet import read_sheet
 from leptonai.platforms.embedded import Embedded
 from leptonai.platforms.prometheus.encode import encode, label_bytes
 from leptonai.runtime.metrics import Metrics
 from leptonai.settings import Settings
+from leptonai.types import Alert
 
 if TYPE_CHECKING:
     from api_stage import Stage
@@ -99,7 +102,9 @@ def test_every_page_of_ours_is_valid(stage: Stage, tmp_path: Path) -> None:
     assert 'process="ops"' in page.text and 'process="ops"' not in alone
     gauges = {"leptonai_in_flight": 1.0, "leptonai_queued": 0.0, "leptonai_heartbeat_age_seconds": 0.0}
     replica = Metrics().text(gauges, 0).decode()
-    for text in (page.text, alone, replica):
+    alert = Alert(labels={"alertname": "A", "severity": 'odd"'}, state="firing", since=0.0, last=0.0)
+    promises = text_of(families({"digits": (5.0, {"errors": 1.0, "latency": 0.0})}, [alert]))
+    for text in (page.text, alone, replica, promises):
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 and not done.stderr, done.stderr + done.stdout
     kept.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -188,6 +190,9 @@ def test_a_question_asked_in_json_is_answered_in_binary_and_the_other_way_round(
                 body, size = as_binary(3, 4)
                 await post(world, path, body, inference_header_content_length=size)
                 await asyncio.sleep(0.1)
+        if shutil.which("promtool"):  # the page is valid, with samples on it
+            checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, timeout=60)  # noqa: ASYNC221
+            assert checked.returncode == 0 and not checked.stderr, checked.stderr.decode()
         await kill_all(world)
         body, size = as_binary(1, 2)
         got = await post(world, path, body, inference_header_content_length=size)
