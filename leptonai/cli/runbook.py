@@ -229,24 +229,23 @@ def steps(row: Row) -> str:
 
 
 def tell(row: Row) -> None:
+    from leptonai.ops.runbook.files import SHIPPED
+
     click.echo(f"{row.cause}, severity {severities(row)}: {steps(row)}")
     click.echo(f"  owner  {row.owner}" + (f": {row.responsibilities}" if row.responsibilities else ""))
-    click.echo(f"  from   {row.source}")
+    click.echo(f"  from   {'what ships' if row.source == str(SHIPPED) else row.source}")
     for step in row.steps:
         given = " ".join(f"{k}={v}" for k, v in step.given.items())
         click.echo(f"  {step.name}{f' ({given})' if given else ''}, {step.remedy.risk} risk")
-        asked = {"never": "no approval", "always": "approval always"}.get(
-            step.approval, f"approval {step.approval} risk"
-        )
+        asked = "no approval" if step.approval == "never" else f"approval {step.approval}"
         what = "only recommended" if step.autonomy == "recommend" else asked
         back = "taken back when it does not help" if step.compensate else "not taken back"
-        click.echo(f"    {what}; {step.tries} tries; {back}")
+        click.echo(f"    {what}; {step.tries} {'try' if step.tries == 1 else 'tries'}; {back}")
         wanted = [f"{name} {bounds}" for name, bounds in step.verify.signals.items()]
-        times = [f"within {step.verify.seconds:g} s"] if step.verify.seconds is not None else []
-        if wanted or times:
-            click.echo(
-                f"    helped when well {' '.join([*times, 'and ' * bool(times and wanted) + ', '.join(wanted)])}"
-            )
+        if step.verify.seconds is not None:
+            wanted.insert(0, f"it is well within {step.verify.seconds:g} s")
+        if wanted:
+            click.echo(f"    has helped when {', '.join(wanted)}")
         limits = step.limits
         click.echo(
             f"    replaces {limits.share:.0%} of the replicas at most, {limits.ready} left ready, "

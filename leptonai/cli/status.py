@@ -49,9 +49,8 @@ def show_platform(client: Client, as_json: bool) -> None:
     silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
     click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
     for path, said in (ops.get("broken") or {}).items():
-        click.echo(
-            f"          A FILE IS BROKEN, its last good version is in force: {said.removeprefix(f'{path}: ')} ({path})"
-        )
+        text = " ".join(said.removeprefix(f"{path}: ").split())
+        click.echo(f"          A FILE IS BROKEN, its last good version is in force: {path}: {text}")
     if platform.get("frozen"):
         click.echo(f"          FROZEN, no automatic change is admitted: {platform['frozen']}")
     behind = sum(v.ready < v.wanted for v in views)

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from leptonai.admit import Door, issue
+from leptonai.admit.switch import Switch
 from leptonai.api import create_app
 from leptonai.api.wishes import Wishes
 from leptonai.client import Client
@@ -127,7 +128,8 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
 
     reconciler = Reconciler(platform, wishes.services, record, period=0.05)
 
-    door = Door(store, settings, on_change=on_change, artifacts=artifacts)
+    switch = Switch(tmp_path / "frozen")
+    door = Door(store, settings, on_change=on_change, artifacts=artifacts, frozen=switch.said)
     app = create_app(
         door,
         store,
@@ -135,6 +137,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
         platform,
         settings,
         wishes=wishes,
+        switch=switch,
         clock=clock,
         secret=b"test",
         ops_socket=lambda: str(signals) if signals.exists() else None,

@@ -159,7 +159,7 @@ class Door:
     async def propose(
         self, change: Change, why: str, by: str, ask: str = "", expires_in: float | None = None
     ) -> Proposal:
-        self.stage.is_proposed(change, by, ask)
+        self.stage.is_proposed(change, by, ask, why)
         return self.ask(change, OPS, by, why, ask, expires_in or 300.0)
 
     async def proposal(self, id: str) -> Proposal | None:
@@ -318,7 +318,7 @@ class Guarded:
 
     # --- the rails
 
-    def is_proposed(self, change: Change, by: str, ask: str) -> None:
+    def is_proposed(self, change: Change, by: str, ask: str, why: str) -> None:
         """Held against every proposal before the door sees it."""
         case, ops = self.acting, self.settings.ops
         assert case is not None and by == f"incident:{case.incident.id}"
@@ -353,7 +353,7 @@ class Guarded:
         for other in others:
             assert other.last is not None
             rail(key not in (other.service, other.last.service), f"two changes of {key} at once")
-        name, step = self.step_of(change, row)
+        name, step = self.step_of(change, row, why)
         rail(step.autonomy == "act", "did what is only recommended")
         rail(bool(ask) == bool(step.asks), "asked for approval otherwise than the runbook says")
         newest = self.door.kept[key].history[-1]
@@ -369,8 +369,8 @@ class Guarded:
         rail(len(useless) < most, f"{name} was tried again against {fault}, which it had not helped")
         self.bounded(key, change, step.limits)
 
-    def step_of(self, change: Change, row: Any) -> tuple[str, Any]:
-        """By the kind of the change alone, which tells each step of these runbooks apart."""
+    def step_of(self, change: Change, row: Any, why: str) -> tuple[str, Any]:
+        """By the kind of the change, which tells each step of these runbooks apart; two that evict by their words."""
         if isinstance(change, JobChange):
             name = "command" if change.job.command else "webhook"
         elif isinstance(change, SpecChange):
@@ -382,8 +382,9 @@ class Guarded:
             path = next(iter(change.set))
             less = path.endswith("replicas") and change.service != (self.acting and self.acting.service)
             ends = {"epoch": "restart", "replicas": "preempt" if less else "scale", "weight": "degrade", "shed": "shed"}
-            name = "evict" if path.startswith("evict.") else ends.get(path.rpartition(".")[2], "fallback_off")
-        step = row.step(name) or (row.step("recycle") if name == "evict" else None)
+            one = "recycle" if "before its limit" in why else "evict"
+            name = one if path.startswith("evict.") else ends.get(path.rpartition(".")[2], "fallback_off")
+        step = row.step(name)
         rail(step is not None, f"{name} is no step of the row for {row.cause}")
         return step.name, step
 
@@ -434,7 +435,8 @@ class Guarded:
         for old, new in zip(before.actions, case.incident.actions, strict=False):
             if old.verdict is None and new.verdict is not None:
                 SEEN[new.verdict] += 1
-                rail(not self.stale, "judged on stale telemetry")
+                expired = new.detail == "it was not approved"  # which no telemetry has to say
+                rail(not self.stale or expired, "judged on stale telemetry")
                 if new.verdict == "effective":
                     seen = case.service not in self.silent or self.lookouts[case.service].requests > case.since[0]
                     rail(seen, "effective without samples")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from guard_stage import SEEN, Guarded, settings_of
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -141,11 +141,12 @@ class Histories(RuleBasedStateMachine):
             self.stage.close()
 
 
-def play(count: int = HISTORIES) -> None:
+def play(count: int = HISTORIES, shrink: bool = True) -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
             max_examples=count, stateful_step_count=25, deadline=None, derandomize=count == 40, database=None,
+            phases=tuple(Phase) if shrink else (Phase.generate,),
             suppress_health_check=list(HealthCheck), print_blob=False,
         ),
     )  # fmt: skip

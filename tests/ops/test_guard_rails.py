@@ -350,6 +350,20 @@ def test_an_approval_counts_once_for_one_plan_in_time_and_silence_is_no_consent(
     stage.close()
 
 
+def test_a_verdict_waits_for_the_signals_that_the_runbook_wants() -> None:
+    """Quiet is not enough: the share of errors must be in its range, and one that is not seen is not."""
+    rows = "hung_replica: {steps: [{do: evict, verify: {signals: {error_ratio: {below: 0.1}}}}]}"
+    for being, verdict in ((set[str](), "effective"), ({"wide"}, "ineffective")):
+        stage = staged(Rail(rows, acted, Break(), ""))
+        stage.broken = set(being)
+        acted(stage)
+        stage.firing.clear()
+        for _ in range(14):
+            stage.step(3.0)
+        assert stage.book.cases[0].incident.actions[0].verdict == verdict, stage.book.cases[0].incident.actions
+        stage.close()
+
+
 def test_the_real_door_refuses_a_wrong_hash_a_replay_a_machine_and_a_late_yes(short: Any) -> None:
     async def story(stage: Stage) -> None:
         await healthy(stage)

@@ -66,6 +66,7 @@ def test_a_row_says_all_there_is_to_say(tmp_path: Path) -> None:
     evict, restart = calm.steps
     assert (evict.limits.share, evict.limits.ready, evict.verify.settle) == (0.25, 2, 10)
     assert evict.verify.signals == {"error_ratio": Range(below=0.01)}
+    assert str(Range(below=0.01)) == "<= 0.01" and str(Range(above=1, below=2)) == ">= 1 and <= 2"
     assert not evict.asks and restart.asks == "restart is of medium risk; the runbook asks above low"
     assert (restart.tries, restart.limits.attempts, restart.limits.share) == (2, 9, 1.0)
     assert [s.autonomy for s in grave.steps] == ["recommend"]

@@ -31,8 +31,8 @@ class Range(Noun, frozen=True, kw_only=True):
         return (self.above is None or value >= self.above) and (self.below is None or value <= self.below)
 
     def __str__(self) -> str:
-        parts = [f">= {self.above:g}"] * (self.above is not None) + [f"<= {self.below:g}"] * (self.below is not None)
-        return " and ".join(parts)
+        bounds = ((">=", self.above), ("<=", self.below))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
 class Verify(Noun, frozen=True, kw_only=True):
