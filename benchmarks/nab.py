@@ -5,7 +5,7 @@
 ``--data``: the folder that holds ``nab/`` (data/, labels/combined_windows.json, config/profiles.json). Scores are by
 the rules of NAB 1.1, one threshold for all series per profile; ``climb`` is the score by the older hill climb.
 ``--splits``: one parameter (samples in the probation) and the threshold are chosen on a random half of the files and
-judged on the other.
+judged on the other; and on all categories but one, judged on that one.
 """
 
 from __future__ import annotations
@@ -169,6 +169,16 @@ def splits(files: list[File], profiles: dict[str, Profile], times: int) -> None:
             (f"the shipped {settled} samples on the same halves", ours),
         ):
             print(f"  {what}: {np.mean(got):.1f} (sd {np.std(got):.1f}) over {times} splits")
+        settled_at = nab(scored[settled], profile).threshold
+        pooled = [Judged(s.scores / settled_at, s.windows) for s in scored[settled]]  # 1 is the threshold
+        for category in {f.category for f in files if f.windows}:
+            best = {k: nab([s for s, f in zip(scored[k], files, strict=True) if f.category != category], profile)
+                    for k in grid}  # fmt: skip
+            k = max(grid, key=lambda k: best[k].score)
+            for i in (i for i, f in enumerate(files) if f.category == category):
+                pooled[i] = Judged(scored[k][i].scores / best[k].threshold, files[i].windows)  # 1 is the threshold
+        score_left = nab(pooled, profile, 1.0).score
+        print(f"  each category by samples and threshold of the others, pooled: {score_left:.1f}")
 
 
 def main() -> None:
