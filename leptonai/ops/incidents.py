@@ -24,6 +24,7 @@ MOST_ANOMALIES = 40  # of one incident; a person reads no more
 NOTES = frozenset(
     {"plan", "recommended", "action", "verdict", "taken_back", "job", "refused", "escalated", "closed", "joined"}
 )
+SURER = 0.1  # of another cause than the one that a person was told, before that is taken back
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
 
 _RANK: dict[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
@@ -179,10 +180,10 @@ def explain(incident: Incident, facts: Facts, causes: Sequence[Cause], now: floa
 
 def forgets(incident: Incident, causes: Sequence[Cause]) -> bool:
     """Whether the causes found now know less than those on record: what fades is harder to tell than what was at its
-    height. "unknown" refutes nothing; and a person who was told one cause is not told another that is no surer."""
+    height. "unknown" refutes nothing; and a person who was told one cause is not told another that is hardly surer."""
     if not causes or not incident.causes or causes[0].name == incident.causes[0].name:
         return False
-    surer = causes[0].confidence > incident.causes[0].confidence
+    surer = causes[0].confidence >= incident.causes[0].confidence + SURER
     return causes[0].name == "unknown" or (incident.escalated is not None and not surer)
 
 

@@ -114,7 +114,8 @@ def test_refusals_are_kept_while_facts_are_renewed() -> None:
         (None, ("a", 0.9), ("unknown", 0.0), True),  # what fades refutes nothing
         (None, ("a", 0.9), ("b", 0.8), False),  # nobody was told yet
         (5.0, ("a", 0.9), ("b", 0.8), True),  # told, and no surer of the other
-        (5.0, ("a", 0.7), ("b", 0.8), False),
+        (5.0, ("a", 0.7), ("b", 0.75), True),  # hardly
+        (5.0, ("a", 0.7), ("b", 0.9), False),
         (5.0, ("a", 0.9), ("a", 0.8), False),  # the same, with newer numbers
         (5.0, ("unknown", 0.4), ("unknown", 0.3), False),
     ],
