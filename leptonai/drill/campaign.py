@@ -112,7 +112,8 @@ def _one(place: Place, drill: str, seed: int, ledger: Ledger, watching: Screen) 
     found = conduct(place, kinds_of(drill), seed, watching)
     for outcome in found:
         ledger.append(outcome)
-        review(place.client, outcome)
+        if not review(place.client, outcome) and outcome.incident is not None and not outcome.control:
+            watching.note(f"  incident {outcome.incident} could not be labelled")
         for line in (*outcome.missing, *outcome.harm, *outcome.noise):
             watching.note(f"  ! {line}")
     return found

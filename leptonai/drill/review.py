@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 from leptonai.client import Client
 from leptonai.client.wire import ReviewRequest
@@ -12,28 +11,31 @@ from leptonai.drill.outcome import Outcome
 from leptonai.errors import LeptonError
 from leptonai.types import Incident
 
+TRIES = 3  # an incident that is diagnosed anew between reading and reviewing is read again
 
-def reviews_of(outcome: Outcome) -> Iterator[tuple[Incident, ReviewRequest]]:
-    """What is true of the first incident that a fault provoked; of a control nothing is labelled."""
+
+def review_of(outcome: Outcome, incident: Incident) -> ReviewRequest:
+    """What is true of the incident that a fault provoked, as it stands now."""
     causes = KINDS[outcome.kind].causes
-    if not causes or not outcome.incidents:
-        return
-    incident = outcome.incidents[0]
-    truth = outcome.cause if outcome.cause in causes else causes[0]
-    yield (
-        incident,
-        ReviewRequest(
-            analysis=incident.analysis,
-            cause=truth,
-            hypotheses={c.name: c.name in causes for c in incident.causes},
-            note=f"drill {outcome.kind}, seed {outcome.seed}",
-            source="drill",
-        ),
+    named = incident.causes[0].name if incident.causes else ""
+    return ReviewRequest(
+        analysis=incident.analysis,
+        cause=named if named in causes else causes[0],
+        hypotheses={c.name: c.name in causes for c in incident.causes},
+        note=f"drill {outcome.kind}, seed {outcome.seed}",
+        source="drill",
     )
 
 
-def review(client: Client, outcome: Outcome) -> None:
-    """The incident that the drill provoked has its true cause on record."""
-    for incident, request in reviews_of(outcome):
-        with contextlib.suppress(LeptonError):  # the outcome itself is kept: a label more or less ends no drill
-            client.review(incident.id, request)
+def review(client: Client, outcome: Outcome) -> bool:
+    """Whether the incident that the drill provoked has its true cause on record now. Of a control nothing is labelled.
+
+    The outcome itself is kept in any case: a label more or less ends no drill.
+    """
+    if outcome.control or outcome.incident is None:
+        return False
+    for _ in range(TRIES):
+        with contextlib.suppress(LeptonError):
+            client.review(outcome.incident, review_of(outcome, client.incident(outcome.incident)))
+            return True
+    return False

@@ -6,7 +6,7 @@ import msgspec
 
 from leptonai.drill.baselines import always_restart, baselines, rules_only, threshold_only
 from leptonai.drill.outcome import Outcome
-from leptonai.drill.review import reviews_of
+from leptonai.drill.review import review_of
 from leptonai.drill.score import confusion, score
 from leptonai.types import Action, Anomaly, Cause, Evidence, Incident
 
@@ -79,10 +79,11 @@ def test_baselines_follow_their_stated_rules() -> None:
 
 
 def test_an_incident_is_labelled_with_the_truth_and_its_hypotheses_judged() -> None:
-    ((about, request),) = reviews_of(SLOW)
-    assert about.id == 7 and request.source == "drill" and request.cause == "bad_revision_latency"
-    assert request.hypotheses == {"traffic_surge": False}
-    assert list(reviews_of(ALARM)) == [] and list(reviews_of(NONE)) == []
+    request = review_of(SLOW, SLOW.incidents[0])
+    assert request.source == "drill" and request.cause == "bad_revision_latency"
+    assert request.hypotheses == {"traffic_surge": False} and request.analysis == SLOW.incidents[0].analysis
+    right = review_of(STOP, STOP.incidents[0])
+    assert right.cause == "hung_replica" and right.hypotheses == {"hung_replica": True}
 
 
 def test_an_outcome_survives_its_file() -> None:
