@@ -57,7 +57,7 @@ class Outcome(Noun, frozen=True, kw_only=True):
     in_time: bool = False  # detected and recovered within the kind's own bounds
     acts: int = 0  # admitted automatic changes
     harm: tuple[str, ...] = ()  # what was done that should not have been
-    noise: tuple[str, ...] = ()  # incidents too many
+    noise: tuple[str, ...] = ()  # incidents too many, actions that did not help
     missing: tuple[str, ...] = ()  # what should have been done and was not
     incidents: tuple[Incident, ...] = ()  # as they stood at the end, so that others can judge anew
 
@@ -159,8 +159,11 @@ def judge(
         right_remedy=remedy in fault.remedies,
         in_time=detect is not None and recover is not None and detect <= fault.detect and recover <= fault.recover,
         acts=len(acts),
-        harm=(*_harm_by_acts(everything, acts, remedies, good), *_harm_by_verdicts(incidents)),
-        noise=tuple(f"incident {i.id} too many: {i.title}" for i in incidents[expected:]),
+        harm=(*_harm_by_acts(everything, acts, remedies, good), *_judged(incidents, "harmful")),
+        noise=(
+            *(f"incident {i.id} too many: {i.title}" for i in incidents[expected:]),
+            *_judged(incidents, "ineffective"),
+        ),
         incidents=tuple(incidents),
     )
     return outcome if fault.control else _with_missing(outcome, fault, injection, mine)
@@ -190,6 +193,7 @@ def _harm_by_acts(
     harm = []
     allowed = {remedy for fault, _ in broken for remedy in fault.remedies} - {RECONCILED, PERSON}
     sick = {f"evict.{injection.replica}" for _, injection in broken if injection.replica}
+    turned: set[str] = set()  # dials of right acts: turning them back is a compensation
     for act in acts:
         remedy = remedies.get(act.id, "")
         match act.change:
@@ -197,6 +201,8 @@ def _harm_by_acts(
                 evicted = {path for path in change.set if path.startswith("evict.")}
                 right = remedy in allowed - {"rollback"} and evicted <= sick
                 right = right and (remedy != "evict" or evicted == change.set.keys())
+                right = right or (bool(change.set) and change.set.keys() <= turned)
+                turned |= change.set.keys() if right else set()
                 what = "set " + ", ".join(f"{path} = {value:g}" for path, value in change.set.items())
             case SpecChange() as change:
                 right = remedy in allowed - {"evict"} and (remedy != "rollback" or change.spec == good)
@@ -208,11 +214,11 @@ def _harm_by_acts(
     return harm
 
 
-def _harm_by_verdicts(incidents: Sequence[Incident]) -> list[str]:
+def _judged(incidents: Sequence[Incident], verdict: str) -> list[str]:
     def line(incident: Incident, action: Action) -> str:
         return f"{action.remedy} of incident {incident.id} was {action.verdict}: {action.detail}"
 
-    return [line(i, a) for i in incidents for a in i.actions if a.verdict in ("ineffective", "harmful")]
+    return [line(i, a) for i in incidents for a in i.actions if a.verdict == verdict]
 
 
 def _with_missing(outcome: Outcome, fault: Fault, injection: Injection, mine: Incident | None) -> Outcome:

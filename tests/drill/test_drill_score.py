@@ -81,9 +81,9 @@ def test_baselines_follow_their_stated_rules() -> None:
 def test_an_incident_is_labelled_with_the_truth_and_its_hypotheses_judged() -> None:
     request = review_of(SLOW, SLOW.incidents[0])
     assert request.source == "drill" and request.cause == "bad_revision_latency"
-    assert request.hypotheses == {"traffic_surge": False} and request.analysis == SLOW.incidents[0].analysis
+    assert request.hypotheses["traffic_surge"] is False and request.analysis == SLOW.incidents[0].analysis
     right = review_of(STOP, STOP.incidents[0])
-    assert right.cause == "hung_replica" and right.hypotheses == {"hung_replica": True}
+    assert right.cause == "hung_replica" and right.hypotheses["hung_replica"] is True
 
 
 def test_an_outcome_survives_its_file() -> None:
