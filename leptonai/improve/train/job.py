@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from leptonai.improve.train.splits import kfold, stratified
 from leptonai.types import Noun
 
 Progress = Callable[[int, float], None]  # (epoch, held-out loss)
+ADDRESS = re.compile(r"(?<![\d.])\d{12,}(?![\d.]*\d)")  # of an object in memory
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry in a file of ours: when it was written must not change what it is
 
 
@@ -244,11 +246,22 @@ def _export(model: Any, example: Any, path: Path) -> None:
 
 
 def settled(path: Path) -> None:
-    """The zip archive at ``path`` with times that are always the same, entries in order."""
+    """The zip archive at ``path`` with the same times whenever it was written, entries in order.
+
+    skops names parts by their addresses in memory, in ``schema.json`` and as file names: they become 1, 2, 3 ...
+    """
     aside = path.with_suffix(".part")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in sorted(old.namelist()):
-            new.writestr(zipfile.ZipInfo(name, WHEN), old.read(name), zipfile.ZIP_DEFLATED)
+        names = old.namelist()
+        schema = old.read("schema.json").decode() if "schema.json" in names else ""
+        numbers = {a: str(i) for i, a in enumerate(dict.fromkeys(ADDRESS.findall(schema)), 1)}
+
+        def numbered(text: str) -> str:
+            return ADDRESS.sub(lambda m: numbers.get(m[0], m[0]), text)
+
+        entries = {numbered(n): numbered(schema).encode() if n == "schema.json" else old.read(n) for n in names}
+        for name in sorted(entries):
+            new.writestr(zipfile.ZipInfo(name, WHEN), entries[name], zipfile.ZIP_DEFLATED)
     aside.replace(path)
 
 
