@@ -18,8 +18,8 @@ from leptonai.client.wire import Desk, IssueVerdict
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import open_log
 from leptonai.errors import LeptonError, NotFound
-from leptonai.ops import watch
 from leptonai.ops.control import World
+from leptonai.ops.run import run as watch_over
 from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.types import Change, Event, Feedback, Incident, Issue, Key, Proposal, Review, Revision
 
@@ -150,4 +150,4 @@ async def watch_when_found(home: Home) -> None:
             await asyncio.sleep(RETRY)
     async with client:
         socket = make_runtime_folder(home.path) / "ops.sock"
-        await watch.run(home.path, settings, Api(client), time.time, socket)
+        await watch_over(home.path, settings, Api(client), time.time, socket)

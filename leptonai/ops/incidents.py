@@ -38,8 +38,10 @@ def subject_of(service: Key) -> str:
 
 def service_of(incident: Incident) -> Key:
     """The inverse; "" for an incident about something else than a service."""
-    workspace, kind, name = incident.subject.split("/", 2)
-    return make_key(name, workspace) if kind == "service" else ""
+    match incident.subject.split("/", 2):
+        case [workspace, "service", name]:
+            return make_key(name, workspace)
+    return ""
 
 
 def subject_for(trigger: Trigger) -> str:

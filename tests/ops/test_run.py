@@ -13,7 +13,7 @@ import pytest
 from ops_stage import Direct, Model, Stage
 
 from leptonai.errors import PlatformError
-from leptonai.ops.watch import run
+from leptonai.ops.run import run
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops, Settings
 from leptonai.types import Signal

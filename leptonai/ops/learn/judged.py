@@ -66,7 +66,7 @@ def values_of(incident: Incident) -> dict[Subject, dict[str, float | bool]]:
 
 
 def _about(incident: Incident) -> str:
-    return (service_of(incident) if incident.subject.count("/") > 1 else "") or incident.subject
+    return service_of(incident) or incident.subject
 
 
 def _is_feature(name: str, value: Any) -> bool:
