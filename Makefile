@@ -29,8 +29,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two files at a time: half of what a test does is waiting for processes. `make unit JOBS=0` runs one after another.
+JOBS ?= 2
+
 unit: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25
 
 test: check unit
 
