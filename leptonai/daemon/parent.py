@@ -20,7 +20,6 @@ from leptonai.daemon.spawn import open_log, spawn
 
 STABLE = 10.0  # seconds of life after which a death counts as the first again
 FIRST, MOST = 0.5, 30.0  # seconds before the second start, doubled each time up to MOST
-TAKE = 20.0  # seconds that a process may need to sit down
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL when stopping
 
 

@@ -12,7 +12,6 @@ from leptonai.edge.http import Request
 # to be kept from the client. "done": the answer was given through, whole or cut off.
 Outcome = Literal["refused", "lost", "done"] | int
 _STATUS_AT, _STATUS_END = len(b"HTTP/1.1 "), len(b"HTTP/1.1 200")
-HIGH_WATER = 1 << 20  # bytes read of a replica before the client has taken them
 
 
 class Forward(asyncio.Protocol):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from leptonai.errors import ModelError
+from leptonai.platforms.prometheus.encode import varint
 
 
 def _table() -> list[int]:
@@ -48,20 +49,11 @@ def event(at: float, step: int, values: Mapping[str, float]) -> bytes:
     summary = b"".join(
         _field(1, _field(1, tag.encode()) + b"\x15" + struct.pack("<f", value)) for tag, value in values.items()
     )
-    return b"\x09" + struct.pack("<d", at) + b"\x10" + _varint(step) + _field(5, summary)
+    return b"\x09" + struct.pack("<d", at) + b"\x10" + varint(step) + _field(5, summary)
 
 
 def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 class Tells(Protocol):

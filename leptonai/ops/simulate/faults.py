@@ -316,4 +316,3 @@ ACTS: Mapping[str, Act] = {
 KINDS = tuple(ACTS)
 OF_GPU = frozenset({"gpu_xid", "gpu_ecc", "gpu_thermal", "gpu_lost"})  # only of a service that uses one
 OF_MANY = frozenset({"cold_start_storm", "failing_replica", "slow_replica"})  # only of one with three replicas and more
-OF_CALLS = frozenset({"slow_dependency", "dead_dependency", "credential_expired"})  # only of one that calls something

@@ -160,10 +160,6 @@ class Flow:
             self._turns.append((self.at + (r + 1) * float(self.system.start[s]), s, r, number))
         return number
 
-    def roll_back(self, s: int, why: str = "roll back") -> int:
-        """A new revision that runs what the one before ran: what a fault did to the head is over."""
-        return self.deploy(s, why)
-
     def id(self, s: int, r: int) -> str:
         return f"{self.system.names[s]}-{r}-{self.born[s, r]}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
 import numpy as np
 
 from leptonai.ops.collect import Collected, Traffic
@@ -217,7 +216,3 @@ def collected(flow: Flow, watched: Sequence[int]) -> Collected:
     }  # fmt: skip
     silent = {id: seconds for s in watched for id, seconds in unanswered(flow, s).items()}
     return Collected(at=flow.at, seconds=1.0, traffic=traffic, unanswered=silent, gateway=True)
-
-
-def with_signals(found: Collected, signals: list[Signal]) -> Collected:
-    return msgspec.structs.replace(found, signals=signals)

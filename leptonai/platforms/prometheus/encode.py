@@ -25,16 +25,17 @@ def encode(series: Iterable[tuple[bytes, Samples]]) -> bytes:
     for labels, samples in series:
         body = labels
         for at, value in samples:
-            body += _field(0x12, b"\x09" + struct.pack("<d", value) + b"\x10" + _varint(round(at * 1000)))
+            body += _field(0x12, b"\x09" + struct.pack("<d", value) + b"\x10" + varint(round(at * 1000)))
         parts.append(_field(0x0A, body))
     return bytes(pa.Codec("snappy").compress(b"".join(parts), asbytes=True))
 
 
 def _field(tag: int, content: bytes) -> bytes:
-    return bytes([tag]) + _varint(len(content)) + content
+    return bytes([tag]) + varint(len(content)) + content
 
 
-def _varint(n: int) -> bytes:
+def varint(n: int) -> bytes:
+    """``n`` as protobuf writes it: 7 bits a byte, the low ones first, a negative number in two's complement."""
     n &= (1 << 64) - 1
     out = bytearray()
     while n > 0x7F:
