@@ -25,7 +25,11 @@ path_type = click.Path(path_type=Path)
 @click.option("--label", metavar="COL", help="The labels' column or array; else y, label, labels or target.")
 @click.option("--budget", "spent", default="accuracy=0.5%", show_default=True, help="What may be lost, and limits.")
 @click.option("--for", "aim", type=click.Choice(["both", "latency", "size"]), default="both", show_default=True)
-@click.option("--out", type=path_type, help="Folder for the report and the model; else MODEL-compressed.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the report and the model; else MODEL-compressed.",
+)
 @click.option("--plot", type=path_type, help="Draw what was tried (extra: plot).")
 @click.option("--deploy", "service", metavar="SERVICE", help="Propose the chosen model to this service, on probation.")
 @click.option("--only", metavar="NAMES", help="Try only these steps, with commas: 'int8 static,prune 50%'.")

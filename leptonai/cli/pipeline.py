@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from leptonai.improve.flow.text import Flow
 
 path_type = click.Path(path_type=Path)
+folder_type = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
@@ -23,7 +24,7 @@ def pipeline() -> None:
 
 @pipeline.command()
 @click.argument("file", type=path_type)
-@click.option("--folder", type=path_type, help="Where results are kept; else FILE-run. A killed run goes on there.")
+@click.option("--folder", type=folder_type, help="Where results are kept; else FILE-run. A killed run goes on there.")
 @click.option("--if-needed", is_flag=True, help="Only when the text's trigger says so: drift, or wrong answers.")
 @json_option
 @click.pass_obj
@@ -40,7 +41,7 @@ def run(session: Session, file: Path, folder: Path | None, if_needed: bool, as_j
     from leptonai.lab.pipeline import Pipeline
     from leptonai.serve import model, text
 
-    fields, _ = text.read(model.read_text(file), str(file))
+    fields, _ = text.read(model.read_text(file), str(file), "see docs/pipeline.md for the form of a pipeline")
     flow = parse(fields, str(file))
     root = folder or file.with_name(f"{file.stem}-run")
     if if_needed:

@@ -8,10 +8,12 @@ import click
 
 from leptonai.cli.session import Session, json_option, print_json
 
+folder_type = click.Path(file_okay=False, path_type=Path)
+
 
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; else JOB-run. A killed run goes on.")
+@click.option("--out", type=folder_type, help="Folder of the run; else JOB-run. A killed run goes on.")
 @click.option("--watch", metavar="NAME", help="Send the run's numbers to the platform, to be watched as training-NAME.")
 @json_option
 @click.pass_obj
@@ -32,7 +34,7 @@ def train(session: Session, job: Path, out: Path | None, watch: str | None, as_j
     from leptonai.improve.train.job import train as run
     from leptonai.serve import model, text
 
-    fields, _ = text.read(model.read_text(job), str(job))
+    fields, _ = text.read(model.read_text(job), str(job), "see docs/tuning.md for the form of a job")
     wanted = parse(fields, str(job))
     folder = out or job.with_name(f"{job.stem}-run")
     tells = []

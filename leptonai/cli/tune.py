@@ -12,12 +12,13 @@ from leptonai.cli.session import json_option, print_json, print_table, waiting
 if TYPE_CHECKING:
     from leptonai.improve.tune.study import Objective, Study
 
+storage_type = click.Path(dir_okay=False, path_type=Path)
 TASKS = ("objective", "train", "classify", "serve")
 
 
 @click.command()
 @click.argument("text", type=click.Path(path_type=Path))
-@click.option("--storage", type=click.Path(path_type=Path), help="SQLite file of the trials; else TEXT.db. Goes on.")
+@click.option("--storage", type=storage_type, help="SQLite file of the trials; else TEXT.db. Goes on.")
 @click.option("--worker", type=click.IntRange(0), hidden=True)
 @json_option
 def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) -> None:
@@ -36,7 +37,7 @@ def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) ->
     from leptonai.serve import model
     from leptonai.serve import text as texts
 
-    fields, _ = texts.read(model.read_text(text), str(text))
+    fields, _ = texts.read(model.read_text(text), str(text), "see docs/tuning.md for the form of a study")
     study, rest = parse(fields, str(text))
     study, objective = task(study, rest, text)
     check(study)
@@ -68,7 +69,10 @@ def task(study: Study, rest: dict[str, Any], text: Path) -> tuple[Study, Objecti
 
     named = [t for t in TASKS if t in rest]
     if len(named) != 1 or len(rest) != 1:
-        raise SpecError(f"{text}: names {', '.join(rest) or 'no task'}; one of {', '.join(TASKS)} is needed")
+        raise SpecError(
+            f"{text}: names {', '.join(rest) or 'no task'}; one of {', '.join(TASKS)} is needed",
+            hint="see docs/tuning.md",
+        )
     given, base = rest[named[0]], text.parent
     try:
         if named[0] == "train":
@@ -90,7 +94,7 @@ def task(study: Study, rest: dict[str, Any], text: Path) -> tuple[Study, Objecti
                 rows, nested.maker(wanted, study.seed), wanted.inner, None, wanted.augment, study.seed
             )
     except msgspec.ValidationError as e:
-        raise SpecError(f"{text}: {named[0]}: {e}") from e
+        raise SpecError(f"{text}: {named[0]}: {e}", hint="see docs/tuning.md for its fields") from e
     return study, own(str(given), base)
 
 
@@ -125,7 +129,7 @@ def own(target: str, base: Path) -> Objective:
         raise SpecError(f"objective is {target!r}; it must be FILE.py:FUNCTION", hint="the path counts from the text")
     found = getattr(import_file(path), name, None)
     if not callable(found):
-        raise SpecError(f"{path} has no function {name!r}")
+        raise SpecError(f"{path} has no function {name!r}", hint="objective: FILE.py:FUNCTION")
     function: Objective = found
     return function
 

@@ -61,8 +61,8 @@ def check(plan: Plan, live: bool = False) -> Plan:
     """The plan, when it can be carried out. SpecError naming the field, the value and what was expected."""
     if not plan.drills:
         raise SpecError("the plan has no drills", hint=f"known: {', '.join(KINDS)}")
-    if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
-        raise SpecError(f"seeds are {list(plan.seeds)}", hint="name at least one, and each once")
+    if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds) or min(plan.seeds) < 0:
+        raise SpecError(f"seeds are {list(plan.seeds)}", hint="name at least one, each once, none below 0")
     if not 1.0 <= plan.rate <= 500.0:
         raise SpecError(f"rate is {plan.rate:g} requests a second", hint="between 1 and 500")
     if len(plan.drills) * len(plan.seeds) > MOST_DRILLS:
@@ -81,7 +81,9 @@ def read_plan(path: Path) -> Plan:
     """The checked plan in ``path``. SpecError naming the file and the fault."""
     try:
         plan = msgspec.yaml.decode(path.read_bytes(), type=Plan)
-    except (OSError, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+    except OSError as e:
+        raise SpecError(f"{path}: {e.strerror or e}", hint="name a readable YAML file") from e
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise SpecError(f"{path}: {e}", hint="see docs/drills.md for the form of a game day") from e
     try:
         return check(plan)

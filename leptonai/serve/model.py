@@ -102,13 +102,13 @@ def read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
         if not content.strip():
-            raise SpecError(f"{path}: is empty")
+            raise SpecError(f"{path}: is empty", hint="was it written completely?")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         line = content[: e.start].count(b"\n") + 1
         raise SpecError(f"{path}:{line}: is not UTF-8 text: {e.reason}", hint="save it as UTF-8", line=line) from e
     except FileNotFoundError as e:
-        raise SpecError(f"{path}: no such file") from e
+        raise SpecError(f"{path}: no such file", hint="give the path of a text file") from e
     except OSError as e:
         raise SpecError(f"{path}: {e.strerror or e}", hint="the file must be readable") from e
 

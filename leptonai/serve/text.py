@@ -30,8 +30,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(text: str, source: str) -> tuple[dict[str, Any], Lines]:
-    """The mapping in ``text`` and the line (from 1) of each dotted field. SpecError names source and line."""
+def read(
+    text: str, source: str, form: str = "the least service is 'name: NAME' and 'model: PATH'"
+) -> tuple[dict[str, Any], Lines]:
+    """The mapping in ``text`` and the line (from 1) of each dotted field. SpecError names source and line.
+
+    ``form``: the hint where there are no fields at all.
+    """
     if len(text) > MAX_BYTES:
         raise SpecError(f"{source}: {len(text)} characters are over the limit of {MAX_BYTES}")
     try:
@@ -54,9 +59,9 @@ def read(text: str, source: str) -> tuple[dict[str, Any], Lines]:
     except RecursionError as e:
         raise SpecError(f"{source}: nested too deeply; the limit is {MAX_DEPTH}") from e
     if value is None:
-        raise SpecError(f"{source}: is empty", hint="the least service is 'name: NAME' and 'model: PATH'")
+        raise SpecError(f"{source}: is empty", hint=form)
     if not isinstance(value, dict):
-        raise SpecError(f"{source}: expected fields, got {kind(value)}", hint="write 'name: NAME', 'model: PATH' ...")
+        raise SpecError(f"{source}: expected fields, got {kind(value)}", hint=form)
     return value, lines
 
 

@@ -82,12 +82,15 @@ def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.Capt
         ("data: digits.npz\nestimator: sklearn.svm.Nothing\n", "cannot be made"),
         ("data: digits.npz\nestimator: sklearn.svm.SVC\nhold: 2\n", "hold is 2"),
         ("data: digits.npz\nestimator: sklearn.svm.SVC\nfun: 2\n", "unknown field `fun`"),
+        ("data: digits.npz\nestimator: sklearn.svm.SVC\nseed: -1\n", "seed is -1"),
+        ("data: broken.npz\nestimator: sklearn.svm.SVC\n", "broken.npz: cannot be read"),
     ],
 )
 def test_what_cannot_be_trained_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str], text: str, wanted: str
 ) -> None:
     np.savez(folder / "one.npz", x=np.zeros((40, 64)), y=np.zeros(40, int))
+    (folder / "broken.npz").write_bytes(b"no archive")
     (folder / "job.yaml").write_text(text)
     assert run(["train", str(folder / "job.yaml"), "--out", str(folder / "o")]) == 2
     assert wanted in capsys.readouterr().err

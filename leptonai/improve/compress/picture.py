@@ -35,5 +35,8 @@ def plot(report: Report, path: Path) -> None:
         ax.grid(alpha=0.25)
     axes[0].set_ylabel(f"{report.budget.quality} lost, % (dashed: the budget)")
     figure.suptitle(report.said, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as e:  # ValueError: no such format
+        raise SpecError(f"{path} cannot be written: {e}", hint="name a .png, .svg or .pdf file") from e

@@ -27,6 +27,7 @@ def opened(path: Path, options: dict[str, Any] | None = None, trust: str = "none
 
     ModelError or SpecError as the replica would say it.
     """
+    from leptonai.improve.compress.foreign import quiet
     from leptonai.runtime import loaders
     from leptonai.types import Variant
 
@@ -36,7 +37,8 @@ def opened(path: Path, options: dict[str, Any] | None = None, trust: str = "none
     if not path.is_dir():
         chosen["file"] = path.name
     variant = Variant(model=str(path), options=chosen, trust="pickle" if trust == "pickle" else "none")
-    predictor, _ = loaders.load(str(folder), variant)
+    with quiet():
+        predictor, _ = loaders.load(str(folder), variant)
     if not predictor.inputs:
         raise SpecError(f"{path} is a Python class; what it takes is not known", hint="give a model file")
     return predictor

@@ -45,5 +45,8 @@ def plot(labels: Array, said: Answers, measured: Measures, path: Path) -> None:
         d.set_xticks(range(len(names)), names, fontsize=7)
         d.set_yticks(range(len(names)), names, fontsize=7)
         d.set(xlabel="said", ylabel="true", title=f"confusion, accuracy {measured.accuracy:.3f}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as e:  # ValueError: no such format
+        raise SpecError(f"{path} cannot be written: {e}", hint="name a .png, .svg or .pdf file") from e

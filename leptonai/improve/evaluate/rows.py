@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,8 @@ def read(path: Path, inputs: list[dict[str, Any]], label: str | None = None, tex
     the features. Columns in ``text`` may be words and are no features. SpecError names the file and what is wrong.
     """
     if not path.is_file():
-        raise SpecError(f"{path}: no such file", hint="give an .npz or .csv file")
+        what = "is no file" if path.exists() else "no such file"
+        raise SpecError(f"{path}: {what}", hint="give an .npz or .csv file")
     if path.suffix == ".npz":
         return _npz(path, inputs, label)
     if path.suffix == ".csv":
@@ -62,13 +64,22 @@ def read(path: Path, inputs: list[dict[str, Any]], label: str | None = None, tex
     raise SpecError(f"{path}: {path.suffix or 'no'} suffix is not known", hint="known: .npz, .csv")
 
 
-def _npz(path: Path, inputs: list[dict[str, Any]], label: str | None) -> Rows:
+def stored(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by name. SpecError when it is none, or holds objects."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, Array] = {k: file[k] for k in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            with file:
+                return {k: file[k] for k in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         hint = "np.savez of plain numeric arrays; arrays of objects are refused"
         raise SpecError(f"{path}: cannot be read: {e}", hint=hint) from e
+
+
+def _npz(path: Path, inputs: list[dict[str, Any]], label: str | None) -> Rows:
+    arrays = stored(path)
     labels = _labels(path, arrays, label)
     found: dict[str, Array] = {}
     for declared in inputs:
@@ -115,14 +126,17 @@ def _csv(path: Path, inputs: list[dict[str, Any]], label: str | None, text: Coll
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise SpecError(f"{path}: cannot be read: {e}") from e
+        raise SpecError(f"{path}: cannot be read: {e}", hint="give a CSV file in UTF-8 with a header") from e
     if len(lines) < 2:
         raise SpecError(f"{path}: the data set is empty", hint="a line of column names, then one line for each row")
     names: list[str] = lines[0]
     body = [line for line in lines[1:] if line]
     for number, fields in enumerate(body, 2):
         if len(fields) != len(names):
-            raise SpecError(f"{path}:{number}: {len(fields)} values, but {len(names)} columns")
+            raise SpecError(
+                f"{path}:{number}: {len(fields)} values, but {len(names)} columns",
+                hint="the first line names the columns; each other line has a value for each",
+            )
     label = label or next((n for n in LABELS if n in names), None)
     for asked in [*([label] if label else []), *text]:
         if asked not in names:

@@ -140,7 +140,7 @@ def alone(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as e:
-        raise ModelError(f"{root} cannot be written: {e.strerror or e}") from e
+        raise ModelError(f"{root} cannot be written: {e.strerror or e}", hint="choose another with --folder") from e
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from leptonai.errors import SpecError
+from leptonai.improve.compress.front import budget
 from leptonai.improve.compress.steps import STEPS
 from leptonai.types import Noun
 
@@ -61,16 +62,21 @@ def parse(fields: dict[str, Any], source: str) -> Flow:
     try:
         flow = msgspec.convert(fields, Flow)
     except msgspec.ValidationError as e:
-        raise SpecError(f"{source}: {e}") from e
+        raise SpecError(f"{source}: {e}", hint="see docs/pipeline.md for the fields of each step") from e
     if not flow.collect:
-        raise SpecError(f"{source}: collect names no file")
+        raise SpecError(f"{source}: collect names no file", hint="collect: [rows.csv]")
     if "data" in flow.train:
         raise SpecError(f"{source}: train.data is what collect gives", hint="leave it out")
+    if flow.compress is not None:
+        budget(flow.compress.budget)  # what is wrong with it is said before anything is trained
     for step in (flow.compress and flow.compress.only) or ():
         if step not in STEPS:
             raise SpecError(f"{source}: compress.only: step {step!r} is not known", hint=f"known: {', '.join(STEPS)}")
     if flow.canary is not None and flow.evaluate is None:
-        raise SpecError(f"{source}: canary without evaluate: a model that nobody measured is not proposed")
+        raise SpecError(
+            f"{source}: canary without evaluate: a model that nobody measured is not proposed",
+            hint="evaluate: {test: test.npz}",
+        )
     return flow
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.evaluate.answers import opened
-from leptonai.improve.evaluate.rows import Array, Rows, read
+from leptonai.improve.evaluate.rows import Array, Rows, read, stored
 from leptonai.improve.train.board import Board, Several, Tells
 from leptonai.improve.train.splits import kfold, stratified
 from leptonai.types import Noun
@@ -63,29 +63,35 @@ class Trained(Noun, frozen=True, kw_only=True):
 def check(job: Job) -> None:
     """SpecError names the field that cannot be."""
     if (job.module is None) == (job.estimator is None):
-        raise SpecError("a job names either module (a Python file) or estimator (a class of scikit-learn)")
+        raise SpecError(
+            "a job names either module (a Python file) or estimator (a class of scikit-learn)",
+            hint="for example module: net.py",
+        )
     if job.estimator is not None and not job.estimator.startswith("sklearn."):
         raise SpecError(
             f"estimator is {job.estimator!r}; it must be a class of scikit-learn",
             hint="for example sklearn.ensemble.RandomForestClassifier",
         )
     if not 0 < job.hold < 1:
-        raise SpecError(f"hold is {job.hold}; it is a share of the rows in (0, 1)")
+        raise SpecError(f"hold is {job.hold}; it is a share of the rows in (0, 1)", hint="a fifth is hold: 0.2")
+    if not 0 <= job.seed < 1 << 32:
+        raise SpecError(f"seed is {job.seed}; it must be in [0, 2**32)", hint="any such number will do")
     for name in ("epochs", "batch_size", "every", "threads"):
         if getattr(job, name) < 1:
             raise SpecError(f"{name} is {getattr(job, name)}; it must be at least 1")
-    if job.rate <= 0 or job.weight_decay < 0:
-        raise SpecError(f"rate is {job.rate}, weight_decay {job.weight_decay}; they must be positive")
+    if not (0 < job.rate < float("inf") and 0 <= job.weight_decay < float("inf")):
+        raise SpecError(
+            f"rate is {job.rate}, weight_decay {job.weight_decay}; they must be positive", hint="rate: 1e-3"
+        )
 
 
 def rows_of(path: Path, label: str | None) -> Rows:
     """Rows with one input, ``x``: whole numbers stay so (an embedding's indices), all others are float32."""
     shape, whole = [-1, -1], False
     if path.suffix == ".npz" and path.is_file():
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names = [n for n in ("x", "X") if n in arrays.files]
-            if names:
-                shape, whole = [-1] * arrays[names[0]].ndim, arrays[names[0]].dtype.kind in "iu"
+        arrays = stored(path)
+        if name := next((n for n in ("x", "X") if n in arrays), None):
+            shape, whole = [-1] * max(1, arrays[name].ndim), arrays[name].dtype.kind in "iu"
     return read(path, [{"name": "x", "datatype": "INT64" if whole else "FP32", "shape": shape}], label)
 
 
@@ -108,7 +114,10 @@ def train(
     check(job)
     rows = rows_of(base / job.data, job.label)
     kept, held = split(rows, job.hold, job.seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SpecError(f"{folder} cannot be made: {e.strerror or e}", hint="choose another folder") from e
     if job.module:
         return _network(job, base, folder, kept, held, progress, tells)
     return _estimator(job, base, folder, kept, held, progress)

@@ -53,7 +53,7 @@ def record(path: Path, task: Serve, inputs: list[dict[str, Any]], seed: int = 0)
     try:
         lines = path.read_bytes().splitlines()
     except OSError as e:
-        raise SpecError(f"{path}: {e.strerror or e}") from e
+        raise SpecError(f"{path}: {e.strerror or e}", hint="traffic names JSON lines or an .npz of rows") from e
     for number, line in enumerate(lines, 1):
         try:
             due = msgspec.json.decode(line, type=Due)

@@ -101,5 +101,5 @@ def _read(path: Path) -> Document:
         if not path.is_file():
             raise PluginError(f"{path} is no file", hint="a rule file is a plain YAML file")
     except OSError as e:
-        raise PluginError(f"{path}: {e}", hint="see docs/diagnosis.md for the form of a rule file") from e
+        raise PluginError(f"{path}: {e.strerror or e}", hint="see docs/diagnosis.md for the form of a rule file") from e
     return read(path)

@@ -80,7 +80,8 @@ def load(folder: str, variant: Variant) -> tuple[Predictor, str]:
         ) from e
     except Exception as e:
         raise ModelError(
-            f"{file} does not load: {one_line(e)}", hint="see the replica's log for the whole story"
+            f"{file} does not load: {one_line(e)}",
+            hint="is the file whole, and of that kind? a replica's log has the whole story",
         ) from e
 
 

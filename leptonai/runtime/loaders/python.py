@@ -56,10 +56,11 @@ def import_file(path: Path) -> Any:
     """The module of a file, its folder importable. ModelError with the cause in one line."""
     from leptonai.runtime.loaders import one_line
 
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{path.name} is no Python file", hint="its name must end in .py")
     sys.dont_write_bytecode = True  # the artifact is read-only
     sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     try:
@@ -71,7 +72,9 @@ def import_file(path: Path) -> Any:
     except SyntaxError as e:
         raise ModelError(f"{path.name} line {e.lineno}: {e.msg}", hint="it is not valid Python") from e
     except (Exception, SystemExit) as e:
-        raise ModelError(f"{path.name} fails when imported: {one_line(e)}", hint="see the replica's log") from e
+        raise ModelError(
+            f"{path.name} fails when imported: {one_line(e)}", hint="run it by itself, or see the replica's log"
+        ) from e
     return module
 
 
