@@ -36,6 +36,18 @@ def book_with(path: Path) -> tuple[RuleBook, Document]:
     return bind((*shipped_documents(), (str(path), document)), BASE), document
 
 
+def stamps(folder: Path | None) -> dict[Path, Stamp]:
+    """What tells one state of each ``*.yaml`` in ``folder`` from another, in the order of names; none of None."""
+    found: dict[Path, Stamp] = {}
+    for path in sorted(folder.glob("*.yaml")) if folder is not None else ():
+        try:
+            seen = path.stat()
+        except OSError:
+            continue  # gone while we looked
+        found[path] = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    return found
+
+
 class RuleFiles:
     """``book`` is always whole: a broken file is left out, its last good version stays in force where there was one."""
 
@@ -48,12 +60,12 @@ class RuleFiles:
 
     def look(self) -> bool:
         """Read what has changed since the last look, in the order of names; True when something had."""
-        stamps = self._look()
-        if stamps == self._stamps:
+        found = stamps(self._folder)
+        if found == self._stamps:
             return False
         documents: list[tuple[Path, Document]] = []
         self.broken = {}
-        for path, stamp in stamps.items():
+        for path, stamp in found.items():
             try:
                 document = self._good[path] if self._stamps.get(path) == stamp and path in self._good else _read(path)
             except PluginError as e:
@@ -62,7 +74,7 @@ class RuleFiles:
                     continue
                 document = self._good[path]
             documents.append((path, document))
-        self._stamps = stamps
+        self._stamps = found
         self._bind(documents)
         return True
 
@@ -82,16 +94,6 @@ class RuleFiles:
                 good[path] = version
                 break
         self.book, self._good = book, good
-
-    def _look(self) -> dict[Path, Stamp]:
-        found: dict[Path, Stamp] = {}
-        for path in sorted(self._folder.glob("*.yaml")) if self._folder is not None else ():
-            try:
-                seen = path.stat()
-            except OSError:
-                continue  # gone while we looked
-            found[path] = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
-        return found
 
 
 def _read(path: Path) -> Document:

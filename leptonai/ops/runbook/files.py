@@ -8,13 +8,13 @@ from pathlib import Path
 
 from leptonai.errors import PluginError
 from leptonai.ops.diagnosis.causes import CAUSES
+from leptonai.ops.diagnosis.files import Stamp, stamps
 from leptonai.ops.remedies import Remedies, load_remedies
 from leptonai.ops.runbook.form import Text
 from leptonai.ops.runbook.read import bind, load_runbook, read
 from leptonai.ops.runbook.rows import Runbook
 
 SHIPPED = Path(__file__).with_name("shipped.yaml")
-Stamp = tuple[int, int, int]  # inode, size, time of change
 
 
 @cache
@@ -42,7 +42,7 @@ class RunbookFiles:
 
         ``causes``: those that the rules in force know. Two files may not speak of one cause: the later one is broken.
         """
-        seen = self._stamps(), frozenset(causes)
+        seen = stamps(self._folder), frozenset(causes)
         if seen == self._seen:
             return False
         before, self._seen = self._seen, seen
@@ -73,16 +73,6 @@ class RunbookFiles:
         except PluginError as e:
             self.broken[str(path)] = e
             return good
-
-    def _stamps(self) -> dict[Path, Stamp]:
-        found: dict[Path, Stamp] = {}
-        for path in sorted(self._folder.glob("*.yaml")) if self._folder is not None else ():
-            try:
-                seen = path.stat()
-            except OSError:
-                continue  # gone while we looked
-            found[path] = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
-        return found
 
 
 def _apart(path: Path, text: Text, owner: dict[str, Path]) -> None:
