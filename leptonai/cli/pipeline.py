@@ -19,7 +19,12 @@ folder_type = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def pipeline() -> None:
-    """Collect, train, evaluate, compress, canary, judge, report."""
+    """Collect, train, evaluate, compress, canary, judge, report.
+
+    \b
+    Example:
+      leptonai pipeline run digits.yaml
+    """
 
 
 @pipeline.command()
