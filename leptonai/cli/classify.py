@@ -61,7 +61,7 @@ def show(session: Session, as_json: bool) -> None:
               help="Simulated worlds with a fault each to learn from.")  # fmt: skip
 @click.option("--judge", type=click.IntRange(min=0), default=240, show_default=True, metavar="N",
               help="Others to judge the new classifier by.")  # fmt: skip
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the simulated worlds.")
 @click.option("--reviewed", is_flag=True, help="Learn also from the platform's incidents whose cause was told.")
 @json_option
 @click.pass_obj
@@ -99,8 +99,9 @@ def train(session: Session, simulated: int, judge: int, seed: int, reviewed: boo
 
 
 @classify.command()
-@click.option("--simulated", type=click.IntRange(min=100), default=DRAWN, show_default=True, metavar="N")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--simulated", type=click.IntRange(min=100), default=DRAWN, show_default=True, metavar="N",
+              help="Simulated worlds to be scored on, with a fault each.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the simulated worlds.")
 @click.option("--by", "how", type=click.Choice(["all", "service"]), default="all", show_default=True,
               help="Held out: service, load shape and severity at once, or service alone.")  # fmt: skip
 @json_option

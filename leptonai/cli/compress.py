@@ -24,7 +24,14 @@ path_type = click.Path(path_type=Path)
 @click.option("--test", type=path_type, help="Rows that only confirm; else a part of --data is kept for it.")
 @click.option("--label", metavar="COL", help="The labels' column or array; else y, label, labels or target.")
 @click.option("--budget", "spent", default="accuracy=0.5%", show_default=True, help="What may be lost, and limits.")
-@click.option("--for", "aim", type=click.Choice(["both", "latency", "size"]), default="both", show_default=True)
+@click.option(
+    "--for",
+    "aim",
+    type=click.Choice(["both", "latency", "size"]),
+    default="both",
+    show_default=True,
+    help="What to gain.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,7 +42,9 @@ path_type = click.Path(path_type=Path)
 @click.option("--only", metavar="NAMES", help="Try only these steps, with commas: 'int8 static,prune 50%'.")
 @click.option("--steps", type=click.IntRange(1), help="Batches that teach each changed network; else 800.")
 @click.option("--python", metavar="PATH", help="Interpreter with tensorflow, for Keras models.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of which rows teach, choose, confirm."
+)
 @workspace_option
 @json_option
 @click.pass_obj

@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in ``path``; None when there is no such file or it is not whole."""
     try:
         value = msgspec.json.decode(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -113,6 +113,13 @@ def find_platform(host: str | None, token: str | None, home: Home) -> tuple[str,
             code="unauthorized",
             status=401,
         )
+    if not (token.isascii() and token.isprintable()):
+        raise Denied(
+            f"the token for {base} holds characters that no token has",
+            hint="was it copied whole? see LEPTONAI_TOKEN, --token or the token file",
+            code="unauthorized",
+            status=401,
+        )
     return base, token
 
 
@@ -120,7 +127,9 @@ def read_token(path: Path) -> str | None:
     """The secret in a token file; None without one. Raises Denied when the file belongs to somebody else."""
     try:
         return path.read_text().strip() or None
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except PermissionError as e:
         raise Denied(f"{path} cannot be read by this user", hint="ask its owner for a token of your own") from e
+    except UnicodeDecodeError as e:
+        raise Denied(f"{path} holds no token but other bytes", hint="give one with --token or LEPTONAI_TOKEN") from e

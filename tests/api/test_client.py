@@ -181,6 +181,19 @@ def test_where_a_platform_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_platform("http://h", "t", home) == ("http://h", "t")
 
 
+def test_a_token_that_no_header_can_carry_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEPTONAI_HOST", raising=False)
+    monkeypatch.delenv("LEPTONAI_TOKEN", raising=False)
+    home = Home(tmp_path)
+    for token in ("g\xe9heim", "two\nlines"):
+        with pytest.raises(Denied, match="no token has"):
+            find_platform("http://h", token, home)
+    home.control.write_text('{"url": "http://127.0.0.1:7", "pid": 1}')
+    home.token.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Denied, match="other bytes"):
+        find_platform(None, None, home)
+
+
 def view(*replicas: Replica, wanted: int = 2) -> ServiceView:
     spec = Spec(name="d", variants=(Variant(model="new"),), scale=Scale(replicas=wanted))
     dials = Dials(variants={"main": VariantDials(replicas=wanted)})
