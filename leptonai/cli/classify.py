@@ -32,7 +32,12 @@ def classify() -> None:
 @json_option
 @click.pass_obj
 def show(session: Session, as_json: bool) -> None:
-    """Show the classifier in force: its version, what it was trained on, how much each voter counts."""
+    """Show the classifier in force: its version, what it was trained on, how much each voter counts.
+
+    \b
+    Example:
+      leptonai classify show --json
+    """
     from leptonai.ops.classify.ensemble import RULES
     from leptonai.ops.classify.files import FOLDER, Newest
 

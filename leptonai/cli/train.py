@@ -21,7 +21,7 @@ def train(session: Session, job: Path, out: Path | None, watch: str | None, as_j
     """Train what JOB (a YAML text) describes, under the stability guard: a torch Module or a scikit-learn estimator.
 
     \b
-    Example text:
+    Example:
       data: digits.npz
       module: net.py                   # or estimator: sklearn.ensemble.RandomForestClassifier
       args: {width: 64}

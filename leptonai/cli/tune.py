@@ -25,7 +25,7 @@ def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) ->
     """Search the parameters that TEXT names, by trials; a search that was interrupted goes on.
 
     \b
-    Example text:
+    Example:
       name: width
       trials: 40
       sampler: tpe                    # gp, grid, random

@@ -198,7 +198,7 @@ def test_ops_that_gives_no_sign_is_told_after_the_dead_mans_time(stage: Stage) -
         stage.now.offset = 9.0
         assert http.get("/platform").json()["ops"]["alive"]
         stage.now.offset = 11.0
-        assert http.get("/platform").json()["ops"] == {"alive": False, "seen": seen["seen"]}
+        assert http.get("/platform").json()["ops"] == {"alive": False, "seen": seen["seen"], "broken": {}}
 
 
 def test_a_flood_of_feedback_is_told_when_to_come_back(stage: Stage) -> None:

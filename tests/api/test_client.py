@@ -132,7 +132,7 @@ def test_what_was_said_is_read_back(stage: Stage) -> None:
         newest = client.events(limit=1)[0]
         assert client.events(after=newest.seq) == []
         assert client.events(after=0, limit=1)[0].seq == 1
-        assert client.platform()["ops"] == {"alive": False, "seen": None}
+        assert client.platform()["ops"] == {"alive": False, "seen": None, "broken": {}}
         assert "ticket=" in client.session()
 
 
