@@ -73,7 +73,7 @@ def stored(path: Path) -> dict[str, Array]:
                 raise ValueError("it holds one array without a name")
             with file:
                 return {k: file[k] for k in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:
         hint = "np.savez of plain numeric arrays; arrays of objects are refused"
         raise SpecError(f"{path}: cannot be read: {e}", hint=hint) from e
 

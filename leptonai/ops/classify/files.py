@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ def load(path: Path) -> Ensemble:
         IndexError,
         TypeError,
         EOFError,
+        RuntimeError,  # of zipfile: a damaged bit says it is encrypted, or packed in a way unknown
         zipfile.BadZipFile,
+        zlib.error,
         msgspec.MsgspecError,
     ) as e:
         raise PluginError(

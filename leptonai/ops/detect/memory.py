@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from leptonai.ops.detect.watcher import Learnt, Watcher
 
 log = logging.getLogger(__name__)
 FILE = "detect.npz"
+# What numpy, zipfile (RuntimeError: a bit says it is encrypted, or packed in a way unknown) and zlib raise of bytes
+# that are no such file any more.
+DAMAGED = (
+    OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    msgspec.MsgspecError, LeptonError,
+)  # fmt: skip
 EVERY = 300.0  # seconds between two writings: what is lost on a kill is learnt again in about that time
 
 
@@ -36,7 +43,7 @@ def restore(path: Path, watcher: Watcher, now: float) -> int:
         watcher.resume(Learnt(about.series, about.groups, about.at, state), now)
     except FileNotFoundError:
         return 0
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError, LeptonError) as e:
+    except DAMAGED as e:
         log.warning("%s cannot be used, all series are learnt anew: %s", path, e)
         return 0
     return len(about.series)
