@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
     run_dir = Path(argv[0])
     try:
         launch = msgspec.json.decode((run_dir / "launch.json").read_bytes(), type=Launch)
-    except (OSError, msgspec.DecodeError) as e:
+        launch = named(launch)
+    except (OSError, msgspec.DecodeError, SpecError) as e:
         logging.error("%s: %s", run_dir / "launch.json", e)
         return SpecError.exit_code
     failure = run_dir / "failure.json"
@@ -77,6 +78,16 @@ async def serve(app: App, listener: socket.socket) -> tuple[LeptonError | None, 
     if "/" in app.socket:
         Path(app.socket).unlink(missing_ok=True)
     return error, ended
+
+
+def named(launch: Launch) -> Launch:
+    """``launch`` with the replica's id, from the environment where it leaves it out. SpecError when neither says it."""
+    if launch.replica:
+        return launch
+    name = os.environ.get("LEPTONAI_REPLICA", "")
+    if not name:
+        raise SpecError("replica is empty, and so is LEPTONAI_REPLICA", hint="set it to the pod's name")
+    return msgspec.structs.replace(launch, replica=name)
 
 
 def limit(name: str, default: float) -> float:

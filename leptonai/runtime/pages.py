@@ -36,16 +36,16 @@ class Pages:
         self._app = app
 
     def routes(self) -> dict[bytes, Route]:
-        """Every path that is there whatever the model, with its handler."""
+        """Every path that is there whatever the model, with its handler.
+
+        Orders are taken on a Unix socket only, which nobody but the platform can open: behind a port anybody who can
+        call the model could break it, or read what others asked.
+        """
         get = (b"GET", b"HEAD")
         post = (b"POST",)
         infer = Route(post, self._app.infer)
         routes = {
             "/-/ready": Route(get, self._ready),
-            "/-/fault": Route(post, self._fault),
-            "/-/batching": Route((b"PUT",), self._tune),
-            "/-/answers": Route(post, self._answers),
-            "/-/recorded": Route(post, self._recorded),
             "/metrics": Route(get, self._metrics),
             "/predict": infer,
             "/v1/models": Route(get, self._openai_models),
@@ -56,6 +56,13 @@ class Pages:
             "/v2/models/stats": Route(get, self._statistics),
             "/v2/repository/index": Route(post, self._index),
         }
+        if "/" in self._app.socket:
+            routes |= {
+                "/-/fault": Route(post, self._fault),
+                "/-/batching": Route((b"PUT",), self._tune),
+                "/-/answers": Route(post, self._answers),
+                "/-/recorded": Route(post, self._recorded),
+            }
         for path in model_paths(self._app.name, self._app.version):
             routes[path] = Route(get, self._metadata)
             routes[f"{path}/ready"] = Route(get, self._model_ready)

@@ -67,12 +67,12 @@ Step = Start | Retire | Forget | Tune
 class Launch(Noun, frozen=True, kw_only=True):
     """What a replica process is told: ``launch.json`` in its run directory, read by ``python -m leptonai.runtime``."""
 
-    replica: str
+    replica: str  # "": what LEPTONAI_REPLICA says, as in a pod, whose name is known only once it exists
     service: Key
     variant: Variant
     revision: int
     artifact: str  # a read-only folder with the model's files
-    socket: str  # the Unix socket to listen on
+    socket: str  # the Unix socket to listen on, or host:port; over TCP a replica takes no orders
     run_dir: str  # the replica's own folder: prediction log, failure.json
     timeout: float = 30.0
     latency: float = 0.25  # of the SLO

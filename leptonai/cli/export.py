@@ -1,0 +1,108 @@
+"""export: a service as other tools want to have it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from leptonai.cli.session import Session, json_option, key_of, print_json, workspace_option
+from leptonai.errors import SpecError
+
+if TYPE_CHECKING:
+    from leptonai.plan.render import Traffic
+    from leptonai.types import Service
+
+
+@click.group()
+def export() -> None:
+    """Write a service as other tools want to have it."""
+
+
+@export.command()
+@click.argument("service")
+@click.option("--traffic", type=click.Choice(["service", "gateway", "istio"]), default="service", show_default=True)
+@click.option("--version", default="1.20", show_default=True, help="Of the cluster; no older one will do.")
+@click.option("--image", metavar="TEMPLATE", help="Image of a replica, as in registry.example/{service}:{model}.")
+@click.option("--namespace", default="default", show_default=True)
+@click.option("--gateway", default="", metavar="NAME", help="Of --traffic gateway: the Gateway, as in infra/public.")
+@click.option("--from", "callers", multiple=True, metavar="NAMESPACE", help="Another namespace that may call.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write DIR/SERVICE.yaml.")
+@workspace_option
+@json_option
+@click.pass_obj
+def kubernetes(
+    session: Session,
+    service: str,
+    traffic: str,
+    version: str,
+    image: str | None,
+    namespace: str,
+    gateway: str,
+    callers: tuple[str, ...],
+    out: Path | None,
+    workspace: str | None,
+    as_json: bool,
+) -> None:
+    """Write the Kubernetes objects of SERVICE: one that runs, or a service.yaml.
+
+    What of the service these objects do not hold is said on stderr.
+
+    \b
+    Example:
+      leptonai export kubernetes service.yaml | kubectl apply -f -
+      leptonai export kubernetes digits --version 1.30 --traffic istio -o cluster/
+    """
+    from leptonai.plan.render import Apis, Ground, render, to_yaml
+
+    ground = Ground(
+        Apis.of(version), cast("Traffic", traffic), namespace=namespace, gateway=gateway, callers=tuple(callers)
+    )
+    if image is not None:
+        ground = ground._replace(image=image)
+    wish = find(session, service, workspace)
+    made = render(wish, ground)
+    for sentence in made.lost:
+        click.echo(f"note: not on the cluster: {sentence}", err=True)
+    if as_json:
+        print_json({"objects": made.objects, "lost": made.lost})
+    elif out is None:
+        click.echo(to_yaml(made.objects), nl=False)
+    else:
+        path = out / f"{wish.key.replace('/', '.')}.yaml"
+        write(path, to_yaml(made.objects))
+        click.echo(f"{path}: {len(made.objects)} objects for Kubernetes {version}")
+
+
+def find(session: Session, service: str, workspace: str | None) -> Service:
+    """The wish as a platform holds it; of a text or a model file, as it would first be: revision 1, dials at rest."""
+    if not Path(service).exists() and Path(service).suffix not in (".yaml", ".yml"):
+        with session.client() as client:
+            return client.service(key_of(service, workspace)).service
+    if workspace is not None:
+        raise SpecError(f"--workspace is about a service that runs, not about {service}", hint="say it in the text")
+    from msgspec.structs import replace
+
+    from leptonai.serve.spec import load
+    from leptonai.store.tree import tree_digest
+    from leptonai.types import DIGEST, Service, effective_dials
+
+    spec, _ = load(service)
+    variants = tuple(v if DIGEST.fullmatch(v.model) else replace(v, model=tree_digest(v.model)) for v in spec.variants)
+    spec = replace(spec, variants=variants)
+    return Service(spec=spec, dials=effective_dials(spec, [], 0.0), revision=1)
+
+
+def write(path: Path, text: str) -> None:
+    """The file as a whole or not at all. SpecError when it cannot be written."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.replace(path)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise SpecError(f"cannot write {path}: {e.strerror}", hint="choose another folder with -o") from e

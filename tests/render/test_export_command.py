@@ -1,0 +1,45 @@
+"""``leptonai export kubernetes``: from a text to a file, the same bytes each time; errors name what is wrong."""
+
+import yaml
+
+from leptonai.cli.main import run
+
+TEXT = "name: digits\nmodel: ./model.py\nreplicas: 2\noutlier: {errors: 3}\n"
+
+
+def folder(tmp_path):
+    (tmp_path / "model.py").write_text("class Noop:\n    def predict(self, x: float = 0.0):\n        return x\n")
+    (tmp_path / "service.yaml").write_text(TEXT)
+    return str(tmp_path / "service.yaml")
+
+
+def test_a_text_becomes_a_file(tmp_path, capsys):
+    text, out = folder(tmp_path), tmp_path / "cluster"
+    assert run(["export", "kubernetes", text, "-o", str(out), "--version", "1.30", "--image", "r.io/{service}:1"]) == 0
+    said = capsys.readouterr()
+    assert "7 objects" in said.out and "outlier" in said.err
+    first = (out / "digits.yaml").read_bytes()
+    made = list(yaml.safe_load_all(first))
+    (deployment,) = [o for o in made if o["kind"] == "Deployment"]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "r.io/digits:1"
+    assert run(["export", "kubernetes", text, "--version", "1.30", "--image", "r.io/{service}:1"]) == 0
+    assert capsys.readouterr().out.encode() == first
+    assert [p.name for p in out.iterdir()] == ["digits.yaml"]
+
+
+def test_errors_are_sentences(tmp_path, capsys):
+    text = folder(tmp_path)
+    for more, code, word in (
+        (["--version", "1.12"], 6, "older than 1.20"),
+        (["--version", "new"], 2, "no version"),
+        (["--traffic", "gateway"], 2, "--gateway"),
+        (["--image", "{nobody}"], 2, "{nobody}"),
+        (["--workspace", "team"], 2, "service that runs"),
+        (["-o", text], 2, "cannot write"),
+    ):
+        assert run(["export", "kubernetes", text, *more]) == code
+        said = capsys.readouterr().err
+        assert word in said and "Traceback" not in said, said
+    assert run(["export", "kubernetes", str(tmp_path / "missing.yaml")]) != 0
+    assert "missing.yaml" in capsys.readouterr().err
