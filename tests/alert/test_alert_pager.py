@@ -126,7 +126,7 @@ def test_nobody_answers_so_the_lead_is_called(short: Path) -> None:
 
 def test_a_receiver_that_fails_is_told_in_the_audit_log_and_tried_again(short: Path) -> None:
     async def scene(url: str) -> None:
-        stage = Stage(short, settings_of(url))
+        stage = Stage(short, settings_of(url, group_interval=600.0))  # nothing newer takes its place
         stage.deploy(Model(errors=1.0), replicas=2)  # a trouble that lasts: what has ended would be told instead
         await until(stage, lambda: any(d["attempt"] == 2 for d in sent(stage, "notification.failed")))
         assert sent(stage, "notification.failed")[0]["attempt"] == 1
