@@ -172,9 +172,9 @@ def test_packed_bodies(echo: Running) -> None:
     [
         (packed_alike(bytes(100_000_000)), "gzip", 413),
         (packed_alike(packed_alike(bytes(100_000_000))), "gzip, gzip", 413),
-        (packed_alike(b"", mtime=0) * 10_000, "gzip", 400),
-        (packed_alike(b"{}", mtime=0)[:-3], "gzip", 400),
-        (packed_alike(b"{}", mtime=0) + b"tail", "gzip", 400),
+        (packed_alike(b"") * 10_000, "gzip", 400),
+        (packed_alike(b"{}")[:-3], "gzip", 400),
+        (packed_alike(b"{}") + b"tail", "gzip", 400),
         (b"{}", "gzip", 400),
         (zlib.compress(b"{}") + b"tail", "deflate", 400),
         (b"{}", "br", 415),
