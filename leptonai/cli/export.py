@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def export() -> None:
-    """Write a service as other tools want to have it."""
+    """Write a service as other tools want to have it.
+
+    \b
+    Example:
+      leptonai export kubernetes service.yaml -o cluster/
+    """
 
 
 @export.command()

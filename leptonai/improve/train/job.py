@@ -125,6 +125,7 @@ def train(
 
 def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
     import skops.io
+    from threadpoolctl import threadpool_limits
 
     assert job.estimator is not None
     module, _, kind = job.estimator.rpartition(".")
@@ -138,7 +139,8 @@ def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progr
         raise SpecError(f"estimator {job.estimator} cannot be made: {e}", hint="check its name and args") from e
     x, y = (_flat(r.inputs["x"]).astype(np.float64) for r in (kept, held))
     try:
-        model.fit(x, kept.labels)
+        with threadpool_limits(1):  # sums in another order give another model: resumed elsewhere, it must be the same
+            model.fit(x, kept.labels)
     except Exception as e:
         raise ModelError(f"{job.estimator} cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
     said = model.predict(y)
