@@ -7,6 +7,7 @@ import msgspec
 from leptonai.api.route import Asked, Query, Route
 from leptonai.client.learnt import FOLDER, LEARNT, RESET, Learnt, Reset, ResetRequest
 from leptonai.errors import LeptonError, SpecError
+from leptonai.platforms.local.rundir import write_atomically
 
 MOST_WHY = 1000
 
@@ -41,9 +42,7 @@ def _keep(asked: Asked[Query, ResetRequest], after: int, kind: str) -> Reset:
     folder = world.store.path.parent / FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        fresh = folder / f"{RESET}.new"
-        fresh.write_bytes(msgspec.json.encode(made))
-        fresh.replace(folder / RESET)
+        write_atomically(folder / RESET, msgspec.json.encode(made))
     except OSError as e:
         raise LeptonError(f"{folder} cannot be written: {e.strerror}", hint="nothing was taken back") from e
     world.record(kind, "ops", {"after": after, "why": why}, asked.caller.by)

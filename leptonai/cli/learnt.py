@@ -45,14 +45,8 @@ def reset(session: Session, why: str, as_json: bool) -> None:
     Example:
       leptonai learnt reset --why "reviewed the wrong week"
     """
-    with session.client() as client:
-        made = client.reset_learnt(why)
-    if as_json:
-        print_json(made)
-    else:
-        click.echo(
-            "Taken back: rules and runbook are as declared. `leptonai learnt restore` lets the reviews count again."
-        )
+    text = "Taken back: rules and runbook are as declared. `leptonai learnt restore` lets the reviews count again."
+    _turn(session, why, False, as_json, text)
 
 
 @learnt.command()
@@ -66,12 +60,16 @@ def restore(session: Session, why: str, as_json: bool) -> None:
     Example:
       leptonai learnt restore --why "they were right after all"
     """
+    _turn(session, why, True, as_json, "Every review counts again.")
+
+
+def _turn(session: Session, why: str, back: bool, as_json: bool, text: str) -> None:
     with session.client() as client:
-        made = client.reset_learnt(why, restore=True)
+        made = client.reset_learnt(why, restore=back)
     if as_json:
         print_json(made)
     else:
-        click.echo("Every review counts again.")
+        click.echo(text)
 
 
 def show(found: Learnt) -> None:

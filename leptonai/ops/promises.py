@@ -11,6 +11,7 @@ import msgspec
 from leptonai.errors import LeptonError
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.slo import Spent
+from leptonai.platforms.local.rundir import write_atomically
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Key
 
@@ -51,9 +52,7 @@ class Promises:
 
     def write(self, snapshot: bytes) -> None:
         """OSError: the disk refuses."""
-        fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(snapshot)
-        fresh.replace(self._path)
+        write_atomically(self._path, snapshot)
 
     def _since(self, now: float) -> dict[Key, list[Counts]]:
         if self._gap is None:

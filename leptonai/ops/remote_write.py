@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from leptonai.errors import SpecError
+from leptonai.ops.varint import varint
 from leptonai.platforms.embedded.log import Ids
 from leptonai.protocols import Floats
 
@@ -45,7 +46,7 @@ def unpack(body: bytes, limit: int) -> bytes:
     import pyarrow as pa
 
     try:
-        size, _ = _varint(body, 0, min(len(body), 5))
+        size, _ = varint(body, 0, min(len(body), 5), _broken)
     except SpecError as e:
         raise SpecError(f"remote-write: {len(body)} bytes are no snappy block", hint=HINT) from e
     if size > limit:
@@ -77,10 +78,10 @@ def decode(data: bytes, known: dict[bytes, int], intern: Callable[[Labels], int]
     end = len(data)
     while here < end:
         if data[here] != 0x0A:
-            tag, here = _varint(data, here, end)
+            tag, here = varint(data, here, end, _broken)
             here = _skip(data, tag, here, end)
             continue
-        length, here = _varint(data, here + 1, end)
+        length, here = varint(data, here + 1, end, _broken)
         stop = here + length
         if stop > end:
             raise _broken(here, "a series is longer than the request")
@@ -125,12 +126,12 @@ def _series(
     in_front = True  # only labels so far: the bytes up to here are a key ...
     scattered = False  # ... unless more labels follow behind a sample
     while here < stop:
-        tag, after = _varint(data, here, stop)
+        tag, after = varint(data, here, stop, _broken)
         if tag not in (0x0A, 0x12):
             histograms += tag == 0x22
             here, in_front = _skip(data, tag, after, stop), False
             continue
-        length, here = _varint(data, after, stop)
+        length, here = varint(data, after, stop, _broken)
         if here + length > stop:
             raise _broken(here, "a field is longer than its series")
         if tag == 0x0A:
@@ -155,11 +156,11 @@ def _series(
 def _label(data: bytes, here: int, stop: int) -> tuple[str, str]:
     pair = {0x0A: b"", 0x12: b""}
     while here < stop:
-        tag, after = _varint(data, here, stop)
+        tag, after = varint(data, here, stop, _broken)
         if tag not in pair:
             here = _skip(data, tag, after, stop)
             continue
-        length, here = _varint(data, after, stop)
+        length, here = varint(data, after, stop, _broken)
         if here + length > stop:
             raise _broken(here, "a text is longer than its label")
         pair[tag] = data[here : here + length]
@@ -173,28 +174,16 @@ def _label(data: bytes, here: int, stop: int) -> tuple[str, str]:
 def _sample(data: bytes, here: int, stop: int) -> tuple[int, float]:
     at, value = 0, 0.0  # what protobuf leaves out is zero
     while here < stop:
-        tag, after = _varint(data, here, stop)
+        tag, after = varint(data, here, stop, _broken)
         if tag == 0x09 and after + 8 <= stop:
             (value,) = _DOUBLE.unpack_from(data, after)
             here = after + 8
         elif tag == 0x10:
-            at, here = _varint(data, after, stop)
+            at, here = varint(data, after, stop, _broken)
             at -= (at >> 63) << 64  # int64 in two's complement
         else:
             here = _skip(data, tag, after, stop)
     return at, value
-
-
-def _varint(data: bytes, here: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while here < end and shift < 64:
-        byte = data[here]
-        here += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, here
-        shift += 7
-    raise _broken(here, "a number does not end")
 
 
 def _skip(data: bytes, tag: int, here: int, end: int) -> int:
@@ -202,9 +191,9 @@ def _skip(data: bytes, tag: int, here: int, end: int) -> int:
     if tag >> 3 == 0 or kind in (3, 4, 6, 7):
         raise _broken(here, f"{tag} is no tag of a field")
     if kind == 0:
-        _, here = _varint(data, here, end)
+        _, here = varint(data, here, end, _broken)
     elif kind == 2:
-        length, here = _varint(data, here, end)
+        length, here = varint(data, here, end, _broken)
         here += length
     else:
         here += 8 if kind == 1 else 4

@@ -19,6 +19,7 @@ from leptonai.ops.learn.judged import Judged, judged
 from leptonai.ops.learn.lesson import Lesson, lesson
 from leptonai.ops.learn.order import order
 from leptonai.ops.runbook import Row, Runbook, shipped
+from leptonai.platforms.local.rundir import write_atomically
 from leptonai.types import Event, Incident, Review
 
 log = logging.getLogger(__name__)
@@ -118,9 +119,7 @@ class Learner:
     def _write(self, told: Learnt) -> None:
         try:
             self._folder.mkdir(exist_ok=True)
-            fresh = self._folder / f"{LEARNT}.new"
-            fresh.write_bytes(msgspec.json.encode(told))
-            fresh.replace(self._folder / LEARNT)
+            write_atomically(self._folder / LEARNT, msgspec.json.encode(told))
         except OSError as e:
             log.warning("what was learnt cannot be shown: %s", e)
 

@@ -24,6 +24,7 @@ from leptonai.ops.otlp.metrics import DELTA, Metrics, target
 from leptonai.ops.receive import Pairs
 from leptonai.ops.remote_write import REFUSED, Columns, Labels
 from leptonai.ops.units import otlp_name
+from leptonai.ops.varint import varint
 
 GAUGE, SUM = 0x2A, 0x3A  # tags of a Metric
 _POINT = np.dtype([("tag", "u1"), ("at", "<u8"), ("kind", "u1"), ("value", "<u8")])  # time, then double or int
@@ -213,17 +214,17 @@ def _fields(data: bytes, here: int, end: int) -> Iterator[tuple[int, int, int]]:
         tag = data[here]
         here += 1
         if tag > 0x7F:
-            tag, here = _varint(data, here - 1, end)
+            tag, here = varint(data, here - 1, end, _broken)
         wire = tag & 7
         if wire == 2:
             length = data[here]
             here += 1
             if length > 0x7F:
-                length, here = _varint(data, here - 1, end)
+                length, here = varint(data, here - 1, end, _broken)
         elif wire == 1 or wire == 5:
             length = 8 if wire == 1 else 4
         elif wire == 0:
-            _, after = _varint(data, here, end)
+            _, after = varint(data, here, end, _broken)
             length = after - here
         else:
             raise _broken(here, f"{tag} is no tag of a field")
@@ -231,18 +232,6 @@ def _fields(data: bytes, here: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise _broken(here, "a field is longer than what holds it")
         yield tag, here, here + length
         here += length
-
-
-def _varint(data: bytes, here: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while here < end and shift < 64:
-        byte = data[here]
-        here += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, here
-        shift += 7
-    raise _broken(here, "a number does not end")
 
 
 def _broken(here: int, why: str) -> SpecError:
