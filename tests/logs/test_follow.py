@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leptonai.ops.logs import follow as room
@@ -80,6 +80,8 @@ def test_no_line_is_lost_or_told_twice_when_the_head_is_cut_off(
 
 
 @given(st.lists(st.sampled_from(["write", "half", "cut", "rename", "copy", "look", "restart"]), max_size=30))
+@example(["rename", "look", "write", "cut"])
+@example(["rename", "look", "restart", "write", "cut"])
 @settings(max_examples=40, deadline=None)
 def test_a_place_that_was_kept_is_found_again_whatever_became_of_the_file(
     tmp_path_factory: pytest.TempPathFactory, acts: list[str]

@@ -79,8 +79,9 @@ class Follow:
                 return
             yield from self._missed()
         for _ in range(2 * _OLDER + 2):  # from rotated file to rotated file
+            older = self._first_older
             if self._cut() or self._doubt:
-                yield from self._find()
+                yield from self._find(older)
             while left > 0 and (block := self._read()):
                 left -= len(block)
                 if whole := self._whole(block):
@@ -116,7 +117,8 @@ class Follow:
         self._mark = self._before = place.mark
 
     def _stands(self, place: Place) -> bool:
-        return os.pread(self._file or 0, len(place.mark), place.offset - len(place.mark)) == place.mark
+        length = min(len(place.mark), place.offset)  # the mark may begin in what was moved out of the file
+        return os.pread(self._file or 0, length, place.offset - length) == place.mark[len(place.mark) - length :]
 
     def _older(self, n: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{n}")
@@ -189,9 +191,16 @@ class Follow:
         self._first_older = older
         return changed or os.fstat(self._file).st_size < self._offset
 
-    def _find(self) -> Iterator[bytes]:
-        """Go on where we were: in the file itself, or in what was moved out of it, oldest first."""
+    def _find(self, known: _Identity) -> Iterator[bytes]:
+        """Go on where we were: in the file itself, or in what was moved out of it, oldest first.
+
+        ``known`` was the first of the rotated files when we last looked.
+        """
         self._doubt = False
+        if not self._offset:  # no mark tells where we were: all that was moved out since then is new
+            for path in self._since(known):
+                yield from self._copy(path, 0)
+            return
         chain = [self.path]
         for n in range(_OLDER + 1):
             if n:
@@ -207,6 +216,16 @@ class Follow:
         self.lost += 1
         self._offset, self._over = 0, 0
         self._rest = self._mark = self._before = b""
+
+    def _since(self, known: _Identity) -> list[Path]:
+        """The rotated files before ``known``, oldest first. Its writer may have gone on with it for a while."""
+        newer: list[Path] = []
+        for n in range(1, _OLDER + 1):
+            found = _identity(self._older(n))
+            if not found.inode or (found.inode == known.inode and found.size >= known.size):
+                break
+            newer.insert(0, self._older(n))
+        return newer
 
     def _missed(self) -> Iterator[bytes]:
         """What was moved out of the file before we could open it the first time."""
