@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "templates": ("templates", "Mine the templates of a log file, or show those of a service."),
     "unmask": ("logs", "Turn a masked value back, on the platform's machine."),
     "agent": ("agent", "Watch this machine for a platform that runs elsewhere."),
+    "build": ("build", "Write a service as a container image."),
     "export": ("export", "Write a service as Kubernetes objects."),
     "import": ("import_", "Read a CSV or Parquet file of samples into the platform."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
