@@ -206,7 +206,7 @@ class Door:
             "revision": number,
         }
         if isinstance(change, DialChange):
-            before = dialled(world.service) if world.service else {}
+            before = dialled(world.service, change.set) if world.service else {}
             was = {p: before[p] for p in change.set if p in before and not p.endswith(".epoch")}
             detail |= {"set": change.set, "ttl": change.ttl, "was": was}
         if automatic(proposal.by):

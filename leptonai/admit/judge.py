@@ -72,7 +72,8 @@ def kinds(change: Change, history: tuple[Revision, ...] = ()) -> frozenset[str]:
     """What a change is called in ``settings.admit.approval``.
 
     ``spec`` (and ``rollback`` when the spec was had before), ``delete``, ``job`` with ``command`` or ``webhook``, or
-    ``dial`` with ``scale``, ``restart``, ``evict``, ``weight``, ``mirror``, ``shed`` by the dials it sets.
+    ``dial`` with ``scale``, ``restart``, ``evict``, ``weight``, ``mirror``, ``shed``, ``quarantine`` by the dials it
+    sets.
     """
     if isinstance(change, DeleteChange):
         return frozenset({"delete"})
@@ -82,7 +83,8 @@ def kinds(change: Change, history: tuple[Revision, ...] = ()) -> frozenset[str]:
         back = any(r.spec == change.spec for r in history[:-1]) and history[-1].spec != change.spec
         return frozenset({"spec", "rollback"} if back else {"spec"})
     names = {"replicas": "scale", "epoch": "restart"}
-    found = {"evict" if p.startswith("evict.") else p.rpartition(".")[2] for p in change.set}
+    heads = {p: p.partition(".")[0] for p in change.set}
+    found = {heads[p] if heads[p] in ("evict", "quarantine") else p.rpartition(".")[2] for p in change.set}
     return frozenset({"dial"} | {names.get(f, f) for f in found})
 
 

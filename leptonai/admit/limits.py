@@ -9,9 +9,23 @@ from leptonai.admit.bounds import validate
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound, SpecError
 from leptonai.store.probation import probation
-from leptonai.types import NAME, Change, DeleteChange, DialChange, Job, JobChange, Spec, SpecChange, parse_key
+from leptonai.types import (
+    MOST_RULES,
+    NAME,
+    QUARANTINE,
+    Change,
+    DeleteChange,
+    DialChange,
+    InputRule,
+    Job,
+    JobChange,
+    Spec,
+    SpecChange,
+    parse_key,
+)
 
 MOST_SHED = 0.95  # of the requests; a service that refuses all of them is better scaled to 0, which says so
+MOST_QUARANTINE = 86400.0  # seconds
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 
@@ -63,9 +77,9 @@ def _check_job(job: Job) -> None:
 def _check_spec(spec: Spec) -> None:
     validate(spec, admitted=True)
     for index, variant in enumerate(spec.variants):
-        if variant.name == "evict":
+        if variant.name in ("evict", "quarantine"):
             raise SpecError(
-                f"variants[{index}].name: 'evict' is taken by the dial evict.<replica id>", hint="rename it"
+                f"variants[{index}].name: {variant.name!r} is taken by the dials {variant.name}.<...>", hint="rename it"
             )
 
 
@@ -85,6 +99,9 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
             if spec.fallback is None or value not in (0, 1):
                 why = "has no fallback to switch" if spec.fallback is None else f"fallback = {value:g} is no switch"
                 raise SpecError(f"{change.service}: {why}", hint="give the spec a fallback; the dial is 0 or 1")
+            continue
+        if head == "quarantine":
+            _check_quarantine(change, path, value, was)
             continue
         if path == "shed":
             if not 0 <= value <= MOST_SHED:
@@ -107,7 +124,8 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         if head not in variants or dial not in limits:
             raise SpecError(
                 f"{change.service} has no dial {path!r}; its variants are {', '.join(variants)}",
-                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, evict.<id>, fallback, shed",
+                hint="a dial is <variant>.replicas, .auto, .weight, .mirror, .epoch, evict.<id>, fallback, shed, "
+                "quarantine.<rule>",
             )
         low, high, said = limits[dial]
         if not low <= value <= high:
@@ -123,6 +141,31 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
                 hint=f"propose {was[path] + 1:g}",
                 code="stale_epoch",
             )
+
+
+def _check_quarantine(change: DialChange, path: str, value: float, was: dict[str, float]) -> None:
+    """A rule about an input, in the one spelling of it, for a time that ends, and not too many of them: each is looked
+    at for every request."""
+    text = path.removeprefix(QUARANTINE)
+    rule = InputRule.parse(text)
+    if rule is None or str(rule) != text:
+        wanted = (
+            f"write {QUARANTINE}{rule}" if rule else "as in quarantine.image.high>508 or quarantine.image.hash=<16 hex>"
+        )
+        raise SpecError(f"{change.service}: {text[:120]!r} is no rule about an input", hint=wanted)
+    if value not in (0, 1):
+        raise SpecError(f"{path} = {value:g} is no switch", hint="1 refuses such requests, 0 lets them in again")
+    if value and (change.ttl is None or change.ttl > MOST_QUARANTINE):
+        said = "has no ttl" if change.ttl is None else f"is for {change.ttl:g} s"
+        raise SpecError(
+            f"{path} {said}; it must end within {MOST_QUARANTINE:g} s",
+            hint="what is to be refused for good is the model's",
+        )
+    after = {p for p, v in (was | change.set).items() if p.startswith(QUARANTINE) and v}
+    if value and len(after) > MOST_RULES:
+        raise SpecError(
+            f"{change.service}: {len(after)} rules of quarantine; {MOST_RULES} at once are the most", hint=""
+        )
 
 
 def _check_rollout(key: str, path: str, value: float, world: World) -> None:

@@ -52,7 +52,7 @@ def _spec(key: Key, made: int, base: int, world: World) -> tuple[Change, str]:
 def _dials(key: Key, back: dict[str, float], made: dict[str, float], world: World) -> tuple[Change, str]:
     now = dialled(world.service) if world.service else {}
     for path in back:
-        if now.get(path) != made[path]:
+        if now.get(path, 0.0) != made[path]:
             last = next((d for d in reversed(world.dials) if d.path == path), None)
             whose = "it ran out" if last is None or (last.expires or world.now + 1) <= world.now else last.owner
             raise Conflict(

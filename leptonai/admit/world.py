@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -9,9 +10,11 @@ import msgspec
 from leptonai import settings as setting
 from leptonai.store.probation import probation
 from leptonai.types import (
+    QUARANTINE,
     Change,
     DeleteChange,
     Dial,
+    Dials,
     JobChange,
     Noun,
     Proposal,
@@ -75,15 +78,21 @@ def diff(change: Change, service: Service | None) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def dialled(service: Service) -> dict[str, float]:
-    """Every dial in force by path; evicts are 1."""
+def dialled(service: Service, named: Iterable[str] = ()) -> dict[str, float]:
+    """Every dial in force by path; evicts and quarantines are 1, quarantines that are ``named`` and not in force 0."""
     dials, canary = service.dials, service.canary
     out = {f"{n}.{k}": float(x) for n, v in dials.variants.items() for k, x in msgspec.structs.asdict(v).items()}
     if canary is not None:
         out |= {f"rollout.{service.revision}.{k}": float(getattr(canary, k)) for k in ("replicas", "weight", "mirror")}
     if service.spec.fallback is not None:
         out["fallback"] = float(dials.fallback)
-    return out | {f"evict.{replica}": 1.0 for replica in dials.evict} | {"shed": dials.shed}
+    off = {path: 0.0 for path in named if path.startswith(QUARANTINE)}
+    return off | out | _flags(dials) | {"shed": dials.shed}
+
+
+def _flags(dials: Dials) -> dict[str, float]:
+    evicted, held = dict.fromkeys(dials.evict, "evict."), dict.fromkeys(dials.quarantine, QUARANTINE)
+    return {f"{prefix}{what}": 1.0 for what, prefix in (*evicted.items(), *held.items())}
 
 
 def _flat(spec: Spec | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ DRAWN = 1440  # worlds
 PAGE = 1000
 APART = 1_000_003  # between the seeds of what is learnt from and of what is judged by
 COLUMNS = ["", "INCIDENTS", "FIRST", "FIRST TWO", "MACRO-F1", "CALIBRATION"]
+DRILLS = click.Path(exists=True, path_type=Path)
 
 
 @click.group()
@@ -54,8 +56,14 @@ def show(session: Session, as_json: bool) -> None:
     if made is None:
         click.echo("No classifier: the rules stand alone. `leptonai classify train` makes one.")
     else:
-        about = ", ".join(f"{k} {v}" for k, v in made.about.items())
+        about = ", ".join(f"{k} {v}" for k, v in made.about.items() if k != "held_out")
         click.echo(f"Version {newest.version}: {about}.")
+        if isinstance(held := made.about.get("held_out"), dict):
+            low, high = held["interval"]
+            click.echo(
+                f"On {held['incidents']} incidents that it has not seen: right first {held['first']:.3f}, macro-F1 "
+                f"{held['macro_f1']:.3f} ({low:.3f} to {high:.3f}), calibration error {held['calibration']:.3f}."
+            )
         click.echo("Weights: " + ", ".join(f"{k} {v:.2f}" for k, v in told["weights"].items()))
     if newest.broken:
         click.echo(f"warning: {newest.broken.message}", err=True)
@@ -68,39 +76,57 @@ def show(session: Session, as_json: bool) -> None:
               help="Others to judge the new classifier by.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the simulated worlds.")
 @click.option("--reviewed", is_flag=True, help="Learn also from the platform's incidents whose cause was told.")
+@click.option(
+    "--drills", type=DRILLS, multiple=True, help="Learn also from drills: a file or folder of their outcomes."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write it here in any case, and into no platform.")  # fmt: skip
 @json_option
 @click.pass_obj
-def train(session: Session, simulated: int, judge: int, seed: int, reviewed: bool, as_json: bool) -> None:
+def train(
+    session: Session, simulated: int, judge: int, seed: int, reviewed: bool, drills: tuple[Path, ...],
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Train a classifier; it is kept only when it is better than the one in force on incidents neither has seen.
 
-    Without --reviewed the same numbers and seed give the same classifier. The platform takes a new version up within a
-    round.
+    Without --reviewed and --drills the same numbers and seed give the same classifier. The platform takes a new version
+    up within a round.
 
     \b
     Example:
       leptonai classify train --reviewed
     """
-    from leptonai.ops.classify.files import FOLDER, Newest, keep
+    from leptonai.ops.classify.files import FOLDER, Newest, keep, save
     from leptonai.ops.classify.renew import renew
+    from leptonai.ops.classify.samples import drilled
 
+    lived = [*(_reviewed(session) if reviewed else []), *drilled(drills)]
     learn = _drawn(seed, simulated, "learn") if simulated else []
     held = _drawn(seed + APART, judge, "judge") if judge else []
-    if reviewed:
-        for i, sample in enumerate(_reviewed(session)):  # every fourth judges
-            (held if i % 4 == 3 else learn).append(sample)
-    about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed}
-    folder = session.folder().path / FOLDER
-    found = renew(learn, held, Newest(folder).ensemble, seed)
-    found.ensemble.about.update(about)
-    kept = str(keep(folder, found.ensemble)) if found.kept else ""
+    for i, sample in enumerate(lived):  # every fourth judges
+        (held if i % 4 == 3 else learn).append(sample)
+    about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed, "drills": len(drilled(drills))}
+    folder = None if out else session.folder().path / FOLDER
+    found = renew(learn, held, Newest(folder).ensemble if folder else None, seed)
+    found.ensemble.about.update(about | {"held_out": _whole(found.after)})
+    if out is not None:
+        save(out, found.ensemble)
+        kept = str(out)
+    else:
+        assert folder is not None
+        kept = str(keep(folder, found.ensemble)) if found.kept else ""
     if as_json:
         before = _brief(found.before) if found.before else None
         return print_json({"kept": kept, "before": before, "after": _brief(found.after), "gain": found.gain})
     rows = [_row("in force", found.before)] if found.before else []
-    print_table(
-        ["", "INCIDENTS", "FIRST", "FIRST TWO", "MACRO-F1", "CALIBRATION"], [*rows, _row("new", found.after)], ""
+    print_table(COLUMNS, [*rows, _row("new", found.after)], "")
+    click.echo(
+        f"Written to {kept}."
+        if out
+        else f"Kept as version {kept}."
+        if kept
+        else "Not kept: it is no better than the one in force."
     )
-    click.echo(f"Kept as version {kept}." if kept else "Not kept: it is no better than the one in force.")
 
 
 @classify.command()
@@ -109,22 +135,64 @@ def train(session: Session, simulated: int, judge: int, seed: int, reviewed: boo
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the simulated worlds.")
 @click.option("--by", "how", type=click.Choice(["all", "service"]), default="all", show_default=True,
               help="Held out: service, load shape and severity at once, or service alone.")  # fmt: skip
+@click.option("--drills", type=DRILLS, multiple=True,
+              help="Score the classifier in force on drills instead: a file or folder of their outcomes.")  # fmt: skip
 @json_option
-def evaluate(simulated: int, seed: int, how: str, as_json: bool) -> None:
+@click.pass_obj
+def evaluate(
+    session: Session, simulated: int, seed: int, how: str, drills: tuple[Path, ...], as_json: bool
+) -> None:  # fmt: skip
     """Score rules, each classifier and the ensemble on incidents held out by service, load shape and severity.
+
+    With --drills the classifier in force is scored on incidents of real processes.
 
     \b
     Example:
       leptonai classify evaluate --simulated 600
+      leptonai classify evaluate --drills ~/.leptonai/drills
     """
     from leptonai.ops.classify.evaluate import ENSEMBLE, by_service, held_out, strictly
 
+    if drills:
+        return _on_drills(session, drills, as_json)
     found = held_out(_drawn(seed, simulated, ""), strictly if how == "all" else by_service, seed)
     if as_json:
         return print_json({name: _whole(s) for name, s in found.scores.items()})
     rows = [_row(name, s) for name, s in found.scores.items()]
     print_table(COLUMNS, rows, "")
-    best = found.scores[ENSEMBLE]
+    _by_cause(found.scores[ENSEMBLE])
+
+
+def _on_drills(session: Session, drills: tuple[Path, ...], as_json: bool) -> None:
+    """The live result: the classifier in force is asked about incidents that it was not made from."""
+    from leptonai.errors import NotFound
+    from leptonai.ops.classify.evaluate import ENSEMBLE, lived_by
+    from leptonai.ops.classify.files import FOLDER, Newest
+    from leptonai.ops.classify.samples import drilled
+    from leptonai.series.proportion import wilson
+
+    newest = Newest(session.folder().path / FOLDER)
+    if newest.ensemble is None:
+        raise NotFound("no classifier is in force", hint="leptonai classify train makes one")
+    found = lived_by(newest.ensemble, drilled(drills))
+    learnt = newest.ensemble.about.get("drills")
+    bounds = {n: [float(b) for b in wilson(round(s.accuracy * s.count), s.count)] for n, s in found.scores.items()}
+    if as_json:
+        scores = {n: _whole(s) | {"first_interval": bounds[n]} for n, s in found.scores.items()}
+        pairs = {"gained": found.gained, "lost": found.lost, "chance": found.chance}
+        return print_json({"version": newest.version, "learnt_drills": learnt, "scores": scores, **pairs})
+    rows = [[*_row(n, s), "{:.2f} to {:.2f}".format(*bounds[n])] for n, s in found.scores.items()]
+    print_table([*COLUMNS, "FIRST, 95 %"], rows, "")
+    click.echo(
+        f"\nBeside the rules alone, version {newest.version} is right in {found.gained} more and wrong in {found.lost} "
+        f"more; chance alone: {found.chance:.2f}."
+    )
+    if learnt:
+        click.echo(f"It has learnt from {learnt} incidents of drills: if these are among them, this is no test.")
+    _by_cause(found.scores[ENSEMBLE])
+
+
+def _by_cause(best: Score) -> None:
     click.echo(f"\nThe ensemble, by cause; macro-F1 {best.low:.3f} to {best.high:.3f} (95 %):")
     wrong = {t: {s: n for s, n in row.items() if s != t} for t, row in best.confusion.items()}
     print_table(

@@ -37,6 +37,7 @@ class Outcome(Noun, frozen=True, kw_only=True):
     fault: str
     injected: float
     target: str
+    truth: tuple[str, ...] = ()  # the causes that are right; of a control none
     seed: int = 0
     until: float = 0.0  # end of what the drill answers for
     incident: int | None = None
@@ -45,6 +46,7 @@ class Outcome(Noun, frozen=True, kw_only=True):
     recover: float | None = None
     sent: int = 0
     failed: int = 0
+    refused: int = 0  # of the failed: because a quarantine is in force
     wrong: int = 0
     cause: str = ""
     second: str = ""
@@ -140,6 +142,7 @@ def judge(
         fault=fault.title,
         injected=injection.at,
         target=injection.target,
+        truth=fault.causes,
         seed=seed,
         until=until,
         incident=mine.id if mine else None,
@@ -148,6 +151,7 @@ def judge(
         recover=recover,
         sent=counts.sent,
         failed=counts.failed,
+        refused=counts.refused,
         wrong=counts.wrong,
         cause=causes[0].name if causes else "",
         second=causes[1].name if len(causes) > 1 else "",

@@ -24,6 +24,7 @@ from leptonai.types import Noun
 
 MOOD_EVERY = 0.2  # seconds between two looks at the mood
 POISON = 999.0  # brightness of a pixel that no picture has
+QUARANTINED = 422  # what a replica answers to such a request
 DIM = 0.6  # brightness of drifted pictures
 
 
@@ -66,8 +67,11 @@ class Answer(Noun, frozen=True, kw_only=True):
 
 
 class Counts(Noun, frozen=True, kw_only=True):
+    """``refused``: of the failed, those told that such requests are in quarantine."""
+
     sent: int = 0
     failed: int = 0
+    refused: int = 0
     wrong: int = 0
 
 
@@ -85,6 +89,7 @@ def count(answers: Sequence[Answer], start: float, end: float) -> Counts:
     return Counts(
         sent=len(window),
         failed=sum(a.result == "failed" for a in window),
+        refused=sum(a.status == QUARANTINED for a in window),
         wrong=sum(a.result == "wrong" for a in window),
     )
 

@@ -6,6 +6,7 @@ or more (the gateway repeats a request under the same id); ``poisoned_request_ra
 (Smirnov, 1948); only of answers that begin with a number. ``repeated_ratio``: the share of good answers of the newest
 ``LATELY`` seconds that one revision gave a second time, because somebody asked again under the same id.
 ``input_shift_ratio``: the same of the mean, and of the range, of each request's first input of numbers; the larger.
+``Answers.marked``: what the inputs of failed requests have in common (``ops.marks``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from leptonai.ops.marks import mark
 from leptonai.ops.predictions import Line
+from leptonai.ops.scene import Marked
 from leptonai.types import Key, Replica, Signal
 
 WINDOW = 30.0  # seconds of failures counted together
@@ -28,6 +31,8 @@ LATELY = 8.0  # seconds of good answers in which a second one is looked for
 FEWEST_ASKED = 50  # good answers, until a share of them says anything
 MOST_DIGESTS = 4  # revisions of one service whose answers are remembered
 MOST_ANSWERED = 20_000  # good answers of one service remembered for that
+MOST_INPUTS = 500  # of requests that failed, and of others, whose inputs are remembered: MARKING is more than both
+MARKING = 60.0  # seconds
 
 
 class _Of:
@@ -39,6 +44,9 @@ class _Of:
         self.means: deque[float] = deque(maxlen=RECENT + FORMER)
         self.spans: deque[float] = deque(maxlen=RECENT + FORMER)
         self.asked = False  # something was told of inputs since the last look
+        # (at, digest, inputs) by request, newest last; hashes of another revision are others
+        self.spoilt: OrderedDict[str, tuple[float, str, Any]] = OrderedDict()
+        self.sound: deque[tuple[float, str, Any]] = deque(maxlen=MOST_INPUTS)
 
 
 class Answers:
@@ -54,7 +62,13 @@ class Answers:
             of.failed[line.id] = (max(at, line.at), where | {replica.id})
             if len(of.failed) > MOST_FAILED:
                 of.failed.popitem(last=False)
+            if isinstance(line.input, dict):
+                of.spoilt[line.id] = (line.at, line.digest, line.input)
+                if len(of.spoilt) > MOST_INPUTS:
+                    of.spoilt.popitem(last=False)
         elif line.code < 400:
+            if isinstance(line.input, dict):
+                of.sound.append((line.at, line.digest, line.input))
             of.answered.append((line.at, line.id, line.digest))
             if (value := _first(line.output)) is not None:
                 if line.digest not in of.values and len(of.values) >= MOST_DIGESTS:
@@ -92,6 +106,17 @@ class Answers:
             of.fresh, of.asked = "", False
             out += [Signal(name=n, labels={"service": key}, at=now, value=v) for n, v in found.items()]
         return out
+
+    def marked(self, service: Key, onset: float, now: float) -> Marked | None:
+        """What the requests that failed since ``onset``, in the newest MARKING seconds, have in common which no other
+        of these seconds has. Of one revision: the newest that failed on any."""
+        of = self._of.get(service)
+        if of is None or not of.spoilt:
+            return None
+        since, digest = max(onset - 1.0, now - MARKING), next(reversed(of.spoilt.values()))[1]
+        failed = [told for at, of_digest, told in of.spoilt.values() if at >= since and of_digest == digest]
+        sound = [told for at, of_digest, told in of.sound if at >= now - MARKING and of_digest == digest]
+        return mark(failed, sound)
 
     def forget(self, services: set[Key]) -> None:
         """Drop what is known of services that are not in ``services``."""

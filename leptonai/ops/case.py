@@ -12,10 +12,11 @@ from leptonai.ops.respond import Sight, fault_of
 from leptonai.ops.runbook import Runbook
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
-from leptonai.types import Action, Event, Incident, Key
+from leptonai.types import QUARANTINE, Action, Event, Incident, Key
 
 MANY = 20  # requests since an action, before more errors count as its harm
 MORE_ERRORS = 0.25  # of the answers: what an action costs at least to have done harm
+MOST_REFUSED = 0.5  # of the requests in quarantine: what most users send is not what makes a model fail
 
 
 class Case:
@@ -139,10 +140,13 @@ def _readings(
 
 def _worse(case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Ops, store: TelemetryStore) -> str:
     """How the last remedy did harm: a quarter more of the answers of a service that it changed, or that it was for, are
-    errors than before, once it has settled."""
+    errors than before, once it has settled; or a quarantine refuses most requests."""
     last = case.last
     if last is None or last.verdict is not None or now - last.at < 2 * settings.settle:
         return ""
+    refused = mean(store, "replica_quarantined_ratio", case.service, now - settings.settle, now)
+    if refused is not None and refused > MOST_REFUSED and any(path.startswith(QUARANTINE) for path in last.set):
+        return f"{refused:.0%} of the requests are in quarantine"
     for key, before in case.errors_before.items():
         lookout = lookouts.get(key)
         after = mean(store, "error_ratio", key, now - settings.settle, now)

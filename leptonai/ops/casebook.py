@@ -18,10 +18,11 @@ from leptonai.ops.control import Control
 from leptonai.ops.diagnose import cited
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts
-from leptonai.ops.examine import Calls, Examiner, Shifts
+from leptonai.ops.examine import Calls, Examiner, Marks, Shifts
 from leptonai.ops.hand import Hand
 from leptonai.ops.judge import Trigger
 from leptonai.ops.learn.learner import Learner
+from leptonai.ops.leftover import Paid, leftover
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Recommend, TakeBack, Wait, next_action
 from leptonai.ops.runbook import RunbookFiles
@@ -53,18 +54,25 @@ class Casebook:
         runbooks: RunbookFiles | None = None,
         calls: Calls | None = None,
         classifier: Newest | None = None,
+        marks: Marks | None = None,
     ) -> None:
         """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules`` and ``runbooks``:
         in force as they are at each look; what ships with us unless given. ``learner``: what reviews make of both.
         ``calls(now)``: (caller, callee) of late; None: nobody knows. ``classifier``: votes beside the rules; None: no.
+        ``marks(service, onset, now)``: what failing requests have in common; None: nobody looks.
 
         ``doubt`` says why a diagnosis is not to be acted upon, "" when it may be; others may set it.
         """
         self._settings, self._control, self._store = settings, control, store
         self._runbooks, self._learner = runbooks or RunbookFiles(), learner
-        self._examiner = Examiner(store, rules or RuleFiles(), learner, shifts, calls, classifier)
+        self._examiner = Examiner(
+            store, rules or RuleFiles(), learner, shifts, calls, classifier, marks, settings.ops.classifiers == "vote"
+        )
         self._older: deque[Incident] = deque(maxlen=PAST)
         self._parts: dict[Key, Case] = {}  # service -> the case that its symptoms are part of
+        self._repaired: dict[
+            Key, tuple[Case, Paid]
+        ] = {}  # service -> the case of known cause closed last, and the counts then
         self.hand = Hand(control, store)
         self.doubt: Callable[[Incident], str] = lambda incident: ""
         self.cases: list[Case] = []
@@ -113,7 +121,8 @@ class Casebook:
         """
         firing: dict[int, list[Trigger]] = {}
         for triggers in (*(lookout.last.triggers for lookout in lookouts.values()), outside):
-            for case, trigger in [(self._case(t, now), t) for t in triggers]:
+            known = [t for t in triggers if not self._over(t, lookouts, now)]
+            for case, trigger in [(self._case(t, now), t) for t in known]:
                 firing.setdefault(id(case), []).append(trigger)
         running = self.hand.running(self.cases)
         for case in self.cases:
@@ -126,6 +135,21 @@ class Casebook:
         self._older.extend(c.incident for c in gone if c.incident.features)
         self.cases = [c for c in self.cases if c not in gone]
         self._parts = {key: case for key, case in self._parts.items() if case.incident.closed is None}
+        self._repaired = {key: paid for key, paid in self._repaired.items() if key in lookouts}
+
+    def _over(self, trigger: Trigger, lookouts: Mapping[Key, Lookout], now: float) -> bool:
+        """Whether it is what a repaired incident left in the windows; that one tells of it, once."""
+        key = trigger.service
+        repaired, lookout = self._repaired.get(key), lookouts.get(key)
+        if repaired is None or lookout is None or self.open(key):
+            return False
+        case, paid = repaired
+        if not leftover(trigger, paid, lookout.requests, lookout.bad, now):
+            return False
+        if not any(e.kind == "leftover" for e in case.incident.evidence):
+            text = "The error budget still burns from this incident; what came since it was closed keeps the promise."
+            case.incident = book.note(case.incident, "leftover", text, now)
+        return True
 
     def _case(self, trigger: Trigger, now: float) -> Case:
         whole = self._parts.get(trigger.service)
@@ -236,6 +260,9 @@ class Casebook:
                 self.hand.escalate(case, found, now)
             case Close() as found:
                 self.hand.close(case, found, self._well_since(case, around, now), now)
+                lookout, causes = around.lookouts.get(case.service), case.incident.causes
+                if lookout is not None and causes and causes[0].name != "unknown":
+                    self._repaired[case.service] = case, Paid(now, lookout.requests, dict(lookout.bad))
 
     def _well_since(self, case: Case, around: Surroundings, now: float) -> float:
         """When the trouble was over: since then nothing fires and what runs is what is wished."""

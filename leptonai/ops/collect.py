@@ -31,6 +31,7 @@ _REPLICA_GAUGES = {
     "leptonai_in_flight": "replica_in_flight_count",
     "leptonai_queued": "replica_queued_count",
 }
+_KINDS = frozenset({"nan_output", "model_failed", "quarantined"})  # of leptonai_errors_total
 _REPLICA_MEANS = {
     "leptonai_compute_seconds": "replica_compute_seconds",
     "leptonai_queue_seconds": "replica_queue_seconds",
@@ -209,10 +210,8 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
     for name, labels, value in parse(page):
         if name in _REPLICA_GAUGES:
             out[_REPLICA_GAUGES[name]] = value
-        elif name == "leptonai_errors_total" and labels.get("kind") == "nan_output":
-            shown["nan_output"] = value
-        elif name == "leptonai_errors_total" and labels.get("kind") == "model_failed":
-            shown["model_failed"] = value
+        elif name == "leptonai_errors_total" and labels.get("kind") in _KINDS:
+            shown[labels["kind"]] = value
         elif name == "leptonai_prediction_log_dropped_total":
             shown["unwritten"] = value
         elif name == "leptonai_requests_total":
@@ -233,6 +232,8 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
                 out["replica_model_failed_ratio"] = min(rose["model_failed"] / answered, 1.0)
             if "nan_output" in rose:
                 out["replica_nan_ratio"] = min(rose["nan_output"] / answered, 1.0)
+            if shown.get("quarantined") and "quarantined" in rose:  # once there was any
+                out["replica_quarantined_ratio"] = min(rose["quarantined"] / answered, 1.0)
         if "unwritten" in rose:
             out["replica_unwritten_per_second"] = rose["unwritten"] / elapsed
         out["replica_concurrency_count"] = rose.get("leptonai_request_seconds_sum", 0.0) / elapsed

@@ -13,7 +13,7 @@ from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
-from leptonai.ops.scene import Change, Scene, latest_change
+from leptonai.ops.scene import Change, Marked, Scene, latest_change
 from leptonai.types import Evidence, Replica
 
 # Every feature a rule may use, and its kind. A feature that was not seen is absent. Signals that rule files declare
@@ -34,6 +34,8 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "neighbour_cpu_rise": "number",  # share of the processors that another service takes since the onset, less before
     "blamed_slow": "share",  # of the trouble that a slow service or dependency which it calls explains (``ops.rank``)
     "blamed_failing": "share",  # ... one that fails or is gone
+    "marked_share": "share",  # of the failed requests that have something in common which no answered one has
+    "refused_share": "share",  # of all requests, these
     "own_compute_ratio": "number",  # compute of the digest that served before the onset: since / before
     "change_compute_ratio": "number",  # compute_ratio of the newest change
     "leaking_share": "share",  # of the replicas that are present
@@ -143,6 +145,8 @@ def gather(scene: Scene) -> Facts:
             "service", key, "ranking", text, blamed_slow=0.0 if who.fails else who.share,
             blamed_failing=who.share if who.fails else 0.0,
         )  # fmt: skip
+    if scene.marked is not None:
+        _marked(scene, scene.marked, notes)
     for reading in scene.readings:
         notes.add(reading.about, reading.subject, READING, reading.text, **{reading.feature: reading.value})
     _edge(scene, notes)
@@ -369,6 +373,19 @@ def _users(scene: Scene, notes: _Notes) -> None:
         a, b = scene.own_compute[1], scene.own_compute[0]
         text = f"What ran before the onset computes {_ms(a)} a call since then, {_ms(b)} before."
         notes.add("service", key, "own_compute", text, own_compute_ratio=a / b)
+
+
+def _marked(scene: Scene, found: Marked, notes: _Notes) -> None:
+    """``refused_share``: of all requests, what refusing them would cost, where it is known how many fail."""
+    refused = found.share * scene.after.error if scene.after.error is not None else None
+    text = (
+        f"{found.caught} of {found.failed} failed requests have {' or '.join(found.rules)}, "
+        f"none of {found.answered} that were answered has."
+    )
+    notes.add(
+        "service", scene.service.key, "marked", text, marked_share=found.share, rules=" ".join(found.rules),
+        refused_share=refused,
+    )  # fmt: skip
 
 
 def _edge(scene: Scene, notes: _Notes) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from leptonai.ops.blame import suspects
 from leptonai.ops.classify.files import Newest
-from leptonai.ops.classify.opinion import weigh_in
+from leptonai.ops.classify.opinion import beside, weigh_in
 from leptonai.ops.diagnose import diagnose
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
@@ -17,13 +17,14 @@ from leptonai.ops.features import features
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
-from leptonai.ops.scene import Blamed
+from leptonai.ops.scene import Blamed, Marked
 from leptonai.ops.scenery import set_scene
 from leptonai.ops.similar import similar
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Cause, Incident, Key
 
 Shifts = Callable[[Key, float, float], tuple[Shift, ...]]
+Marks = Callable[[Key, float, float], Marked | None]
 Calls = Callable[[float], Sequence[tuple[Key, Key]]]
 AGAIN = 5.0  # seconds after which the call graph is ranked anew for one incident: it costs some milliseconds
 FAILS = frozenset({"burn_errors"})
@@ -40,7 +41,8 @@ class Looked(NamedTuple):
 
 
 class Examiner:
-    """``shifts(service, onset, now)``: what changed in its log; ``calls(now)``: who calls whom. None: nobody knows."""
+    """``shifts(service, onset, now)``: what changed in its log; ``calls(now)``: who calls whom; ``marks(service, onset,
+    now)``: what failing requests have in common. None: nobody knows. ``counts``: the classifier's vote does."""
 
     def __init__(
         self,
@@ -50,11 +52,14 @@ class Examiner:
         shifts: Shifts | None = None,
         calls: Calls | None = None,
         classifier: Newest | None = None,
+        marks: Marks | None = None,
+        counts: bool = True,
     ) -> None:
         self._store, self._rules, self._learner = store, rules, learner
         self._shifts: Shifts = shifts or (lambda service, onset, now: ())
         self._calls: Calls = calls or (lambda now: ())
-        self._classifier = classifier
+        self._marks: Marks = marks or (lambda service, onset, now: None)
+        self._classifier, self._counts = classifier, counts
         self._ranked: dict[tuple[Key, float], tuple[float, Blamed | None]] = {}  # (service, onset) -> newest ranking
 
     def look(
@@ -76,14 +81,18 @@ class Examiner:
             rules = self._learner.book(rules)
         scene = set_scene(lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals)
         blamed = self._blame(lookout, onset, now)
-        scene = msgspec.structs.replace(scene, logs=self._shifts(key, onset, now), blamed=blamed)
+        scene = msgspec.structs.replace(
+            scene, logs=self._shifts(key, onset, now), blamed=blamed, marked=self._marks(key, onset, now)
+        )
         facts = gather(scene)
         causes = diagnose(facts, key, rules)
         numbers = features(scene, facts)
         if self._classifier is not None and self._classifier.ensemble is not None:
             opinion = self._classifier.ensemble.opinion(numbers, causes)
-            if opinion is not None:
+            if opinion is not None and self._counts:
                 facts, causes = weigh_in(facts, causes, opinion, key, now)
+            elif opinion is not None:
+                facts = beside(facts, opinion, now)
         told = list(facts.evidence)
         for fact in similar(numbers, past, now):
             told.append(msgspec.structs.replace(fact, id=f"e{len(told) + 1}"))

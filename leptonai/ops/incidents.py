@@ -22,7 +22,19 @@ SYMPTOMS = frozenset({"burn_errors", "burn_latency", "anomaly_rate", "service_ab
 MOST_ANOMALIES = 40  # of one incident; a person reads no more
 # Evidence that tells of our own acts.
 NOTES = frozenset(
-    {"plan", "recommended", "action", "verdict", "taken_back", "job", "refused", "escalated", "closed", "joined"}
+    {
+        "plan",
+        "recommended",
+        "action",
+        "verdict",
+        "taken_back",
+        "job",
+        "refused",
+        "escalated",
+        "closed",
+        "joined",
+        "leftover",
+    }
 )
 SURER = 0.1  # of another cause than the one that a person was told, before that is taken back
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie

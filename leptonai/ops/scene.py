@@ -42,6 +42,20 @@ class Blamed(Noun, frozen=True, kw_only=True):
     told: tuple[str, ...] = ()
 
 
+class Marked(Noun, frozen=True, kw_only=True):
+    """What failing requests have in common: each of ``rules`` (texts of InputRule) holds of none of the ``answered``,
+    together they hold of ``caught`` of the ``failed`` ones. Of both, those whose inputs the prediction log tells."""
+
+    rules: tuple[str, ...]
+    failed: int
+    caught: int
+    answered: int
+
+    @property
+    def share(self) -> float:
+        return self.caught / self.failed
+
+
 class Reading(Noun, frozen=True, kw_only=True):
     """What a declared signal says since the onset. ``subject``: a service or a replica."""
 
@@ -80,6 +94,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     levels: dict[str, Level] = {}  # signal -> how it moved
     memory: dict[str, float] = {}  # replica -> share of its memory limit that it holds
     blamed: Blamed | None = None
+    marked: Marked | None = None
 
 
 class Change(Noun, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ class BurnState(Noun, frozen=True, kw_only=True):
     burn_short: float = 0.0
     factor: float = 0.0  # what both must exceed
     window: str = ""
+    long: float = 0.0  # seconds of it
     bad: int = 0  # in the long window
     total: int = 0
     ratio: float = 0.0
@@ -169,6 +170,7 @@ class Burn:
             burn_short=short.ratio / self.budget,
             factor=row.factor,
             window=row.name,
+            long=row.long,
             bad=long.bad,
             total=long.total,
             ratio=long.ratio,

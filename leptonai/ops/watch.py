@@ -84,10 +84,12 @@ class Watch:
         self.learner = Learner(home, control)
         self.runbooks = RunbookFiles(home / "runbooks")
         shifts = pipeline.shifts if pipeline else None
-        self.classifier = Newest(home / CLASSIFIER)
+        self.classifier = Newest(home / CLASSIFIER) if settings.ops.classifiers != "off" else Newest(None, None)
+        self.answers = Answers()
         self.casebook = Casebook(
-            settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier
-        )
+            settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier,
+            self.answers.marked,
+        )  # fmt: skip
         self.outside = Outside(settings.watch)
         of = settings.watch
         full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)
@@ -100,7 +102,6 @@ class Watch:
         self.things: dict[str, Memory] = {}  # subject of an external incident -> what its judge remembers
         self.anomalies: list[Anomaly] = []  # open at the newest look
         self.outcomes = Outcomes()
-        self.answers = Answers()
         self.openers = Openers()
         self.listener = Listener(control, store)
         self._opinions: list[Signal] = []

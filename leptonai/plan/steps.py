@@ -141,7 +141,7 @@ def _lane(
         steps.retire(replica, "scaled down")
         current.remove(replica)
 
-    tuning = Tuning.of(service.spec, variant)
+    tuning = Tuning.of(service.spec, variant, service.dials.quarantine)
     for replica in sorted(current, key=lambda r: r.id):
         if replica.tuning is not None and replica.tuning != tuning and replica.reason != "hung":
             steps.tunes.append(Tune(replica=replica.id, tuning=tuning))

@@ -33,6 +33,7 @@ from leptonai.runtime.model import Model, TensorModel
 from leptonai.runtime.openai import error_body
 from leptonai.runtime.pages import Pages, Route
 from leptonai.runtime.predictions import PredictionLog, summary
+from leptonai.runtime.quarantine import Quarantine
 from leptonai.runtime.shed import admit, schedule
 from leptonai.runtime.waiting import Waiting
 from leptonai.types import Launch, Tuning, parse_key
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 64 << 20  # bytes of one request; the environment variable LEPTONAI_MAX_BODY overrides it
 READ_TIMEOUT = 30.0  # seconds a request may take to arrive; the environment variable LEPTONAI_READ_TIMEOUT overrides it
 IDLE_BEFORE_EXIT = 0.5  # seconds without a request until a replica told to stop does stop
-KINDS = {429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
+KINDS = {422: "quarantined", 429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
 
 
 class App:
@@ -102,6 +103,7 @@ class App:
         self.doors: Doors | None = None  # once there is a model
         self._decoders: dict[bytes, Callable[[bytes, bytes], Job]] = {}  # Doors.quick
         self._app: Mounted | None = None
+        self._quarantine: Quarantine | None = None  # while some requests are refused for what they bring
 
     def _soon(self, call: Callable[..., None], *values: Any) -> None:
         """Called in the compute thread: run on the loop."""
@@ -260,6 +262,8 @@ class App:
     def _submit(self, request: Request, job: Job) -> None:
         if self.faults.failing and self.faults.fails():
             raise LeptonError("an injected fault", hint="a drill is running", code="injected", retry=True)
+        if self._quarantine is not None:
+            self._quarantine.check(job.inputs)
         headers = request.headers
         if b"x-timeout-us" in headers or b"x-priority" in headers:
             schedule(job, headers)
@@ -425,8 +429,10 @@ class App:
     def tune(self, tuning: Tuning) -> None:
         """Batch by other rules from now on; what waits stays where it is."""
         if tuning != self.tuning:
-            log.info("batching: %s", tuning)
+            log.info("tuned: %s", tuning)
             self.tuning = tuning
+            key = self._launch.variant.digest.encode()
+            self._quarantine = Quarantine(tuning.refuse, key) if tuning.refuse else None
             self.compute.batch_by(batcher(tuning, self.compute.cost))
 
     def verdict(self) -> Readiness:

@@ -99,7 +99,7 @@ class Metrics:
         self._sides = {"input": (0, 0.0), "output": (0, 0.0)}  # how many requests, seconds before and after the model
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
-        for kind in ("bad_request", "model_failed", "shed", "timeout", "client_gone", "nan_output"):
+        for kind in ("bad_request", "model_failed", "quarantined", "shed", "timeout", "client_gone", "nan_output"):
             self.errors.add(kind, 0)
 
     def fold(self) -> None:

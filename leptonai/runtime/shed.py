@@ -12,7 +12,7 @@ import msgspec
 from leptonai.errors import CapacityError, SpecError
 from leptonai.runtime.batching import LEVELS, USUAL, Job
 from leptonai.runtime.cost import Cost
-from leptonai.types import Batching, Tuning
+from leptonai.types import MOST_RULES, Batching, InputRule, Tuning
 
 LEARNT = 5  # runs from which the cost is believed enough to refuse somebody
 
@@ -109,6 +109,11 @@ def decode_tuning(body: bytes) -> Tuning:
     ):
         if not value > 0:
             raise SpecError(f"{name} is {value:g}", hint="it must be above 0")
+    if len(tuning.refuse) > MOST_RULES:
+        raise SpecError(f"refuse has {len(tuning.refuse)} rules", hint=f"{MOST_RULES} are the most")
+    for text in tuning.refuse:
+        if InputRule.parse(text) is None:
+            raise SpecError(f"refuse has {text[:80]!r}", hint="a rule is like image.high>508")
     if not 0 <= limits.max_wait <= 60:
         raise SpecError(f"batching.max_wait is {limits.max_wait:g}", hint="it may be 0 to 60 seconds")
     return tuning

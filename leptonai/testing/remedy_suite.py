@@ -71,4 +71,9 @@ class RemedySuite:
         if isinstance(proposal.change, DialChange):
             for path in proposal.change.set:
                 head, _, tail = path.partition(".")
-                assert head in ("evict", "shed", "fallback") or tail in ("replicas", "weight", "mirror", "epoch"), path
+                assert head in ("evict", "shed", "fallback", "quarantine") or tail in (
+                    "replicas",
+                    "weight",
+                    "mirror",
+                    "epoch",
+                ), path

@@ -14,6 +14,7 @@ from leptonai.types.door import (
     SpecChange,
     Token,
 )
+from leptonai.types.inputs import MOST_RULES, InputRule
 from leptonai.types.keys import (
     DEFAULT_WORKSPACE,
     DIGEST,
@@ -67,13 +68,15 @@ from leptonai.types.told import (
     Review,
     Silence,
 )
-from leptonai.types.wish import Canary, Dial, Dials, Revision, Service, VariantDials, effective_dials
+from leptonai.types.wish import QUARANTINE, Canary, Dial, Dials, Revision, Service, VariantDials, effective_dials
 from leptonai.types.world import Answered, Fault, Forget, Launch, LogLine, Replica, Retire, Standby, Start, Step, Tune
 
 __all__ = [
     "DEFAULT_WORKSPACE",
     "DIGEST",
+    "MOST_RULES",
     "NAME",
+    "QUARANTINE",
     "SCALER",
     "Ack",
     "Action",
@@ -98,6 +101,7 @@ __all__ = [
     "Forget",
     "Hold",
     "Incident",
+    "InputRule",
     "Issue",
     "Job",
     "JobChange",

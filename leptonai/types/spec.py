@@ -215,13 +215,15 @@ class Spec(Noun, frozen=True, kw_only=True):
 
 
 class Tuning(Noun, frozen=True, kw_only=True):
-    """What a replica can be told while it runs: how to make batches, and by when an answer is good or still wanted."""
+    """What a replica can be told while it runs: how to make batches, by when an answer is good or still wanted, which
+    requests to refuse (texts of ``InputRule``)."""
 
     batching: Batching = Batching()
     latency: float = 0.25  # of the SLO
     timeout: float = 30.0
+    refuse: tuple[str, ...] = ()
 
     @staticmethod
-    def of(spec: Spec, variant: Variant) -> Tuning:
-        """What the wish says of ``variant``."""
-        return Tuning(batching=variant.batching, latency=spec.slo.latency, timeout=spec.timeout)
+    def of(spec: Spec, variant: Variant, refuse: tuple[str, ...] = ()) -> Tuning:
+        """What the wish says of ``variant``; ``refuse``: its dials' ``quarantine``."""
+        return Tuning(batching=variant.batching, latency=spec.slo.latency, timeout=spec.timeout, refuse=refuse)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from leptonai.types.keys import SCALER, Key, Noun
 from leptonai.types.spec import Spec, Variant
 
+QUARANTINE = "quarantine."  # what its dials begin with
+
 
 class Dial(Noun, frozen=True, kw_only=True):
     """One entry of the dials log. ``path``: ``main.replicas|auto|weight|mirror|epoch``, ``evict.<replica id>``,
     ``rollout.<revision>.replicas|weight|mirror|promoted``, ``fallback``: 0 takes the spec's out of force, 1 puts it
-    back, or ``shed``: the share of requests refused."""
+    back, ``shed``: the share of requests refused, or ``quarantine.<InputRule>``: 1 refuses the requests of which it
+    holds, 0 lets them in again."""
 
     path: str
     value: float
@@ -34,6 +37,7 @@ class Dials(Noun, frozen=True, kw_only=True):
     evict: tuple[str, ...] = ()
     fallback: bool = True  # whether the spec's fallback may answer
     shed: float = 0.0  # share of the requests that the gateway refuses with 429
+    quarantine: tuple[str, ...] = ()  # texts of InputRule, sorted: replicas refuse these requests with 422
 
 
 class Canary(Noun, frozen=True, kw_only=True):
@@ -114,12 +118,14 @@ def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
             auto=auto.get(variant.name, True),
         )
     evict = tuple(sorted(p.removeprefix("evict.") for p, d in last.items() if p.startswith("evict.") and d.value))
+    held = tuple(sorted(p.removeprefix(QUARANTINE) for p, d in last.items() if p.startswith(QUARANTINE) and d.value))
     fallback, shed = last.get("fallback"), last.get("shed")
     return Dials(
         variants=variants,
         evict=evict,
         fallback=fallback is None or bool(fallback.value),
         shed=shed.value if shed else 0.0,
+        quarantine=held,
     )
 
 

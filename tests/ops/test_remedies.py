@@ -19,6 +19,7 @@ from leptonai.ops.remedies import (
     FallbackOn,
     Limits,
     Preempt,
+    Quarantine,
     Recycle,
     Restart,
     Rollback,
@@ -99,6 +100,7 @@ STANDBY = {"main": VariantDials(replicas=2), "small": VariantDials(replicas=1, w
 LOW = service(spec(name="batch", priority=-1), variants={"main": VariantDials(replicas=5)})
 CROWDED = incident("noisy_neighbour", "digits", {"neighbour": "batch", "neighbour_cpu_rise": 0.4})
 
+MARKED = {"kind": "marked", "rules": "image.high>508 image.hash=0123456789abcdef", "refused_share": 0.15}
 FULL = {"kind": "memory_share", "subject": "r2", "memory_share": 0.9}
 
 CASES: dict[str, tuple[Remedy, Case]] = {
@@ -123,6 +125,7 @@ CASES: dict[str, tuple[Remedy, Case]] = {
     ),
     "fallback_off": (FallbackOff(), Case(incident("data_drift", "digits"), service(spec(fallback=Fallback())), ())),
     "shed": (Shed(), Case(SURGE, service(), ())),
+    "quarantine": (Quarantine(), Case(incident("poisoned_input", "digits", MARKED), service(), ())),
     "preempt": (shown(Preempt(), (LOW,)), Case(CROWDED, service(), ())),
     "command": (Command(run=("/bin/echo", "{service}", "{subject}")), Case(incident(), service(), ())),
     "webhook": (Webhook(url="http://127.0.0.1:1/hook"), Case(incident(), service(), ())),
@@ -280,6 +283,26 @@ def test_what_is_refused_is_what_came_in_addition() -> None:
     assert wished(Shed(), incident("traffic_surge", "digits", {"traffic_ratio": 1000.0}), service()) == {"shed": 0.9}
     assert wished(Shed(share=0.2), SURGE, service()) == {"shed": 0.2}
     assert wished(Shed(), SURGE, service(shed=0.7)) is None, "as much is refused already"
+
+
+def test_what_only_failing_requests_have_is_put_in_quarantine_unless_it_is_common() -> None:
+    both = {"quarantine.image.high>508": 1.0, "quarantine.image.hash=0123456789abcdef": 1.0}
+    found = incident("poisoned_input", "digits", MARKED)
+    assert wished(Quarantine(), found, service()) == both
+    assert wished(Quarantine(most=0.1), found, service()) is None, "it would take more requests than that"
+    unknown = {name: value for name, value in MARKED.items() if name != "refused_share"}
+    assert wished(Quarantine(), incident("poisoned_input", "digits", unknown), service()) is None
+    assert wished(Quarantine(), incident("poisoned_input", "digits"), service()) is None, "nothing is known"
+    assert wished(Quarantine(), found, service(quarantine=("image.high>508",))) == {
+        "quarantine.image.hash=0123456789abcdef": 1.0
+    }
+    full = tuple(f"image.high>{n}" for n in range(7))
+    assert wished(Quarantine(), found, service(quarantine=full)) is None, "no room for all of them"
+    own = Quarantine(where=("age.low<0",), seconds=60.0)
+    assert wished(own, incident("poisoned_input", "digits"), service()) == {"quarantine.age.low<0": 1.0}
+    for where in (("age",), ("age.low<0",) * 9):
+        with pytest.raises(ValueError, match="where has"):
+            Quarantine(where=where)
 
 
 def test_a_neighbour_makes_room_only_when_it_is_less_important_and_keeps_one() -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from leptonai.errors import SpecError
-from leptonai.ops.classify.ensemble import CLASSES, RULES, pool
+from leptonai.ops.classify.ensemble import CLASSES, RULES, Ensemble, pool
 from leptonai.ops.classify.samples import Sample, data_of
 from leptonai.ops.classify.score import Score, score
 from leptonai.ops.classify.train import train
@@ -26,6 +27,46 @@ class Held:
 
     scores: dict[str, Score]
     folds: int
+
+
+@dataclass(frozen=True)
+class Lived:
+    """Scores by voter of incidents of real processes, by a classifier that was made without them.
+
+    ``gained``: told rightly by the ensemble and not by the rules, ``lost``: the other way round; ``chance``: that as
+    uneven a pair comes of two that are as good (sign test, two-sided: McNemar 1947, exact).
+    """
+
+    scores: dict[str, Score]
+    gained: int
+    lost: int
+    chance: float
+
+
+def lived_by(ensemble: Ensemble, samples: Sequence[Sample]) -> Lived:
+    """``samples``: labelled incidents that the ensemble has not learnt from."""
+    data = data_of(samples)
+    votes = ensemble.each(ensemble.scaler.rows(data.table))
+    said = {m.name: v for m, v in zip(ensemble.models, votes, strict=True)}
+    said = {
+        ENSEMBLE: ensemble.pooled(data.table, data.rules),
+        "classifiers alone": pool(votes, [1 / len(votes)] * len(votes)),
+        **said,
+        RULES: data.rules,
+    }
+    scores, right = {}, {}
+    for name, p in said.items():
+        truth = [_right(s, CLASSES[i]) for s, i in zip(samples, p.argmax(axis=1).tolist(), strict=True)]
+        scores[name] = score(truth, p, CLASSES)
+        right[name] = p.argmax(axis=1) == np.array([CLASSES.index(t) for t in truth])
+    gained, lost = (int((right[a] & ~right[b]).sum()) for a, b in ((ENSEMBLE, RULES), (RULES, ENSEMBLE)))
+    chance = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return Lived(scores, gained, lost, chance)
+
+
+def _right(sample: Sample, said: str) -> str:
+    """The true cause, where several are as right the one that was said."""
+    return said if said in sample.also else sample.cause
 
 
 Split = Callable[[Sequence[Sample], int], Iterator[tuple[Flags, Flags]]]

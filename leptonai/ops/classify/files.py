@@ -19,6 +19,8 @@ from leptonai.ops.features import FEATURES
 from leptonai.protocols import Floats
 
 FOLDER = "classifier"  # of the home folder
+SHIPPED = Path(__file__).parent / "shipped.npz"  # in force while the home folder has no version
+OURS = "shipped"  # its version
 MOST_BYTES = 20 << 20  # of one file, and of one array in it
 FORMAT = 1
 
@@ -113,13 +115,13 @@ def keep(folder: Path, ensemble: Ensemble) -> int:
 
 
 class Newest:
-    """The classifier in force: the newest version in ``folder`` that can be read, or none."""
+    """The classifier in force: the newest version in ``folder`` that can be read, else ``shipped``, or none."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, shipped: Path | None = SHIPPED) -> None:
         self.ensemble: Ensemble | None = None
-        self.version = ""  # "7"; "": none
+        self.version = ""  # "7", or "shipped"; "": none
         self.broken: PluginError | None = None
-        self._folder, self._seen = folder, object()
+        self._folder, self._shipped, self._seen = folder, shipped, object()
         self.look()
 
     def look(self) -> bool:
@@ -129,18 +131,18 @@ class Newest:
         if seen == self._seen:
             return False
         self._seen, self.broken = seen, None
-        for number in reversed(found):
+        files = [(str(n), self._folder / f"{n}.npz") for n in reversed(found) if self._folder is not None]
+        for version, file in [
+            *files,
+            *([(OURS, self._shipped)] if self._shipped is not None and self._shipped.exists() else []),
+        ]:
             try:
-                self.ensemble, self.version = load(self._file(number)), str(number)
+                self.ensemble, self.version = load(file), version
                 return True
             except PluginError as e:
                 self.broken = self.broken or e
         self.ensemble, self.version = None, ""
         return True
-
-    def _file(self, number: int) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{number}.npz"
 
 
 def _check(path: Path, meta: Meta) -> None:

@@ -53,6 +53,13 @@ def weigh_in(
     return told, tuple(sorted(out, key=lambda c: (-c.confidence, order.get(c.name, len(order)), c.name, c.subject)))
 
 
+def beside(facts: Facts, opinion: Opinion, now: float) -> Facts:
+    """The facts with the opinion as one more, which counts for nothing."""
+    text = f"{_text(opinion)} That is only told: the causes are the rules'."
+    fact = Evidence(id=f"e{len(facts.evidence) + 1}", kind=OPINION, at=now, text=text, data=_data(opinion))
+    return Facts((*facts.evidence, fact), facts.features)
+
+
 def _text(opinion: Opinion) -> str:
     """Without exact numbers, which change at every look: they are in the data."""
     said = "; ".join(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
+from leptonai.errors import SpecError
 from leptonai.ops.classify.ensemble import CLASSES, RULES, of_rules
 from leptonai.ops.classify.opinion import OPINION
 from leptonai.ops.classify.train import Data
@@ -33,6 +36,7 @@ class Sample:
     shape: str = LIVE
     level: str = LIVE
     last: bool = True
+    also: tuple[str, ...] = ()  # other names that are as right, where what is true cannot be told apart
 
 
 def drawn(cases: Iterable[Case], name: str = "") -> list[Sample]:
@@ -65,6 +69,40 @@ def lived(incidents: Iterable[Incident], truths: Mapping[int, str]) -> list[Samp
         if told and told[-1]:
             rules = np.array([float(told[-1].get(c, 0.0)) for c in CLASSES], dtype=np.float64)
         out.append(Sample(f"{LIVE}{incident.id}", incident.features, rules, cause, incident.subject))
+    return out
+
+
+class Told(msgspec.Struct):
+    """What is read of a drill's outcome: the incident that it provoked, as it stood at the end."""
+
+    kind: str
+    injected: float
+    incident: int | None = None
+    truth: tuple[str, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+
+
+def drilled(paths: Iterable[Path]) -> list[Sample]:
+    """Of outcomes of drills, ``*.jsonl`` files or folders with them (``<home>/drills``), the incidents that were
+    opened and diagnosed, labelled with what was injected. SpecError for a file that is none, or holds none of them."""
+    out: list[Sample] = []
+    for path in paths:
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        before = len(out)
+        for file in files:
+            try:
+                told = [msgspec.json.decode(line, type=Told) for line in file.read_bytes().splitlines() if line]
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+                raise SpecError(
+                    f"{file}: no outcomes of drills: {e}", hint="name a file that `drill --out` wrote"
+                ) from e
+            for one in told:
+                mine = [i for i in one.incidents if i.id == one.incident]
+                for sample in lived(mine, {i.id: one.truth[0] for i in mine} if one.truth else {}):
+                    name = f"{one.kind}-{one.injected:.3f}"
+                    out.append(replace(sample, incident=name, service=f"{sample.service}-{name}", also=one.truth))
+        if len(out) == before:
+            raise SpecError(f"{path}: no labelled incident of a drill", hint="leptonai drill --all --out FOLDER")
     return out
 
 

@@ -10,7 +10,7 @@ from leptonai.ops.remedies.jobs import Command, Webhook
 from leptonai.ops.remedies.neighbours import Preempt, shown
 from leptonai.ops.remedies.replicas import Evict, Recycle, Restart, Scale
 from leptonai.ops.remedies.revisions import Batching, Limits, Rollback
-from leptonai.ops.remedies.traffic import Degrade, FallbackOff, FallbackOn, Shed, ShiftWeight
+from leptonai.ops.remedies.traffic import Degrade, FallbackOff, FallbackOn, Quarantine, Shed, ShiftWeight
 from leptonai.ops.remedies.wishing import Reversal, Wishing
 from leptonai.protocols import Remedy
 
@@ -21,7 +21,7 @@ OURS: dict[str, type[Wishing]] = {
     kind.name: kind
     for kind in (
         Evict, Recycle, Restart, Scale, Rollback, Batching, Limits, ShiftWeight, Degrade, FallbackOn, FallbackOff, Shed,
-        Preempt, Command, Webhook,
+        Quarantine, Preempt, Command, Webhook,
     )
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ def reversal_of(remedy: Remedy) -> Reversal:
 
 
 __all__ = [
-    "OURS", "Batching", "Command", "Degrade", "Evict", "FallbackOff", "FallbackOn", "Limits", "Preempt", "Recycle",
-    "Remedies", "Restart", "Rollback", "Scale", "Shed", "ShiftWeight", "Webhook", "Wishing", "load_remedies",
+    "OURS", "Batching", "Command", "Degrade", "Evict", "FallbackOff", "FallbackOn", "Limits", "Preempt", "Quarantine",
+    "Recycle", "Remedies", "Restart", "Rollback", "Scale", "Shed", "ShiftWeight", "Webhook", "Wishing", "load_remedies",
     "reversal_of", "shown",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from leptonai.ops.remedies.wishing import Risk, Seen, Wishing
-from leptonai.types import Change, DialChange, Service
+from leptonai.types import MOST_RULES, QUARANTINE, Change, DialChange, InputRule, Service
 
 LEAST_SHED, MOST_SHED = 0.1, 0.9
 
@@ -87,6 +87,42 @@ class Shed(Wishing, frozen=True, kw_only=True):
             return None
         change = DialChange(service=seen.service.key, set={"shed": share}, ttl=self.seconds)
         return change, f"refuse {share:.0%} of the requests for {self.seconds:g} s: {seen.cause.name}"
+
+
+class Quarantine(Wishing, frozen=True, kw_only=True):
+    """Ask replicas to refuse, with 422 and for ``seconds``, the requests whose input makes the model fail.
+
+    Which: those of which a rule of ``where`` holds, else one of those that the evidence found (``ops.marks``), unless
+    these would take more than ``most`` of all requests: what so many send is not at fault.
+    """
+
+    name: ClassVar[str] = "quarantine"
+    risk: ClassVar[Risk] = "medium"
+    where: tuple[str, ...] = ()
+    seconds: float = 600.0
+    most: float = 0.3
+
+    def __post_init__(self) -> None:
+        for text in self.where:
+            if InputRule.parse(text) is None:
+                raise ValueError(f"where has {text[:80]!r}; a rule is like image.high>508 or image.hash=<16 hex>")
+        if len(self.where) > MOST_RULES:
+            raise ValueError(f"where has {len(self.where)} rules; {MOST_RULES} are the most")
+
+    def wish(self, seen: Seen) -> tuple[Change, str] | None:
+        """None where nothing is known that only failing requests have, it is too common, or is refused already."""
+        found = next(iter(seen.facts("marked")), {})
+        rules = self.where or tuple(str(found.get("rules", "")).split())
+        if not self.where and float(found.get("refused_share", 1.0)) > self.most:
+            return None
+        held = seen.service.dials.quarantine
+        texts = sorted({str(rule) for text in rules if (rule := InputRule.parse(text)) is not None} - {*held})
+        if not texts or len(texts) + len(held) > MOST_RULES:
+            return None
+        change = DialChange(
+            service=seen.service.key, set={f"{QUARANTINE}{text}": 1.0 for text in texts}, ttl=self.seconds
+        )
+        return change, f"refuse requests with {' or '.join(texts)} for {self.seconds:g} s: {seen.cause.name}"
 
 
 def _surplus(seen: Seen) -> float:

@@ -87,7 +87,7 @@ def reverse(change: Change, service: Service) -> Change | None:
         return SpecChange(spec=service.spec, base=service.revision + 1)
     if not isinstance(change, DialChange):
         return None
-    was = dialled(service)
+    was = dialled(service, change.set)
     lasting = [p for p in change.set if not (p.endswith(".epoch") or p.startswith("evict."))]
     back = {p: was[p] for p in lasting if p in was and was[p] != change.set[p]}
     return DialChange(service=change.service, set=back, ttl=change.ttl) if back else None

@@ -129,7 +129,7 @@ def _made(name: str, given: dict[str, Any], remedies: Remedies) -> Remedy:
         value = getattr(made, field)
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= 1e6:
             raise PluginError(f"step {name}: with.{field} is {value:g}; it must be between 0 and 1,000,000")
-        if field in ("share", "above") and isinstance(value, int | float) and not 0 < value <= 1:
+        if field in ("share", "above", "most") and isinstance(value, int | float) and not 0 < value <= 1:
             raise PluginError(f"step {name}: with.{field} is {value:g}; it is a share above 0, up to 1")
         if field in ("seconds", "timeout") and not 1 <= value <= 86400:
             raise PluginError(f"step {name}: with.{field} is {value:g} s; it must be between 1 s and a day")

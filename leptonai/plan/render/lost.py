@@ -34,6 +34,7 @@ def lost(service: Service, lanes: list[Lane], traffic: str, old_route: bool) -> 
         ),
         (spec.priority != 0, "priority: no runbook takes replicas from another service"),
         (bool(dials.evict), "evicted replicas: they are of another platform"),
+        (bool(dials.quarantine), "quarantine: a replica in a pod takes no orders and refuses nothing"),
         (bool(spec.limits.replica_connections), "limits.replica_connections: no mesh counts them per replica"),
         (any(lane.variant.python for lane in lanes), "python: the path is looked up in the image"),
     ]

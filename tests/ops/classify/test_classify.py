@@ -129,7 +129,7 @@ def test_a_file_of_strangers_is_refused_and_nothing_in_it_is_run(
 
 
 def test_the_newest_version_that_can_be_read_is_in_force(ensemble: Ensemble, tmp_path: Path) -> None:
-    newest = Newest(tmp_path)
+    newest = Newest(tmp_path, None)
     assert newest.ensemble is None and newest.version == "" and not newest.look()
     assert (keep(tmp_path, ensemble), keep(tmp_path, ensemble)) == (1, 2)
     assert newest.look() and newest.version == "2" and not newest.look()
