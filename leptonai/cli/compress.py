@@ -39,6 +39,7 @@ path_type = click.Path(path_type=Path)
 )
 @click.option("--plot", type=path_type, help="Draw what was tried (extra: plot).")
 @click.option("--deploy", "service", metavar="SERVICE", help="Propose the chosen model to this service, on probation.")
+@click.option("--beside", type=path_type, multiple=True, help="A file deployed beside it: a model.py around the model.")
 @click.option("--only", metavar="NAMES", help="Try only these steps, with commas: 'int8 static,prune 50%'.")
 @click.option("--steps", type=click.IntRange(1), help="Batches that teach each changed network; else 800.")
 @click.option("--python", metavar="PATH", help="Interpreter with tensorflow, for Keras models.")
@@ -59,6 +60,7 @@ def compress(
     out: Path | None,
     plot: Path | None,
     service: str | None,
+    beside: tuple[Path, ...],
     only: str | None,
     steps: int | None,
     python: str | None,
@@ -90,10 +92,13 @@ def compress(
             draw(report, plot)
         view = None
         if service is not None and not report.kept:
-            from leptonai.improve.propose import propose
+            from leptonai.improve import propose as proposals
 
+            chosen = folder / "chosen"
+            if beside:
+                chosen = proposals.beside(chosen, beside, folder / "deployed")
             with session.client() as client:
-                view = propose(client, key_of(service, workspace), folder / "chosen", f"compress: {report.said}", say)
+                view = proposals.propose(client, key_of(service, workspace), chosen, f"compress: {report.said}", say)
     if as_json:
         print_json({"report": report, "folder": str(folder), "service": view})
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,21 @@ def canary(spec: Spec, model: Path) -> Spec:
     strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
     rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
     return msgspec.structs.replace(spec, variants=(variant,), rollout=rollout)
+
+
+def beside(model: Path, files: Sequence[Path], folder: Path) -> Path:
+    """``folder`` holds ``files`` and the model file of ``model`` (a file, or a folder that ``compress`` wrote).
+
+    The golden examples of the bare model stay away: a class around it is asked in another form.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = [p for p in model.iterdir() if p.name.startswith("model.")] if model.is_dir() else [model]
+    for path in (*inside, *files):
+        try:
+            shutil.copy(path, folder / path.name)
+        except OSError as e:
+            raise SpecError(f"{path}: {e.strerror or e}", hint="a file to be deployed beside the model") from e
+    return folder
 
 
 def propose(

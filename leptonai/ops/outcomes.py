@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isclose
+from math import isclose, isfinite
 from typing import Any, NamedTuple
 
 from leptonai.types import Feedback, Key
@@ -125,15 +125,17 @@ def matches(label: Any, output: Any) -> bool:
 
 
 def agree(a: Any, b: Any) -> bool:
-    """Whether two versions' outputs say the same: equal in shape, whole numbers and text; other numbers within 5 %."""
+    """Whether two versions' outputs say the same: equal in shape, whole numbers and text; other numbers within 5 % of
+    the largest of them. A score near zero may be anything near zero: it is no other answer."""
     left, right = _flat(a), _flat(b)
-    return len(left) == len(right) and all(map(_near, left, right))
+    largest = max((abs(v) for v in (*left, *right) if isinstance(v, float) and isfinite(v)), default=0.0)
+    return len(left) == len(right) and all(_near(x, y, largest) for x, y in zip(left, right, strict=True))
 
 
-def _near(a: Any, b: Any) -> bool:
+def _near(a: Any, b: Any, largest: float) -> bool:
     numbers = isinstance(a, int | float) and isinstance(b, int | float)
     if numbers and (isinstance(a, float) or isinstance(b, float)):
-        return isclose(a, b, rel_tol=0.05, abs_tol=1e-6)
+        return isclose(a, b, rel_tol=0.05, abs_tol=max(0.05 * largest, 1e-6))
     return bool(a == b)
 
 

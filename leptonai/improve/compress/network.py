@@ -65,9 +65,16 @@ def exported(module: Any, example: list[Any]) -> Any:
 
 
 def forward(graph: Any, inputs: list[Any]) -> Any:
-    """The first output."""
-    out = graph(*inputs)
-    return out[0] if isinstance(out, tuple | list) else out
+    """The first output of real numbers: scores, not the label that may stand before them."""
+    return _scores(graph(*inputs))
+
+
+def _scores(out: Any) -> Any:
+    if isinstance(out, dict):
+        out = list(out.values())
+    if not isinstance(out, tuple | list):
+        return out
+    return next((t for t in out if t.dtype in (torch.float32, torch.float64, np.float32, np.float64)), out[0])
 
 
 def to_onnx(graph: Any, predictor: Predictor, inputs: dict[str, Array], path: Path) -> Equality:
@@ -116,7 +123,7 @@ def equal(graph: Any, path: Path, inputs: list[Array], rows: int = 64) -> Equali
     with torch.no_grad():
         want = forward(graph, [torch.from_numpy(x.copy()) for x in some]).numpy()
     one = session(path)
-    have = one.run(None, dict(zip([i.name for i in one.get_inputs()], some, strict=True)))[0]
+    have = _scores(one.run(None, dict(zip([i.name for i in one.get_inputs()], some, strict=True))))
     difference = float(np.abs(want - have).max() / max(np.abs(want).max(), 1e-12))
     if not difference <= TOLERANCE:
         raise ModelError(

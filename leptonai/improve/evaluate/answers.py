@@ -68,6 +68,8 @@ def answers(outputs: dict[str, Array], rows: Rows) -> Answers:
     labels = rows.labels
     table = next((o for o in outputs.values() if o.ndim == 2 and o.shape[1] > 1 and o.dtype.kind == "f"), None)
     named = next((o for o in outputs.values() if o.ndim == 1 and o.dtype.kind in "iubUSO"), None)
+    if named is not None and labels is not None and labels.dtype.kind not in "iubf" and named.dtype.kind in "iub":
+        named = None  # places of labels that are words: the scores beside them say the same
     single = next((o for o in outputs.values() if o.size == len(o) and o.dtype.kind == "f"), None)
     if labels is not None and labels.dtype.kind == "f":
         if single is None:

@@ -44,7 +44,20 @@ def steps(flow: Flow, base: Path, root: Path, connect: Connect, say: Say) -> lis
             ("compress", Kept("compress", lambda s, f: smaller(c, base, flow, s, f, say), root, c, outside, say=say))
         )
     if flow.canary is not None:
-        out.append(("canary", Kept("canary", lambda s, f: proposed(flow, s, connect, say), root, flow.canary, say=say)))
+        around = [base / name for name in flow.canary.beside]
+        out.append(
+            (
+                "canary",
+                Kept(
+                    "canary",
+                    lambda s, f: proposed(flow, around, s, f, connect, say),
+                    root,
+                    flow.canary,
+                    around,
+                    say=say,
+                ),
+            )
+        )
         out.append(("judge", Kept("judge", lambda s, f: judged(flow, s, connect, say), root, flow.canary, say=say)))
     out.append(("report", Kept("report", lambda s, f: told(flow, s, f), root, flow, always=True, say=say)))
     return out
@@ -131,17 +144,18 @@ def final(state: State) -> Path:
     return Path(state.values["compress_files"]) / "chosen" if state.values.get("chosen") else trained(state)
 
 
-def proposed(flow: Flow, state: State, connect: Connect, say: Say) -> dict[str, Any]:
+def proposed(flow: Flow, around: list[Path], state: State, folder: Path, connect: Connect, say: Say) -> dict[str, Any]:
     """The model is on probation. Asked twice, it is proposed once: the revision's reason carries the digest."""
-    from leptonai.improve.propose import propose
+    from leptonai.improve.propose import beside, propose
 
     assert flow.canary is not None
+    model = beside(final(state), around, folder) if around else final(state)
     key = make_key(flow.canary.service, flow.canary.workspace)
     why = f"pipeline {flow.name}: {state.values['digest'][:16]} of {state.digest[:16]}"
     with connect() as client:
         before = next((r for r in client.revisions(key) if r.why == why), None)
         if before is None:
-            view = propose(client, key, final(state), why, lambda text: say(f"canary: {text}"))
+            view = propose(client, key, model, why, lambda text: say(f"canary: {text}"))
             return {"revision": view.service.revision}
     return {"revision": before.number}
 

@@ -31,6 +31,7 @@ class Canary(Noun, frozen=True, kw_only=True):
     service: str
     workspace: str = "default"
     timeout: float = 3600.0  # seconds that live traffic has to judge
+    beside: tuple[str, ...] = ()  # files deployed in the model's folder: a model.py that works around it, its words ...
 
 
 class Trigger(Noun, frozen=True, kw_only=True):

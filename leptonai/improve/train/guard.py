@@ -76,6 +76,7 @@ class Guard:
         self._weight = 0.0
         self._update = nan
         self._look_next = False
+        self._parameters = list(model.parameters())  # walking through the modules takes longer than most of a step
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
         self._before = [b.detach().clone() for b in self._buffers]
 
@@ -298,7 +299,9 @@ class Step:
         g = self._guard
         if self.skipped or g._held < g._accumulate or self._batch is None:
             return
-        parameters = [p for p in g.model.parameters() if p.grad is not None]
+        if self._look:
+            g._parameters = list(g.model.parameters())  # a loop may have added some
+        parameters = [p for p in g._parameters if p.grad is not None]
         if g.loss_scale != 1:
             torch._foreach_mul_([p.grad for p in parameters], 1 / g.loss_scale)
         norm = _norm([p.grad for p in parameters])

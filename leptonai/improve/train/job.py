@@ -220,7 +220,7 @@ def _network(
     with torch.no_grad():
         out = model.eval()(x)
     said = classes[out.argmax(1).numpy()] if classes is not None else out.reshape(-1).double().numpy()
-    _export(model, x[:2], folder / "model.pt2")
+    _export(model if classes is None else _answering(model, classes), x[:2], folder / "model.pt2")
     return Trained(
         model="model.pt2",
         quality=_quality(said, held.labelled()),
@@ -241,6 +241,30 @@ def _module(path: Path, args: dict[str, Any]) -> Any:
         return made(**args)
     except TypeError as e:
         raise SpecError(f"{path.name}: {made.__name__} cannot be made: {e}", hint="check args") from e
+
+
+def _answering(model: Any, classes: Array) -> Any:
+    """``model`` as it is served: the label first, as whoever asks and whoever corrects it says it, then the scores.
+
+    Labels that are words are told by their place in sorted order: a network's outputs are numbers.
+    """
+    import torch
+
+    places = np.arange(len(classes)) if classes.dtype.kind not in "iub" else classes.astype(np.int64)
+    plain = np.array_equal(places, np.arange(len(classes)))
+
+    class Answering(torch.nn.Module):  # type: ignore[misc] # torch's types are not read
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("classes", torch.from_numpy(places))
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            scores = self.model(x)
+            best = scores[:, : len(classes)].argmax(1)
+            return {"label": best if plain else self.classes[best], "scores": scores}
+
+    return Answering().eval()
 
 
 def _export(model: Any, example: Any, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from leptonai.errors import LeptonError, ModelError, PluginError
 from leptonai.protocols import Loader, Predictor
@@ -83,6 +84,20 @@ def load(folder: str, variant: Variant) -> tuple[Predictor, str]:
             f"{file} does not load: {one_line(e)}",
             hint="is the file whole, and of that kind? a replica's log has the whole story",
         ) from e
+
+
+def beside(file: str, options: dict[str, Any] | None = None) -> Predictor:
+    """For a class that works around a model file: the model in the folder of the Python ``file`` (``__file__``), loaded
+    as a replica would load it, whatever its format. ``predict`` takes and gives arrays by name.
+
+    So the file may be exchanged for a better one, and the class stays. ModelError when there is none or it is broken.
+    """
+    root = Path(file).resolve().parent
+    found = sorted(p.name for p in root.iterdir() if p.is_file() and p.suffix != ".py")
+    variant = Variant(model=str(root), options=options or {})
+    loader, name = find(found, variant)
+    known = {**variant.options, "file": name}
+    return load(str(root), Variant(model=str(root), options={**known, "loader": loader.name}))[0]
 
 
 def one_line(e: BaseException) -> str:

@@ -40,7 +40,10 @@ class TorchLoader:
         _prepare(variant)
         if path.endswith(".pt2"):
             program = torch.export.load(path)
-            return TorchPredictor(program.module(), "pytorch_export", _exported_inputs(program), variant)
+            made = TorchPredictor(program.module(), "pytorch_export", _exported_inputs(program), variant)
+            if "outputs" not in variant.options:
+                made.outputs = _exported_outputs(program)
+            return made
         try:
             module = torch.jit.load(path, map_location="cpu")
         except RuntimeError as e:
@@ -122,6 +125,26 @@ def _exported_inputs(program: Any) -> list[dict[str, Any]]:
             shape = [int(d) if isinstance(d, int) else -1 for d in value.shape]
             dtype = str(value.dtype).removeprefix("torch.")
             found.append({"name": node.name, "datatype": datatype_of(np.empty(0, dtype)), "shape": shape})
+    return found
+
+
+def _exported_outputs(program: Any) -> list[dict[str, Any]]:
+    """The outputs of an exported program: named by its dictionary's keys, else as ``TorchPredictor`` names them."""
+    from torch.utils import _pytree
+
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes}
+    wanted = [values.get(name) for name in program.graph_signature.user_outputs]
+    told = _pytree.tree_unflatten(wanted, program.call_spec.out_spec)
+    if isinstance(told, dict):
+        named = {str(k): v for k, v in told.items()}
+    else:
+        flat = list(told) if isinstance(told, list | tuple) else [told]
+        named = {"output" if len(flat) == 1 else f"output{i}": v for i, v in enumerate(flat)}
+    found = []
+    for name, value in named.items():
+        shape = [int(d) if isinstance(d, int) else -1 for d in getattr(value, "shape", (-1,))]
+        dtype = str(getattr(value, "dtype", "float32")).removeprefix("torch.")
+        found.append({"name": name, "datatype": datatype_of(np.empty(0, dtype)), "shape": shape})
     return found
 
 
