@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from leptonai.cli.main import run
+from leptonai.improve.evaluate.answers import opened
 
 NET = """
 from torch import nn
@@ -70,6 +71,11 @@ def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.Capt
     assert run(["train", str(folder / "job.yaml"), "--out", str(folder / "cut"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run"]["losses"] == whole["losses"]
     assert digest(folder / "cut" / "model.pt2") == digest(folder / "whole" / "model.pt2")
+    model = opened(folder / "whole" / "model.pt2")
+    told = {o["name"]: (o["datatype"], o["shape"]) for o in model.outputs}
+    assert told == {"label": ("INT64", [-1]), "scores": ("FP32", [-1, 10])}, "what users correct comes first"
+    said = model.predict({"x": np.load(folder / "digits.npz")["x"][:50]})
+    assert list(said) == ["label", "scores"] and (said["scores"].argmax(1) == said["label"]).all()
 
 
 @pytest.mark.parametrize(

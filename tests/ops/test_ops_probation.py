@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from leptonai.ops.convict import Tally, wrong_answers
+from leptonai.ops.outcomes import agree
 from leptonai.ops.probation import Counted, Probation
 from leptonai.plan.rollout import Finding
 from leptonai.types import Canary, Dials, Replica, Rollout, Scale, Service, Spec, Variant, VariantDials
@@ -83,6 +84,23 @@ def test_a_count_clears_nothing_while_what_was_counted_speaks_against_it() -> No
     finding = found(probation, wish)["errors"]
     assert probation.tests["errors"].total >= finding.numbers["samples_needed"]
     assert finding.verdict == "not enough evidence" and "to 1 that it is worse" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ([3], [3], True),
+        ([3], [4], False),  # classes
+        ([0.90, 0.10], [0.92, 0.08], True),
+        ([8.1, -0.2, 0.01], [8.0, -0.1, -0.02], True),  # scores: what is near zero is no other answer
+        ([8.1, -0.2, 0.01], [0.1, 8.0, 0.0], False),
+        ([2.0], [2.2], False),
+        ([2.0, float("nan")], [2.0, float("nan")], False),
+        (["a", 1.0], ["b", 1.0], False),
+    ],
+)
+def test_two_answers_agree_within_a_twentieth_of_the_largest_number(a: list[Any], b: list[Any], same: bool) -> None:
+    assert agree(a, b) is agree(b, a) is same
 
 
 def test_answers_that_differ_pause_and_labels_decide() -> None:
