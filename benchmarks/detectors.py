@@ -1,13 +1,14 @@
 """Each detector alone, the full tier, and the full tier without each: NAB and VUS-PR on one corpus, and groups.
 
-    python benchmarks/detectors.py --data FOLDER [--groups-only] [--peers river.npz merlion.npz]
+    python benchmarks/detectors.py --data FOLDER [--only series groups stated] [--peers river.npz merlion.npz]
 
 ``--data``: the folder that holds ``nab/``. All series run side by side, one slot each, from scratch, streaming, with
 one set of options and no hints. For NAB all scores pass the same repeat suppression (what is not 1.2 times worse than
 all within a fifth of the probation before it is no alarm); for VUS-PR all are averaged over the newest 150 rows.
 ``seasonal`` knows the day and the series' step, nothing else. Left out: the threshold of a random half of the files on
 the other half, 20 times. Groups: vectors with one factor, 4 members, faults of four kinds put in; what share of faults
-scores 3 within 5 steps, and what share of ordinary steps does. Peers: netdata's algorithm done again, and what
+scores 3 within 5 steps, and what share of ordinary steps does. Stated: what fills up and what falls silent, told by
+the detectors that need no second voice and by simpler rules. Peers: netdata's algorithm done again, and what
 nab_peers.py made of others in environments of their own; same suppression, same averages.
 """
 
@@ -21,15 +22,18 @@ from pathlib import Path
 import numpy as np
 from nab import File, read
 from netdata import netdata
+from scipy.signal import lfilter
 from vus import labels, trailing
 
 from leptonai.ops.detect.ar import Ar
 from leptonai.ops.detect.autoencoder import Autoencoder
 from leptonai.ops.detect.correlation import Mahalanobis, Pca
+from leptonai.ops.detect.exhaustion import Exhaustion
 from leptonai.ops.detect.forest import IsolationForest, RandomForest
-from leptonai.ops.detect.full import LOUDER, OFF, ON, FullTier, agreed
+from leptonai.ops.detect.full import ALARM, LOUDER, OFF, ON, FullTier, agreed
 from leptonai.ops.detect.groups import Grouped
 from leptonai.ops.detect.measure import Judged, nab, period, vus_pr
+from leptonai.ops.detect.missing import Missing
 from leptonai.ops.detect.oneclass import OneClass
 from leptonai.ops.detect.seasonal import Seasonal
 from leptonai.ops.detect.stream import Hints, detect
@@ -152,13 +156,99 @@ def groups() -> None:
         print(f"{name:24}" + "".join(f"{f:22.2f}" for f in found) + f"   {quiet:.5f}", flush=True)
 
 
+def fills() -> None:
+    """Climbs to a limit of 1,000 from 400 within a horizon of 15 minutes, and what only looks like one."""
+    rng, slots, steps, horizon = np.random.default_rng(3), 200, 3000, 900.0
+    t = np.arange(steps)[:, None]
+    noise = rng.standard_normal((steps, slots))
+    swing = lfilter([1.0], [1.0, -0.95], noise, axis=0)  # memory: a deviation lasts some 20 steps
+    climb = np.clip(t - 1000, 0, None) * 0.5  # 1,200 s from 400 to 1,000, or 7,200 s at a sixth of it
+    cases = {
+        "climbs, noise 5": 400 + climb + 5 * noise,
+        "climbs, swings": 400 + climb + 5 * swing,
+        "a sixth as fast, noise 5": 400 + climb / 6 + 5 * noise,
+        "quiet, noise 5": 400 + 5 * noise,
+        "quiet, swings": 400 + 5 * swing,
+        "a random walk": 400 + np.cumsum(noise, axis=0),
+        "a day's wave": 600 + 150 * np.sin(2 * np.pi * t / 2500) + 5 * noise,
+        "jumps": 400 + np.cumsum(30 * (rng.random((steps, slots)) < 0.002) * rng.standard_normal((steps, slots)), 0),
+    }
+    print(f"\n{'what fills, horizon 15 min':28}{'told':>10}{'s before the limit':>20}{'band held':>11}"
+          f"{'line: told':>14}{'s before':>10}")  # fmt: skip
+    for name, x in cases.items():
+        detector, every = Exhaustion(horizon=horizon), np.ones(slots, dtype=np.bool_)
+        detector.open(slots)
+        detector.set(np.arange(slots), upper=1000.0)
+        alarm, line, held = np.full((2, slots), np.nan), np.full((2, slots), np.nan), []
+        beyond = np.where((x >= 1000).any(axis=0), (x >= 1000).argmax(axis=0), np.inf)
+        for step, row in enumerate(x):
+            score = detector.step(float(step), row, every).score
+            fresh = (score >= ALARM) & np.isnan(alarm[0]) & (step < beyond)
+            alarm[0, fresh] = step
+            if step == 1800:
+                _, soonest, latest = detector.remaining()
+                due = beyond - step
+                held = list(((soonest <= due) & (due <= latest))[np.isfinite(due)])
+            if step >= 60:  # the plain rule: a least-squares line through the newest minute reaches the limit in time
+                window = x[step - 60 : step]
+                slope = ((np.arange(60)[:, None] - 29.5) * window).sum(axis=0) / 17995.0
+                reaches = (slope > 0) & (row + slope * horizon >= 1000) & (step < beyond)
+                line[0, reaches & np.isnan(line[0])] = step
+        for first in (alarm, line):
+            first[1] = beyond - first[0]
+        cells = []
+        for first in (alarm, line):
+            said = np.isfinite(first[0])
+            ahead = first[1][said & np.isfinite(beyond)]
+            cells.append((said.mean(), f"{np.median(ahead):.0f}" if len(ahead) else "-"))
+        print(f"{name:28}{cells[0][0]:10.2f}{cells[0][1]:>20}{np.mean(held) if held else np.nan:11.2f}"
+              f"{cells[1][0]:14.2f}{cells[1][1]:>10}", flush=True)  # fmt: skip
+
+
+def silence() -> None:
+    """Series that miss a step now and then, and stop for good at step 2,000; a rule of a fixed number beside."""
+    rng, slots, steps = np.random.default_rng(4), 200, 2200
+    print(f"\n{'what falls silent':36}{'told':>8}{'after steps':>13}{'false alarms a day':>20}"
+          f"{'5 missed: after':>17}{'a day':>10}")  # fmt: skip
+    for name, (begins, goes_on) in {
+        "every step": (0.0, 0.0),
+        "1 in 20 missed": (0.05, 0.05),
+        "1 in 3 missed": (0.33, 0.33),
+        "gaps of 5 on average, 1 in 50 steps": (0.02, 0.8),
+        "gaps of 10 on average, 1 in 100": (0.01, 0.9),
+    }.items():
+        there = np.ones((steps, slots), dtype=bool)
+        for t in range(1, 2000):
+            there[t] = rng.random(slots) >= np.where(there[t - 1], begins, goes_on)
+        there[2000:] = False
+        detector, every = Missing(), np.ones(slots, dtype=np.bool_)
+        detector.open(slots)
+        score = np.array(
+            [detector.step(float(t), np.where(row, 1.0, np.nan), every).score for t, row in enumerate(there)]
+        )
+        gap = np.zeros((steps, slots))
+        for t in range(1, steps):
+            gap[t] = np.where(there[t], 0, gap[t - 1] + 1)
+        cells = []
+        for alarm in (np.nan_to_num(score) >= ALARM, gap >= 5):
+            begun = (alarm[1:2000] & ~alarm[:1999])[500:].sum() / slots / 1500 * 86400
+            told = alarm[2000:].any(axis=0)
+            cells.append(
+                (told.mean(), np.median(alarm[2000:].argmax(axis=0)[told]) + 1 if told.any() else np.nan, begun)
+            )
+        print(f"{name:36}{cells[0][0]:8.2f}{cells[0][1]:13.0f}{cells[0][2]:20.1f}{cells[1][1]:17.0f}{cells[1][2]:10.1f}",
+              flush=True)  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--groups-only", action="store_true")
+    parser.add_argument(
+        "--only", nargs="+", choices=["series", "groups", "stated"], default=["series", "groups", "stated"]
+    )
     parser.add_argument("--peers", type=Path, nargs="*", default=[], help="scores made by nab_peers.py")
     given = parser.parse_args()
-    if not given.groups_only:
+    if "series" in given.only:
         if given.data is None:
             parser.error("--data FOLDER is needed")
         files, profiles = read(given.data)
@@ -169,7 +259,11 @@ def main() -> None:
             for peer in sorted({key.split("|")[0] for key in kept}):
                 others[peer] = [kept[f"{peer}|{f.name}"] for f in files]
         series(files, list(profiles.values()), found, others)
-    groups()
+    if "groups" in given.only:
+        groups()
+    if "stated" in given.only:
+        fills()
+        silence()
 
 
 def series(files: list[File], profiles: list, found: dict, others: dict) -> None:  # type: ignore[type-arg]

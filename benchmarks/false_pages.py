@@ -3,11 +3,14 @@
     python benchmarks/false_pages.py normal [--hours 2] [--things 60]     # independent normal series: bar 0
     python benchmarks/false_pages.py replay [--hours 24] [--services 10]  # a simulated day of traffic: bar 1 a service
     python benchmarks/false_pages.py live [--minutes 120] [--day 600]     # a real platform: bar 0
+    python benchmarks/false_pages.py live --jumps 4                       # beside 4 busy processes that come and go
 
 ``normal`` and ``replay`` step the watcher and the judges of the running loop once a simulated second. A page is a
 trigger that begins to fire. ``normal``: things of five signals each. ``replay``: requests are Poisson with a daily
 shape, a slow random factor and bursts of minutes; each has a log-normal latency that grows with load; 0.02 % fail.
 ``live``: two replicas of a model behind the real gateway, users who follow the compressed day; a page is an incident.
+``--home`` keeps the platform's folder. ``--jumps``: so many processes compute for 20 to 120 s, after one to four
+minutes without, again and again.
 """
 
 from __future__ import annotations
@@ -143,11 +146,11 @@ class Double:
 """
 
 
-def live(minutes: float, day: float) -> int:
+def live(minutes: float, day: float, jumps: int, kept: Path | None) -> int:
     with tempfile.TemporaryDirectory(prefix="quiet") as folder:
-        home, model = Path(folder) / "home", Path(folder) / "double.py"
+        home, model = kept or Path(folder) / "home", Path(folder) / "double.py"
         model.write_text(MODEL)
-        (home).mkdir()
+        home.mkdir()
         (home / "settings.yaml").write_text("api: {port: 0}\ngateway: {port: 0}\n")
         environment = {**os.environ, "LEPTONAI_HOME": str(home)}
 
@@ -163,15 +166,31 @@ def live(minutes: float, day: float) -> int:
         try:
             lepton("deploy", str(model), "--replicas", "2")
             url = json.loads(lepton("status", "double", "--json"))["service"]["url"]
-            return follow(lepton, url, minutes, day)
+            return follow(lepton, url, minutes, day, jumps)
         finally:
             lepton("down")
 
 
-def follow(lepton, url: str, minutes: float, day: float) -> int:  # type: ignore[no-untyped-def]
+def neighbours(count: int, ends: float) -> None:
+    """Processes beside the platform that take what processors there are, for a while, and go again."""
+    dice = np.random.default_rng(0)
+    while (now := time.monotonic()) < ends:
+        time.sleep(min(float(dice.uniform(60, 240)), ends - now))
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+        try:
+            time.sleep(max(0.0, min(float(dice.uniform(20, 120)), ends - time.monotonic())))
+        finally:
+            for one in busy:
+                one.kill()
+                one.wait()
+
+
+def follow(lepton, url: str, minutes: float, day: float, jumps: int) -> int:  # type: ignore[no-untyped-def]
     began, asked, failed = time.monotonic(), [0], [0]
     ends = began + 60 * minutes
     lock = threading.Lock()
+    if jumps:
+        threading.Thread(target=neighbours, args=(jumps, ends), daemon=True).start()
 
     def user(number: int) -> None:
         rng = np.random.default_rng(number)
@@ -191,7 +210,7 @@ def follow(lepton, url: str, minutes: float, day: float) -> int:  # type: ignore
     crowd = [threading.Thread(target=user, args=(i,)) for i in range(8)]
     for one in crowd:
         one.start()
-    pages = 0
+    pages, known_ids = 0, set[int]()
     while time.monotonic() < ends:
         time.sleep(min(60.0, max(0.0, ends - time.monotonic())))
         known = json.loads(lepton("incidents", "--json"))
@@ -201,6 +220,10 @@ def follow(lepton, url: str, minutes: float, day: float) -> int:  # type: ignore
         said = [f"{i['subject']}: {i['title']}" for i in found]
         print(f"{gone:.0f} min, {gone * 60 / day:.1f} days: {asked[0]} requests, {failed[0]} failed, "
               f"{pages} incidents {said}", flush=True)  # fmt: skip
+        for incident in (i for i in found if i["id"] not in known_ids):
+            known_ids.add(incident["id"])
+            for e in json.loads(lepton("incidents", str(incident["id"]), "--json"))["evidence"]:
+                print(f"    {e['text']}", flush=True)
     for one in crowd:
         one.join()
     return pages
@@ -214,6 +237,8 @@ def main() -> None:
     told.add_argument("--services", type=int, default=10)
     told.add_argument("--minutes", type=float, default=120.0)
     told.add_argument("--day", type=float, default=600.0)
+    told.add_argument("--jumps", type=int, default=0)
+    told.add_argument("--home", type=Path)
     told.add_argument("--seed", type=int, default=1)
     asked = told.parse_args()
     if asked.what == "normal":
@@ -221,7 +246,7 @@ def main() -> None:
     elif asked.what == "replay":
         pages, bar = replay(asked.hours or 24.0, asked.services, asked.seed), 1
     else:
-        pages, bar = live(asked.minutes, asked.day), 0
+        pages, bar = live(asked.minutes, asked.day, asked.jumps, asked.home), 0
     print(f"{pages} pages, the bar is {bar}: {'held' if pages <= bar else 'MISSED'}")
     sys.exit(pages > bar)
 

@@ -18,13 +18,17 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from leptonai.ops.detect.rarity import Rarity
 from leptonai.ops.detect.words import WORD, Vocabulary
 from leptonai.ops.logs.miner import Miner
+from leptonai.protocols import Floats, Scored
 
 SYSTEMS = ("Android", "BGL", "HPC", "HealthApp", "Mac", "OpenStack", "Spark", "Windows")
 VALUE, DIGIT = re.compile(r"(?<!\S)[0-9]+(?!\S)"), re.compile(r"[0-9]")
 PASSES, EVERY, ALARM = 10, 20, 3.0
+STEP = 50  # lines of one step of counts
 
 
 def content(data: Path, system: str) -> list[str]:
@@ -69,6 +73,44 @@ def share(said: list[tuple[float, bool]]) -> str:
     return "".join(f"{x:8.4f}" for x in told)
 
 
+class Poisson(Rarity):
+    """Rarity without the learnt variance over the mean."""
+
+    def step(self, at: float, x: Floats, learn: NDArray[np.bool_]) -> Scored:
+        told = super().step(at, x, learn)
+        self._own["spread"][:] = 1.0
+        return told
+
+
+def counted(known: dict[str, list[str]], system: str) -> list[str]:
+    """Shares of new templates and of bursts told, and of ordinary steps, by Rarity and by Poisson."""
+    rng, miner = np.random.default_rng(0), Miner()
+    lines = [drawn(rng, line) for _ in range(PASSES) for line in known[system]]
+    miner.add_many(lines)
+    miner.settle()
+    ids = np.array(miner.match(lines))
+    steps, most = len(ids) // STEP, int(ids.max()) + 1
+    table = np.zeros((steps, most + 1))
+    np.add.at(table, (np.arange(steps * STEP) // STEP, ids[: steps * STEP]), 1)
+    last = steps * (PASSES - 1) // PASSES
+    out = []
+    for make in (Rarity, Poisson):
+        new, burst, quiet = [], [], []
+        detector, every = make(), np.ones(most + 1, dtype=np.bool_)
+        detector.open(most + 1)
+        for step, row in enumerate(table):
+            if step < last:
+                detector.step(float(step), row, every)
+                continue
+            for said, slot, n in ((new, most, 1.0), (burst, int(rng.choice(ids)), 10.0)):
+                strange = row.copy()
+                strange[slot] = n * max(1.0, table[:last, slot].max())
+                said.append(copy.deepcopy(detector).step(float(step), strange, every).score[slot] >= ALARM)
+            quiet.append((detector.step(float(step), row, every).score >= ALARM).any())
+        out += [f"{np.mean(told):8.3f}" for told in (new, burst, quiet)]
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -89,6 +131,9 @@ def main() -> None:
             cells.append(share(strange))
         one = len(known[system])
         print(f"{system:28}" + "  ".join((share(ordinary[-one:]), share(ordinary[one // 2 : one]), *cells)), flush=True)
+    print(f"\n{'rarity: new, bursts, ordinary':30}{'learnt':>22}{'Poisson':>24}")
+    for system in SYSTEMS:
+        print(f"{system:28}" + "".join(counted(known, system)), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ Kind = Literal[
 # the convictions carry their own statistics and fire at once; a rate of anomalies must last.
 PENDING: dict[Kind, float] = {"anomaly_rate": 5.0, "service_absent": 5.0}
 RELEASE = 5.0
+# Golden signals that read the same few requests, the slowest: one of them in a second moves both.
+SLOWEST = frozenset({"latency_p99_seconds", "slow_ratio"})
+LASTING = 30.0  # seconds that readings of one kind must hold together, where two kinds need PENDING
 
 
 class Seen(Noun, frozen=True, kw_only=True):
@@ -85,8 +88,8 @@ Memory = dict[str, Held]  # per service; what judge returned last time, {} at fi
 def judge(now: float, seen: Seen, memory: Memory, settings: Ops | None = None) -> tuple[list[Trigger], Memory]:
     """The triggers that hold at ``now``, most severe and oldest first, and the memory for the next look.
 
-    Pending -> firing after PENDING seconds of an unbroken condition; firing ends RELEASE seconds after the condition
-    was last true. A trigger keeps the ``began`` it fired with and shows its newest terms.
+    Pending -> firing after PENDING seconds (or ``terms["lasting"]``) of an unbroken condition; firing ends RELEASE
+    seconds after the condition was last true. A trigger keeps the ``began`` it fired with and shows its newest terms.
     """
     return hold(now, _conditions(now, seen, memory, settings or Ops()), memory, PENDING)
 
@@ -101,7 +104,8 @@ def hold(
         before = memory.get(name)
         since = before.since if before else now
         began = min(before.trigger.began, trigger.began) if before else trigger.began
-        firing = bool(before and before.firing) or now - since >= pending.get(trigger.kind, 0.0)
+        lasting = trigger.terms.get("lasting", pending.get(trigger.kind, 0.0))
+        firing = bool(before and before.firing) or now - since >= lasting
         trigger = msgspec.structs.replace(trigger, began=began)
         after[name] = Held(trigger=trigger, since=since, last=now, firing=firing)
     for name, held in memory.items():
@@ -199,7 +203,8 @@ def _convictions(now: float, seen: Seen) -> list[Trigger]:
 def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
     """Two golden signals or more, and at least ``anomaly_share`` of them, are anomalous together.
 
-    It began when enough of them were: one that was odd for an hour before does not backdate the incident.
+    It began when enough of them were: one that was odd for an hour before does not backdate the incident. Of SLOWEST
+    alone, three slow requests in ten seconds would do it: then it must be LASTING.
     """
     began: dict[str, float] = {}
     for a in seen.anomalies:
@@ -215,4 +220,6 @@ def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
         "limit": settings.anomaly_share,
         "needed": needed,
     }
+    if len(began.keys() - SLOWEST) + bool(began.keys() & SLOWEST) < 2:
+        terms["lasting"] = LASTING
     return [_trigger(seen, "anomaly_rate", "warning", sorted(began.values())[needed - 1], terms)]

@@ -17,7 +17,7 @@ from leptonai.types import DEFAULT_WORKSPACE, Signal
 log = logging.getLogger(__name__)
 LATE = 60.0  # seconds after which a sample is history and no news
 KEPT = 200_000  # samples that wait for the next round at most
-FULL = {  # of this machine: what is full at 1
+FULL = {  # of this machine: what is full at 1; programs come and go, and what they fill with them
     "host_memory_used_ratio": 1.0,
     "host_disk_used_ratio": 1.0,
     "host_disk_inodes_used_ratio": 1.0,
@@ -94,7 +94,7 @@ class Outside:
         if known in self._concern:
             return self._concern[known]
         if signal.name in FULL and "host" not in signal.labels:
-            return Concern(HOST, upper=FULL[signal.name])
+            return Concern(HOST, upper=FULL[signal.name], fills=True)
         return golden(signal)
 
     def _choose(self, workspace: str, name: str, labels: Mapping[str, str]) -> Concern | None:

@@ -68,7 +68,7 @@ class _Tenant:
         self.known: dict[bytes, int] = {}  # label bytes -> id
         self.named: dict[tuple[str, Pairs], int] = {}
         self.otlp: Any = None  # what ``read`` of ``columns`` has made of it
-        self.ids: set[int] = set()
+        self.held: set[int] = set()  # of each series that counts against the limit, a hash of its name and labels
         self.generation = -1
         self.began = float("-inf")
         self.lag: dict[str, float] = {}  # source -> our clock less that of its newest sample, last time
@@ -163,11 +163,13 @@ class Receiver:
         many = (
             len(tenant.known) + len(tenant.named) + (tenant.otlp.size if tenant.otlp else 0)
         )  # one series may come in many orders of its labels
-        full = many > 4 * self._settings.tenant_series
         now = self._clock()
-        if full or tenant.generation != self._store.generation or now - tenant.began > ACTIVE:
-            tenant.known, tenant.named, tenant.otlp, tenant.ids = {}, {}, None, set()
-            tenant.generation, tenant.began = self._store.generation, now
+        if now - tenant.began > ACTIVE:
+            tenant.held, tenant.began, tenant.generation = set(), now, -1
+        if many > 4 * self._settings.tenant_series or tenant.generation != self._store.generation:
+            # only what was looked up is forgotten: were the series, too, a flood of labels would wash its limit away
+            tenant.known, tenant.named, tenant.otlp = {}, {}, None
+            tenant.generation = self._store.generation
         return tenant
 
     def _keep(self, got: Columns, workspace: str, tenant: _Tenant, source: str, any_age: bool = False) -> Dropped:
@@ -215,20 +217,21 @@ class Receiver:
         if not name or len(texts) > self._settings.labels or any(len(t) > limit for kv in labels for t in kv):
             self.counts[workspace, "label_limit"] += 1
             return REFUSED
-        if len(tenant.ids) >= self._settings.tenant_series:
-            self.counts[workspace, "series_limit"] += 1
-            return REFUSED
         own = {f"exported_{k}" if k in OURS else k: v for k, v in texts}
         if workspace != DEFAULT_WORKSPACE:
             own["workspace"] = workspace
         base, factor = base_unit(name)
+        series = hash((base, frozenset(own.items())))
+        if series not in tenant.held and len(tenant.held) >= self._settings.tenant_series:
+            self.counts[workspace, "series_limit"] += 1
+            return REFUSED
+        tenant.held.add(series)
         id = self._store.series(base, own)
         self._tidy.opened(id, is_counter(base))
         if factor != 1.0:
             self._factor[id] = factor
         if self.tap is not None:
             self.tap.named(id, workspace, base, own)
-        tenant.ids.add(id)
         self.names.setdefault(workspace, set()).add(base)
         return id
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leptonai.errors import NotFound
 from leptonai.ops.logs.handoff import Handoff
@@ -19,6 +22,7 @@ from leptonai.settings import Logs, Settings
 from leptonai.types import LogRecord, Replica, Signal
 
 NOW = 1_700_000_000.0
+STEERS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]").search
 
 
 def made(home: Path, **limits: Any) -> tuple[Pipeline, Handoff]:
@@ -204,4 +208,41 @@ def test_a_full_disk_costs_no_signal_and_is_counted(tmp_path: Path) -> None:
     assert value(pipeline.step(NOW + 1), "log_rate_per_second") == 1.0
     assert pipeline.store.counts["write_failed"] >= 1
     assert [e.body for e in pipeline.search(Query(), None, 10).items] == ["one"]
+    pipeline.close()
+
+
+@given(st.lists(st.binary(max_size=60) | st.text(max_size=60).map(str.encode), max_size=12), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_whatever_bytes_a_replica_writes_are_lines_that_can_be_shown_and_searched(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], huge: int
+) -> None:
+    """Binary, broken UTF-8, steering and huge lines: each is counted, kept printable and bounded, and found again."""
+    home = tmp_path_factory.mktemp("bytes")
+    pipeline, _ = made(home)
+    pipeline.watch([replica(home, "r1")])
+    pipeline.step(NOW)
+    wrote = [line.replace(b"\n", b"") for line in lines] + [b"h" * 200_000] * huge + [b"the end"]
+    (home / "run" / "r1" / "log").write_bytes(b"".join(line + b"\n" for line in wrote))
+    signals = pipeline.step(NOW + 1)
+    assert value(signals, "log_rate_per_second") == len(wrote)
+    pipeline.store.seal()  # through a segment, too
+    found = pipeline.search(Query(), None, 1000).items
+    assert found[0].body == "the end" and len(found) <= len(wrote)
+    assert all(0 < len(e.body) < 65_000 and not STEERS(e.body) for e in found)
+    assert sum("bytes cut" in e.body for e in found) == huge
+    pipeline.close()
+    again, _ = made(home)
+    assert len(again.search(Query(), None, 1000).items) == len(found)
+    again.close()
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), 1e300, -1e300, 0.0, NOW + 1e7, NOW - 1e7])
+def test_a_time_that_cannot_be_ages_no_other_line(tmp_path: Path, at: float) -> None:
+    pipeline, sink = made(tmp_path)
+    pipeline.watch([])
+    sink.put([LogRecord(at=at, source={"service": "press"}, body="oil low"), LogRecord(at=NOW, source={}, body="fine")])
+    pipeline.step(NOW)
+    pipeline.store.seal()
+    assert [e.at for e in pipeline.search(Query(service="press"), None, 10).items] == [NOW]
+    assert pipeline.counts["odd_time"] == 1
     pipeline.close()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.ops.convict import Leak, Wrong
-from leptonai.ops.judge import PENDING, RELEASE, Memory, Seen, Trigger, judge
+from leptonai.ops.judge import LASTING, PENDING, RELEASE, Memory, Seen, Trigger, judge
 from leptonai.ops.slo import BurnState
 from leptonai.types import Anomaly, Replica
 
@@ -106,6 +106,19 @@ def test_a_rate_of_anomalies_must_hold_and_dates_from_when_enough_came_together(
         fired.append([trigger.kind for trigger in triggers])
     assert fired[4] == [] and fired[5] == ["anomaly_rate"]
     assert triggers[0].began == 95.0 and triggers[0].terms["needed"] == 2
+
+
+def test_the_slowest_requests_alone_must_last_and_the_median_beside_them_need_not() -> None:
+    """p99 and the share of slow ones read the same few requests: no two signs of trouble for those who call people."""
+    tail = seen(anomalies=(odd("latency_p99_seconds"), odd("slow_ratio")))
+    broad = seen(anomalies=(*tail.anomalies, odd("latency_p50_seconds")))
+    assert now_and_later(tail, seconds=int(LASTING)) == []
+    (trigger,) = now_and_later(tail, seconds=int(LASTING) + 1)
+    assert trigger.kind == "anomaly_rate" and trigger.terms["lasting"] == LASTING
+    memory: Memory = {}
+    for t in range(9):
+        triggers, memory = judge(100.0 + t, broad if t == 8 else tail, memory)
+        assert bool(triggers) == (t == 8)  # together for longer than two kinds need
 
 
 def test_a_rate_of_anomalies_that_breaks_off_starts_anew() -> None:

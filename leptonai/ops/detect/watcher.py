@@ -41,12 +41,14 @@ MATERIAL = {
 class Concern(NamedTuple):
     """Whom a series tells of, a service's key or the subject of an incident, and between which limits it is right.
 
-    What concerns somebody sits in the full tier and is judged together with what else does.
+    What concerns somebody sits in the full tier and is judged together with what else does. ``fills``: any level
+    between the limits is as right as any other, as of a disk; only the limits and what will reach them are told.
     """
 
     about: str
     lower: float = float("-inf")
     upper: float = float("inf")
+    fills: bool = False
 
 
 class Learnt(NamedTuple):
@@ -108,6 +110,7 @@ class Watcher:
             least=0.0,
             share=0.0,
             filling=nan,
+            fills=0.0,
         )
         self._resumed: set[int] = set()  # taken over from a file, and not heard of since
         self._said: dict[int, tuple[str, tuple[Reason, ...]]] = {}
@@ -158,7 +161,7 @@ class Watcher:
         kept = self._kept
         apart = np.abs(x - scored.expected)
         counts = (scored.score >= self.score) & (apart >= kept["least"])
-        counts &= apart >= kept["share"] * np.abs(scored.expected)
+        counts &= (apart >= kept["share"] * np.abs(scored.expected)) & (kept["fills"] == 0)
         beyond = self._stated("threshold", x)
         counts |= beyond >= self.score
         self._arrived(at, np.isfinite(x))
@@ -262,6 +265,7 @@ class Watcher:
         concern, before = self._concern(signal), self._whose[slot]
         if concern is not None and concern.about == before and self.tiers is not None:
             self.tiers.limit(np.array([slot]), concern.lower, concern.upper)
+            self._kept["fills"][slot] = float(concern.fills)
             return False
         self.about[before].remove(slot)
         del self._whose[slot]
@@ -273,6 +277,7 @@ class Watcher:
         mine = self.about.setdefault(concern.about, [])
         mine.append(slot)
         self._whose[slot] = concern.about
+        self._kept["fills"][slot] = float(concern.fills)
         if self.tiers is not None and self.tiers.pin(np.array([slot])).all():
             if len(mine) <= MOST:  # more are not judged together: the first that came stand for them
                 number = self._groups.setdefault(concern.about, len(self._groups))

@@ -12,17 +12,20 @@ from leptonai.types import DEFAULT_WORKSPACE, LogEntry
 
 
 class Columns(NamedTuple):
-    """Lines as they were read, all of equal length; ``trace`` and ``span`` may be empty: no line has one."""
+    """Lines as they were read, all of equal length; ``trace`` and ``span`` may be empty: no line has one. ``shapes``:
+    of each ``body`` (``words.shapes``), or empty: not known."""
 
     at: list[float]
     severity: list[int]
     body: list[str]
     trace: list[str]
     span: list[str]
+    shapes: list[str] = []
 
     def part(self, start: int, end: int) -> Columns:
         which = slice(start, end)
-        return Columns(self.at[which], self.severity[which], self.body[which], self.trace[which], self.span[which])
+        kept = (self.at[which], self.severity[which], self.body[which], self.trace[which], self.span[which])
+        return Columns(*kept, shapes=self.shapes[which])
 
 
 class Lines(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -14,17 +14,15 @@ import msgspec
 
 from leptonai.errors import SpecError
 from leptonai.ops.logs.split import FEW, split
-from leptonai.ops.logs.words import MAX_CHARS, WILD, Words, collapse, gaps, join, read, squeeze
+from leptonai.ops.logs.words import MAX_CHARS, PREFIX, WILD, Words, collapse, gaps, join, read, shapes, squeeze
 from leptonai.types import Noun
 
 PATTERNS = 20_000  # examples kept at most; beyond, lines of no known template go to the one template "<*>"
 RECALL = 50_000  # lines (up to numbers) whose template is looked up instead of found
 FRESH = 10_000  # newest lines kept for whoever judges their words
-GROWTH = 4  # a bucket is split anew when it grew by a quarter
-_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+GROWTH = 2  # a bucket is split anew when it grew by a half
 _GLUED = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]").search  # such digits tell alt0 from alt1
 _NONE = "\n"  # the shape of a line that is not looked up by one
-_PREFIX = "\x01"
 _DIGIT = re.compile(r"[0-9]").search
 
 
@@ -52,16 +50,18 @@ class _Leaf:
     """One event within a bucket: what its kept patterns have in common. ``public``: the id that users see, the least
     of all leaves with the same words up to runs of values."""
 
-    __slots__ = ("blank", "display", "id", "keys", "public", "said", "size", "words")
+    __slots__ = ("alone", "blank", "display", "fixed", "id", "keys", "public", "said", "size", "words")
 
     def __init__(self, id: int, display: Sequence[str], keys: Sequence[set[str]], blank: list[str]) -> None:
         self.id = self.public = id
+        self.alone = True  # no other leaf has its words
         self.display = list(display)
         self.keys = list(keys)
         self.blank = blank
         self.size = 0  # kept patterns
         self.words: Words | None = None
         self.said = ""  # its text, "" since it has changed
+        self.fixed: tuple[tuple[int, ...], Words] | None = None  # positions with one key, and the keys; None: ask anew
 
     @classmethod
     def of(cls, id: int, patterns: Sequence[_Pattern]) -> _Leaf:
@@ -83,6 +83,7 @@ class _Leaf:
             seen = self.keys[p]
             if key not in seen and len(seen) <= FEW + 1:  # enough to stay a variable when the bucket is split anew
                 seen.add(key)
+                self.fixed = None
                 news = True
         return news
 
@@ -121,8 +122,10 @@ class _Bucket:
         shapes: dict[tuple[int, ...], dict[Any, _Leaf]] = {}
         self.whole = {}
         for leaf in self.leaves:
-            fixed = tuple([p for p, keys in enumerate(leaf.keys) if len(keys) == 1])
-            values = tuple([next(iter(leaf.keys[p])) for p in fixed])
+            if leaf.fixed is None:
+                places = tuple([p for p, keys in enumerate(leaf.keys) if len(keys) == 1])
+                leaf.fixed = places, tuple([next(iter(leaf.keys[p])) for p in places])
+            fixed, values = leaf.fixed
             if len(fixed) == len(leaf.keys):
                 self.whole[values] = leaf
                 continue
@@ -159,16 +162,18 @@ class Miner:
         """Learn one line; the id of its template. A line end within a line counts as a blank."""
         return self.add_many((line,))[0]
 
-    def add_many(self, lines: Sequence[str]) -> list[int]:
-        """The same as ``add`` of each in turn, faster."""
-        text = "\n".join(lines)
-        shapes = _shapes(text).split("\n")
-        if len(shapes) != len(lines) or _PREFIX in text:
-            lines = [line.replace("\n", " ") for line in lines]
-            shapes = [_NONE if _PREFIX in line else _shapes(line) for line in lines]
+    def add_many(self, lines: Sequence[str], known: Sequence[str] = ()) -> list[int]:
+        """The same as ``add`` of each in turn, faster. ``known``: their ``shapes``, of lines without line ends and
+        PREFIX, where these are known already."""
+        if not known:
+            text = "\n".join(lines)
+            known = shapes(text).split("\n")
+            if len(known) != len(lines) or PREFIX in text:
+                lines = [line.replace("\n", " ") for line in lines]
+                known = [_NONE if PREFIX in line else shapes(line) for line in lines]
         quick = self._quick.get
         found = []
-        for i, shape in enumerate(shapes):
+        for i, shape in enumerate(known):
             pattern = quick(shape)
             leaf = pattern.leaf if pattern else None
             found.append((leaf or self._look(lines[i], shape)).public)
@@ -196,9 +201,10 @@ class Miner:
         return self._leaves[id].public
 
     def text(self, id: int) -> str:
-        leaf = self._leaves[self.resolve(id)]
-        words = leaf.words or ()
-        return leaf.text() if len(self._twins[words]) == 1 else " ".join(words)
+        leaf = self._leaves.get(id)
+        if leaf is None or leaf.public != id:
+            leaf = self._leaves[self.resolve(id)]
+        return leaf.text() if leaf.alone else " ".join(leaf.words or ())
 
     @property
     def read_before(self) -> Iterator[Words]:
@@ -400,13 +406,7 @@ class Miner:
             return
         public = min(leaf.id for leaf in twins)
         for leaf in twins:
-            leaf.public = public
-
-
-def _shapes(text: str) -> str:
-    """Every digit as 0, but for that of a hexadecimal prefix: 1x7 is no number."""
-    marked = text.replace("0x", f"{_PREFIX}x").replace("0X", f"{_PREFIX}X").encode("utf-8", "surrogatepass")
-    return marked.translate(_ZEROS).decode("utf-8", "surrogatepass")
+            leaf.public, leaf.alone = public, len(twins) == 1
 
 
 def _indifferent(shape: str, leaf: _Leaf) -> bool:

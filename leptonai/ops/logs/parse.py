@@ -11,6 +11,7 @@ import msgspec
 
 from leptonai.ops.logs.follow import LONGEST
 from leptonai.ops.logs.lines import Columns
+from leptonai.ops.logs.words import shapes
 from leptonai.types import LogRecord
 
 AHEAD = 600.0  # seconds a line's own time may lie ahead of ours ...
@@ -39,7 +40,6 @@ _SPAN = ("span_id", "spanId", "span.id", "span")
 _ZEROS = str.maketrans("123456789", "0" * 9)
 _REMEMBERED = 20_000  # beginnings whose level is looked up: most lines of a log differ in their digits only
 _MORE, _ASK = -1, -2  # instead of a level: such lines are read one by one; nothing is known of them
-_ZEROED = bytes.maketrans(b"123456789", b"0" * 9)
 _PLAIN = bytes(range(32, 127)) + b"\t\n"
 CHUNK = 2_000  # lines looked at one by one because one of them is odd
 _levels: dict[str, int] = {}
@@ -122,12 +122,11 @@ def columns(lines: list[str], now: float) -> Columns:
     if not lines:
         return Columns([], [], [], [], [])
     known = _levels.get
-    joined = "\n".join(lines).encode("utf-8", "surrogatepass").translate(_ZEROED)
-    zeros = joined.decode("utf-8", "surrogatepass").split("\n")
+    zeros = shapes("\n".join(lines)).split("\n")
     levels = [known(zero[:120], _ASK) for zero in zeros]
     at = [now] * len(lines)
     if min(levels) >= 0:
-        return Columns(at, levels, lines, [], [])
+        return Columns(at, levels, lines, [], [], zeros)
     body, trace, span = lines.copy(), [""] * len(lines), [""] * len(lines)
     for i, level in enumerate(levels):
         if level == _ASK:
@@ -141,8 +140,9 @@ def columns(lines: list[str], now: float) -> Columns:
             found = record(lines[i], {}, now)
             at[i], body[i], levels[i] = found.at, found.body, found.severity
             trace[i], span[i] = found.trace, found.span
+            zeros[i] = shapes(found.body)
     traced = any(trace) or any(span)
-    return Columns(at, levels, body, trace if traced else [], span if traced else [])
+    return Columns(at, levels, body, trace if traced else [], span if traced else [], zeros)
 
 
 def record(text: str, source: dict[str, str], now: float, level: int = 0) -> LogRecord:
@@ -161,7 +161,7 @@ def record(text: str, source: dict[str, str], now: float, level: int = 0) -> Log
     at = now
     if (time := _TIME.match(text)) is not None:
         if time[2]:
-            at = _sane(_iso(time[1] + time[2]), now)
+            at = sane(_iso(time[1] + time[2]), now)
         text = text[time.end() :] or text
     return LogRecord(at=at, source=source, body=text, severity=severity(text) or level)
 
@@ -175,7 +175,7 @@ def _structured(found: dict[str, Any], message: str, source: dict[str, str], now
     body = clean(found[message])
     own = said if type(said) is int and 1 <= said <= 24 else severity(str(said or ""))
     return LogRecord(
-        at=_sane(_when(when), now),
+        at=sane(_when(when), now),
         source=source,
         body=f"{body} {rest}"[:LONGEST] if rest else body,
         severity=own or level,
@@ -208,5 +208,6 @@ def _iso(text: str) -> float | None:
     return found.timestamp() if found.tzinfo is not None else None
 
 
-def _sane(at: float | None, now: float) -> float:
+def sane(at: float | None, now: float) -> float:
+    """``at``, or ``now`` where that is no time, too far ahead or too far behind."""
     return at if at is not None and now - BEHIND <= at <= now + AHEAD else now

@@ -36,7 +36,7 @@ class Stream:
 
     def add(self, lines: Columns, now: float) -> list[int]:
         """The template of each line."""
-        ids = self.miner.add_many(lines.body)
+        ids = self.miner.add_many(lines.body, lines.shapes)
         fresh = [" ".join(words) for words in self.miner.fresh]
         self.miner.fresh.clear()
         self._words.known(len(ids) - len(fresh))

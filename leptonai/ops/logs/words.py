@@ -49,14 +49,44 @@ _DIGITS = re.compile(r"(?:<\*>|[0-9])+", re.ASCII)
 _WILDS = re.compile(r"(?:<\*>)+")
 _WORD = re.compile(r"\S+")
 _ODD = re.compile(r"[0-9/\\=<]").search
+_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+PREFIX = "\x01"
 
 Words = tuple[str, ...]
-_memo: dict[str, tuple[str, str]] = {}
+
+
+class _Lone(dict[str, str]):
+    """What stands between two blanks, with every lone value as 0: asked of each word of a new line, known of most."""
+
+    def __missing__(self, part: str) -> str:
+        if len(self) >= _MEMO:
+            self.clear()
+        found = self[part] = _LONE.sub("0", part)
+        return found
+
+
+class _Read(dict[str, tuple[str, str, str]]):
+    """What a word of a collapsed line is shown as, compared as, and compared as behind a value ("": no otherwise)."""
+
+    def __missing__(self, word: str) -> tuple[str, str, str]:
+        if len(self) >= _MEMO:
+            self.clear()
+        found = self[word] = _word(word)
+        return found
+
+
+_lone, _known = _Lone(), _Read()
+
+
+def shapes(text: str) -> str:
+    """Every digit as 0, but for that of a hexadecimal prefix: 1x7 is no number. PREFIX marks those."""
+    marked = text.replace("0x", f"{PREFIX}x").replace("0X", f"{PREFIX}X") if "0x" in text or "0X" in text else text
+    return marked.encode("utf-8", "surrogatepass").translate(_ZEROS).decode("utf-8", "surrogatepass")
 
 
 def collapse(line: str) -> str:
     """The line with every lone value as 0, cut a little beyond MAX_CHARS."""
-    return _LONE.sub("0", line[: MAX_CHARS + 1])
+    return " ".join(map(_lone.__getitem__, line[: MAX_CHARS + 1].split(" ")))  # no value has a blank in it
 
 
 def read(line: str) -> tuple[Words, Words]:
@@ -65,30 +95,24 @@ def read(line: str) -> tuple[Words, Words]:
     raw = (line[:MAX_CHARS] if cut else line).split()
     if len(raw) > MAX_WORDS or (cut and raw):
         raw = [*raw[: MAX_WORDS - 1], WILD]
-    display, key = [], []
-    before = ""
-    for word in raw:
-        found = _memo.get(word)
-        if found is None:
-            if len(_memo) >= _MEMO:
-                _memo.clear()
-            found = _memo[word] = _word(word)
-        shown, compared = found
-        if before.endswith(WILD) and (unit := _UNIT.fullmatch(shown)):
-            compared = f"?B{unit[1]}"
-        display.append(shown)
-        key.append(compared)
-        before = shown
-    return tuple(display), tuple(key)
+    if not raw:
+        return (), ()
+    display, key, units = zip(*map(_known.__getitem__, raw), strict=True)
+    if any(units):
+        behind = ("", *display)
+        key = tuple([u if u and b.endswith(WILD) else k for k, u, b in zip(key, units, behind, strict=False)])
+    return display, key
 
 
-def _word(word: str) -> tuple[str, str]:
-    if not _ODD(word):  # nothing in it can be a value or a pair: most words, and four searches saved
-        return word, f"?D{date[1]}" if (date := _DATE.fullmatch(word)) else word
-    shown = _LIST.sub(WILD, _VALUE.sub(WILD, word))
+def _word(word: str) -> tuple[str, str, str]:
+    shown = compared = word
+    if _ODD(word):  # else nothing in it can be a value or a pair: most words, and four searches saved
+        shown = _LIST.sub(WILD, _VALUE.sub(WILD, word))
+        compared = _DIGITS.sub("#", _PAIR.sub("?", shown))
     if date := _DATE.fullmatch(shown):
-        return shown, f"?D{date[1]}"
-    return shown, _DIGITS.sub("#", _PAIR.sub("?", shown))
+        compared = f"?D{date[1]}"
+    unit = _UNIT.fullmatch(shown)
+    return shown, compared, f"?B{unit[1]}" if unit else ""
 
 
 def is_value(key: str) -> bool:

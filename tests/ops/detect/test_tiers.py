@@ -114,6 +114,21 @@ def test_limits_climbs_and_silence_need_no_second_voice() -> None:
     assert "disk_bytes" + MISSING in gone
 
 
+def test_of_what_fills_no_level_is_odd_but_its_limit_and_the_way_there_are_told() -> None:
+    """Programs that end give back what they held; a disk may jump to any level that is not its limit."""
+    told: dict[bool, set[str]] = {}
+    for fills in (False, True):
+        watcher = Watcher(concern=lambda s, fills=fills: Concern("default/external/host", upper=1.0, fills=fills))  # type: ignore[misc]
+        noise, found = 1e-4 * RNG.standard_normal(400), set[str]()
+        for t in range(200):
+            level = 0.7 if t < 120 else 0.2
+            found |= {a.signal for a in watcher.step(t, [signal("memory_used_ratio", t, level + noise[t])])}
+        told[fills] = found
+        beyond = watcher.step(200, [signal("memory_used_ratio", 200, 1.01)])
+        assert "memory_used_ratio" in {a.signal for a in beyond}
+    assert told == {False: {"memory_used_ratio"}, True: set()}
+
+
 @pytest.mark.parametrize("label", ["name", "self", "at"])
 def test_labels_of_any_name_are_labels(label: str) -> None:
     watcher = Watcher()
