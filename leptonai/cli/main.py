@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "unmask": ("logs", "Turn a masked value back, on the platform's machine."),
     "agent": ("agent", "Watch this machine for a platform that runs elsewhere."),
     "build": ("build", "Write a service as a container image."),
+    "push": ("push", "Push a container image into a registry."),
     "export": ("export", "Write a service as Kubernetes objects."),
     "import": ("import_", "Read a CSV or Parquet file of samples into the platform."),
     "feedback": ("records", "Say how right a prediction or an incident was."),

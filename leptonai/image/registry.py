@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urljoin
@@ -70,7 +69,7 @@ class Registry:
             self._ask("DELETE", self._place(answer), repository, allowed=(200, 202, 204, 404, 405))
         return answer.status_code == 201
 
-    def upload(self, repository: str, digest: str, path: Path, sent: Callable[[int], object]) -> None:
+    def upload(self, repository: str, digest: str, path: Path) -> None:
         """The file at ``path``, in chunks; after a lost connection the registry says from where to go on."""
         size, at = path.stat().st_size, 0
         place = self._place(self._ask("POST", f"/v2/{repository}/blobs/uploads/", repository, allowed=(202,)))
@@ -87,7 +86,6 @@ class Registry:
                     lost = str(e) or type(e).__name__
                 if answer is not None and answer.status_code == 202:
                     place, failed = self._place(answer), 0
-                    sent(len(chunk))
                     at += len(chunk)
                     continue
                 if answer is not None and answer.status_code not in (408, 416, 429, 500, 502, 503, 504):
