@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +14,9 @@ from leptonai import settings as setting
 from leptonai.admit.judge import ROLLOUT, automatic, judge, kinds, refused
 from leptonai.admit.undo import taking_back
 from leptonai.admit.world import World, dialled, diff
-from leptonai.errors import Denied, LeptonError, SpecError
+from leptonai.errors import Conflict, Denied, LeptonError, SpecError
 from leptonai.store import Artifacts, Store
-from leptonai.types import Change, Dial, DialChange, JobChange, Key, Proposal, SpecChange, Token, canonical
+from leptonai.types import Change, Dial, DialChange, JobChange, Key, Proposal, Revision, SpecChange, Token, canonical
 
 MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
 REACH = 10_000  # admitted proposals of one service, as far back as undo looks for a person's
@@ -158,6 +158,64 @@ class Door:
         events = self._store.events(subject=key, kind="proposal.admitted", newest=True, limit=REACH)
         change, said = taking_back(key, reversed(events), self.world(key, now))
         return self.propose(change, actor, f"{said}. {why}" if why else said)
+
+    def adopt(
+        self,
+        key: Key,
+        revisions: Sequence[Revision],
+        dials: dict[str, float],
+        actor: Token,
+        beside: Callable[[], object] = lambda: None,
+    ) -> Revision:
+        """Take over a service with its history, as another platform had it, and return its head, in force.
+
+        Judged as if the head were proposed now; past revisions keep number, time and who made them. ``dials`` are set
+        in the actor's name. ``beside`` writes what else belongs to it, in the same transaction: all of it or nothing.
+        Raises as ``propose``; Denied unless the actor is an admin, Conflict when ``key`` is or was a service here,
+        SpecError when the history is not one of ``key`` that ends in a spec.
+        """
+        now = self._clock()
+        if refusal := refused(actor, "admin", key, now):
+            raise Denied(f"{key} was not taken over: {refusal}", hint="ask an admin")
+        head = revisions[-1] if revisions else None
+        order = [r.number for r in revisions]
+        if head is None or head.spec is None or order != list(range(1, len(order) + 1)):
+            raise SpecError(f"the history of {key} is not whole", hint="export the service again")
+        if any(r.service != key for r in revisions):
+            raise SpecError(f"the history is not one of {key} alone", hint="export the service again")
+        with self._store.transaction():
+            if known := self._store.revisions(key):
+                raise Conflict(
+                    f"{key} is known here: revision {known[-1].number} of {time.ctime(known[-1].at)}",
+                    hint="a service moves to where it never was; deploy its model as a new revision instead",
+                )
+            change = _plain(SpecChange(spec=head.spec, base=0))
+            why = f"taken over with {len(order)} revisions"
+            wish = Proposal(id="adopt", change=change, by=_speaker(actor, None), why=why, at=now, expires=now + 1.0)
+            status, reasons = judge(wish, actor, self.world(key, now))
+            if status != "admitted":
+                raise Denied(f"{key} was not taken over: {reasons[0]}", hint="deploy it, then have it approved")
+            self._check_models(change)
+            expected = 0
+            for past in revisions:
+                made = self._store.append_revision(
+                    key, past.spec, expected=expected, by=past.by, why=past.why, at=past.at
+                )
+                expected = made.number if past.spec else 0
+                if past.verified is not None:
+                    self._store.verify(key, made.number, past.verified)
+            settled = {f"rollout.{head.number}.promoted": 1.0} if head.spec.rollout.strategy != "replace" else {}
+            self._store.append_dials(key, _dials(DialChange(service=key, set=dials | settled), wish, now))
+            beside()
+            self._store.record(
+                "service.adopted",
+                key,
+                {"revisions": len(order), "dials": dials, "token": actor.name},
+                actor=wish.by,
+                at=now,
+            )
+        self._on_change(key)
+        return made
 
     def world(self, key: Key, now: float) -> World:
         """What the judge sees of ``key`` at ``now``."""

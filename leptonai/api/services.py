@@ -6,11 +6,12 @@ from msgspec.structs import replace
 from starlette.concurrency import run_in_threadpool
 
 from leptonai.api.route import Asked, Limit, Query, Route
-from leptonai.client.wire import ServiceView, VerifyRequest
+from leptonai.client.wire import Moved, ServiceView, VerifyRequest
 from leptonai.errors import NotFound, SpecError
 from leptonai.types import Event, LogLine, Replica, Revision, parse_key
 
 MOST = 10_000  # items of one answer
+DIALLED = ("replicas", "weight", "mirror")  # what moves with a service; an epoch is about processes that it leaves
 
 
 class Page(Query, frozen=True, kw_only=True):
@@ -59,6 +60,25 @@ def verify(asked: Asked[Query, VerifyRequest]) -> Revision:
     return revision
 
 
+def adopt(asked: Asked[Query, Moved]) -> Revision:
+    """The service with its history, as a bundle of another platform says it; its models were uploaded before."""
+    world, key, moved = asked.world, asked.key(), asked.body
+    if moved.service != key:
+        raise SpecError(f"the bundle is of {moved.service}, not of {key}", hint="call it by the bundle's own name")
+    workspace, name = parse_key(key)
+    if any(i.closed is None or i.subject != f"{workspace}/service/{name}" for i in moved.incidents):
+        raise SpecError(f"an incident of the bundle is open, or not of {key}", hint="export the service again")
+
+    def beside() -> None:
+        for incident in moved.incidents:
+            world.store.put_incident(replace(incident, id=0))
+        for item in moved.feedback:
+            world.store.append_feedback(item)
+
+    values = {f"{name}.{what}": float(getattr(d, what)) for name, d in moved.dials.items() for what in DIALLED}
+    return world.door.adopt(key, moved.revisions, values, asked.caller.token, beside)
+
+
 def replicas(asked: Asked[Query, None]) -> list[Replica]:
     """The processes of a service as observed now; also those still draining after it was deleted."""
     key = asked.key()
@@ -104,6 +124,7 @@ ROUTES = [
     Route("GET", "/services/{name}", "viewer", service, ServiceView),
     Route("GET", "/services/{name}/revisions", "viewer", revisions, list[Revision]),
     Route("POST", "/services/{name}/revisions/{number:int}/verify", "operator", verify, Revision, body=VerifyRequest),
+    Route("POST", "/services/{name}/adopt", "admin", adopt, Revision, body=Moved),
     Route("GET", "/services/{name}/replicas", "viewer", replicas, list[Replica]),
     Route("GET", "/services/{name}/events", "viewer", service_events, list[Event], query=Page),
     Route("GET", "/services/{name}/logs", "viewer", logs, list[LogLine], query=Lines),

@@ -81,6 +81,33 @@ def kubernetes(
         click.echo(f"{path}: {len(made.objects)} objects for Kubernetes {version}")
 
 
+@export.command()
+@click.argument("service")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.tar", required=True, help="The bundle.")
+@workspace_option
+@json_option
+@click.pass_obj
+def bundle(session: Session, service: str, out: Path, workspace: str | None, as_json: bool) -> None:
+    """Write SERVICE as one file, to be read by `leptonai import` where another platform is to serve it.
+
+    In it: every revision, the models of those with their golden examples, the dials, closed incidents, feedback.
+
+    \b
+    Example:
+      leptonai export bundle digits -o digits.bundle.tar
+      leptonai --host https://factory.example:8310 import digits.bundle.tar
+    """
+    from leptonai.cli import bundle as bundles
+
+    moved = bundles.write(session, key_of(service, workspace), out)
+    counts = {"revisions": len(moved.revisions), "incidents": len(moved.incidents), "feedback": len(moved.feedback)}
+    if as_json:
+        print_json({"bundle": str(out), "service": moved.service, **counts})
+        return
+    said = ", ".join(f"{n} {what}" for what, n in counts.items())
+    click.echo(f"{out}: {moved.service} with {said}, {out.stat().st_size / 1e6:.1f} MB")
+
+
 def find(session: Session, service: str, workspace: str | None) -> Service:
     """The wish as a platform holds it; of a text or a model file, as it would first be: revision 1, dials at rest."""
     if not Path(service).exists() and Path(service).suffix not in (".yaml", ".yml"):

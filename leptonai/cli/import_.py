@@ -1,4 +1,4 @@
-"""import: samples from a file."""
+"""import: a service from a bundle, or samples from a file."""
 
 from __future__ import annotations
 
@@ -30,12 +30,26 @@ def import_(
     workspace: str,
     as_json: bool,
 ) -> None:
-    """Read a CSV or Parquet file into the platform: each column of numbers becomes a series of its name.
+    """Read FILE into the platform: a bundle of `leptonai export bundle`, or samples as CSV or Parquet.
+
+    A bundle's service is served with its past: revisions, dials, closed incidents, feedback. Of samples, each column
+    of numbers becomes a series of its name.
 
     \b
     Example:
+      leptonai import digits.bundle.tar
       leptonai import press.csv --time when --label line
     """
+    from leptonai.cli import bundle
+
+    if bundle.is_bundle(file):
+        moved, head = bundle.read(session, file)
+        if as_json:
+            print_json(head)
+            return
+        past = f"{len(moved.revisions)} revisions, {len(moved.incidents)} incidents, {len(moved.feedback)} feedback"
+        click.echo(f"{moved.service} revision {head.number} is served here, with {past}")
+        return
     from rich.console import Console
     from rich.progress import Progress
 

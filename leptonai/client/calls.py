@@ -26,6 +26,7 @@ from leptonai.client.wire import (
     Health,
     IssueRequest,
     IssueVerdict,
+    Moved,
     ProposalRequest,
     ReviewPage,
     ReviewRequest,
@@ -160,6 +161,11 @@ def logs(key: Key, replica: str | None, since: float, limit: int) -> Call[list[L
 def verify(key: Key, revision: int, detail: str) -> Call[Revision]:
     path, params = _service(key, f"/revisions/{revision}/verify")
     return Call("POST", path, Revision, params, VerifyRequest(detail=detail))
+
+
+def adopt(moved: Moved) -> Call[Revision]:
+    path, params = _service(moved.service, "/adopt")
+    return Call("POST", path, Revision, params, moved)
 
 
 def propose(

@@ -22,6 +22,7 @@ from leptonai.client.wire import (
     FeedbackRequest,
     FreezeView,
     IssueRequest,
+    Moved,
     ReviewRequest,
     ServiceView,
     SilenceRequest,
@@ -333,6 +334,10 @@ class Client(Looking):
 
     def verify(self, key: Key, revision: int, detail: str = "") -> Revision:
         return self.send(calls.verify(key, revision, detail))
+
+    def adopt(self, moved: Moved) -> Revision:
+        """The service with its past is served here; its head. Conflict when it is or was served here already."""
+        return self.send(calls.adopt(moved))
 
     def send_feedback(self, items: Sequence[FeedbackRequest]) -> int:
         return self.send(calls.send_feedback(items)).accepted

@@ -16,10 +16,12 @@ from leptonai.types import (
     Noun,
     Replica,
     Review,
+    Revision,
     Role,
     Series,
     Service,
     Silence,
+    VariantDials,
 )
 from leptonai.types.keys import Verdict as Worked
 
@@ -112,6 +114,21 @@ class ApproveRequest(Noun, frozen=True, kw_only=True):
 
 class VerifyRequest(Noun, frozen=True, kw_only=True):
     detail: str = ""
+
+
+class Moved(Noun, frozen=True, kw_only=True):
+    """A service with its past, as it moves from one platform to another: what a bundle says beside the models' files.
+
+    ``revisions`` from the first on, ``dials`` as they stood, ``incidents`` that are closed and ``feedback``, each the
+    oldest first.
+    """
+
+    bundle: int = 1
+    service: Key
+    revisions: tuple[Revision, ...]
+    dials: dict[str, VariantDials] = {}
+    incidents: tuple[Incident, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
 
 
 class UndoRequest(Noun, frozen=True, kw_only=True):
