@@ -20,6 +20,7 @@ from starlette.routing import Route as Path
 from leptonai.admit import Door
 from leptonai.admit.switch import Switch
 from leptonai.api import (
+    advice,
     alertmanager,
     alerts,
     availability,
@@ -68,6 +69,7 @@ ANYONE = Caller(Token(name="", role="viewer", workspaces=(), secret_sha256="", c
 ROUTES: list[Route] = [
     *services.ROUTES,
     *availability.ROUTES,
+    *advice.ROUTES,
     *proposals.ROUTES,
     *freeze.ROUTES,
     *incidents.ROUTES,

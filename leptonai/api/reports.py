@@ -8,6 +8,7 @@ from typing import Literal
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from leptonai.api import advice
 from leptonai.api.availability import measured, series
 from leptonai.api.incidents import incident as read_incident
 from leptonai.api.incidents import workspace_of
@@ -77,8 +78,11 @@ async def period_report(asked: Asked[Period, None]) -> Response:
             about = {"service": service.key, "start": now - seconds, "end": now, "step": seconds / POINTS}
             for name in SIGNALS:
                 seen[name] = tuple(await series(asked, {**about, "name": name}))
+        ends = None
+        with suppress(LeptonError):
+            ends = await advice.measured(asked, service.key, seconds)
         ready = sum(r.service == service.key and r.state == "ready" for r in replicas)
-        members.append(Member(service=service, ready=ready, availability=known, series=seen))
+        members.append(Member(service=service, ready=ready, availability=known, series=seen, advice=ends))
     incidents = [i for i in world.store.incidents(limit=1000) if asked.covers(workspace_of(i.subject))]
     story = await run_in_threadpool(digest, members, incidents, now - seconds, now, query.lang)
     return _spelt(story, query.format)

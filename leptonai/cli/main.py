@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "thaw": ("runbook", "End a freeze: automatic changes are admitted again."),
     "report": ("report", "Tell an incident, a day or a week in plain language."),
     "availability": ("availability", "How available a service was, and what to expect."),
+    "advise": ("advise", "Where a service ends, and the change that moves it."),
     "trace": ("trace", "Show where the time of a request went, or list traces."),
     "pipeline": ("pipeline", "Collect, train, evaluate, compress, canary, judge: one command."),
     "train": ("train", "Train a network or an estimator from a text."),

@@ -98,7 +98,10 @@ def digest_of(client: Client, seconds: float, language: str) -> Story:
         for name in SIGNALS:
             with suppress(LeptonError):
                 series[name] = tuple(client.signals(name, start, end, {"service": key}, seconds / DIGEST_POINTS))
-        members.append(Member(service=view.service, ready=view.ready, availability=known, series=series))
+        advice = None
+        with suppress(LeptonError):
+            advice = client.advice(key, seconds)
+        members.append(Member(service=view.service, ready=view.ready, availability=known, series=series, advice=advice))
     return digest(members, client.incidents(), start, end, language)
 
 

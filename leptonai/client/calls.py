@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability
 from leptonai.client.learnt import Learnt, Reset, ResetRequest
 from leptonai.client.wire import (
@@ -136,6 +137,11 @@ def service(key: Key) -> Call[ServiceView]:
 def availability(key: Key, seconds: float) -> Call[Availability]:
     path, params = _service(key, "/availability")
     return Call("GET", path, Availability, params | _given(seconds=seconds))
+
+
+def advice(key: Key, seconds: float) -> Call[Advice]:
+    path, params = _service(key, "/advice")
+    return Call("GET", path, Advice, params | _given(seconds=seconds))
 
 
 def revisions(key: Key) -> Call[list[Revision]]:

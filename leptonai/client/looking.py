@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from leptonai.client import calls
+from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
 from leptonai.client.home import find_home, find_platform
@@ -92,6 +93,10 @@ class Looking:
     def availability(self, key: Key, seconds: float = 7 * 86400.0) -> Availability:
         """How available the service was in the last ``seconds``, with what to expect and 95 % intervals."""
         return self.send(calls.availability(key, seconds))
+
+    def advice(self, key: Key, seconds: float = 3600.0) -> Advice:
+        """The first limit of the service and the load at which it bites, from its last ``seconds``."""
+        return self.send(calls.advice(key, seconds))
 
     def revisions(self, key: Key) -> list[Revision]:
         """The whole history, oldest first."""

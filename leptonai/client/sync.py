@@ -70,10 +70,14 @@ class Client(Looking):
         return self.send(calls.turn(on, why))
 
     def propose(
-        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None
-    ) -> Proposal:
-        """The proposal as it now stands; one the door denied is returned, not raised (see ``wish``)."""
-        return self.send(calls.propose(change, why, dry_run, expires_in, by))
+        self, change: Change, why: str, dry_run: bool = False, expires_in: float | None = None, by: str | None = None,
+        ask: str = "",
+    ) -> Proposal:  # fmt: skip
+        """The proposal as it now stands; one the door denied is returned, not raised (see ``wish``).
+
+        ``ask``: why an admin must approve it first, whatever the settings say.
+        """
+        return self.send(calls.propose(change, why, dry_run, expires_in, by, ask))
 
     def wish(self, change: Change, why: str, dry_run: bool = False) -> Proposal:
         """The proposal, admitted or waiting for approval. Raises Denied with the door's reasons otherwise."""

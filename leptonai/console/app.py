@@ -115,6 +115,15 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def advice(request: Request) -> Response:
+        """A part of a service's page that takes its time: it is loaded after the page."""
+        name, params = request.path_params["name"], dict(request.query_params)
+        async with Reader(app, request) as reader:
+            try:
+                return render("advice.html", advice=await reader.get(f"/services/{name}/advice", **params), trouble="")
+            except LeptonError as error:
+                return render("advice.html", advice=None, trouble=error.message)
+
     async def logs(request: Request) -> Response:
         given = request.query_params
         asked = {name: given.get(name, "")[:200] for name in ("search", "service", "level")}
@@ -184,6 +193,7 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console", home),
         Route("/console/live", live),
         Route("/console/services/{name}", service),
+        Route("/console/services/{name}/advice", advice),
         Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
         Route("/console/issues", issues),

@@ -55,6 +55,20 @@ def test_spans_of_an_incident_count_from_onset_and_from_opening() -> None:
     assert (seen["detect"], seen["diagnose"], seen["recover"], seen["state"]) == (2, 1, 6, "open")
 
 
+def test_advice_shows_each_limit_and_its_proposal() -> None:
+    limit = {"name": "compute", "what": "the compute threads of 2 replicas", "load": 97.0, "low": 80.0, "high": 117.0,
+             "first_share": 0.98, "why": "20 ms of one for a request"}  # fmt: skip
+    unknown = {**limit, "load": None, "why": "<b>x</b>"}
+    change = {"text": "3 replicas", "after": 145.0, "then": "compute", "needed": True}
+    advice = {"service": "digits", "peak": 70.0, "first": limit, "limits": [limit, unknown], "proposal": change,
+              "cannot_tell": ["features: <b>x</b>"], "told": "3 replicas"}  # fmt: skip
+    shown = templates().get_template("advice.html").render(advice=advice, trouble="")
+    assert "97 requests/s" in shown and "98 %" in shown and "--propose" in shown and "<b>x</b>" not in shown
+    bare = {**advice, "first": None, "limits": [], "proposal": None, "told": ""}
+    assert "cannot be told yet" in templates().get_template("advice.html").render(advice=bare, trouble="")
+    assert "ops is away" in templates().get_template("advice.html").render(advice=None, trouble="ops is away")
+
+
 def test_markup_in_evidence_and_logs_is_shown_not_run() -> None:
     """Text from outside reaches a page escaped."""
     attack = "<script>alert(1)</script>"

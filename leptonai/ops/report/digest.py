@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability, Estimate
 from leptonai.ops.incidents import service_of
 from leptonai.ops.report.advice import advice
@@ -20,12 +21,13 @@ TOLD = 100  # incidents in one digest
 
 
 class Member(Noun, frozen=True, kw_only=True):
-    """One service of a digest. ``availability`` None: it could not be had."""
+    """One service of a digest. ``availability`` and ``advice`` None: they could not be had."""
 
     service: Service
     ready: int
     availability: Availability | None = None
     series: dict[str, tuple[Series, ...]] = {}
+    advice: Advice | None = None
 
 
 def digest(
@@ -48,6 +50,8 @@ def digest(
         rate = member.series.get(SIGNALS[0], ())
         compute, memory = (member.series.get(name, ()) for name in SIGNALS[1:])
         told = advice(f"v{n}x", member.service, member.ready, rate[0] if rate else None, compute, memory, end)
+        if member.advice is not None:
+            told += _ends(f"b{n}", member.advice, end)
         rows.append({"key": member.service.key, "fact": own[0] if own else None, "advice": told})
         facts += [*own, *told]
     words = {
@@ -93,6 +97,23 @@ def _incident(found: Incident) -> Evidence:
     if last is not None:
         data |= {"remedy": plain(last.remedy), "verdict": last.verdict or ""}
     return Evidence(id=f"i{found.id}", kind="incident", at=found.began, text=plain(found.title), data=data)
+
+
+def _ends(id: str, found: Advice, at: float) -> list[Evidence]:
+    """Where the service ends; nothing where no limit could be told."""
+    first, change = found.first, found.proposal
+    if first is None or first.load is None:
+        return []
+    data: dict[str, Any] = {
+        "service": found.service, "limit": first.name, "what": plain(first.what), "load_per_second": first.load,
+        "low_per_second": first.low, "high_per_second": first.high, "peak_per_second": found.peak,
+        "first_share": first.first_share,
+    }  # fmt: skip
+    if change is not None:
+        data |= {"dial": change.dial, "to": change.to, "after_per_second": change.after, "then": change.then}
+        if change.dial == "memory":
+            data["to_bytes"] = change.to
+    return [Evidence(id=id, kind="ends", at=at, text=f"{found.service}: {plain(first.what)}", data=data)]
 
 
 def _service(id: str, found: Availability, at: float) -> Evidence:

@@ -30,6 +30,8 @@ class Terms(Noun, frozen=True, kw_only=True):
     verdicts: dict[str, str]
     signals: dict[str, str]
     severities: dict[str, str]
+    limits: dict[str, str]  # what can be used up first
+    dials: dict[str, str]  # what advice changes, with a place for the number
     words: dict[str, str]
 
 

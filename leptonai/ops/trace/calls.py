@@ -22,6 +22,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._edges: dict[tuple[str, str], list[float]] = {}
+        self._read: float | None = None  # when the last reading was taken
 
     def saw(self, spans: Iterable[Span]) -> None:
         for span in spans:
@@ -36,9 +37,19 @@ class Calls:
                 counts[i] += n
 
     def signals(self, now: float) -> list[Signal]:
-        """By ``service`` and ``dependency``: shares of calls that failed and that were denied, mean seconds of one."""
+        """By ``service`` and ``dependency``: shares of calls that failed and that were denied, mean seconds of one, and
+        from the second reading on how many there were a second."""
         taken, self._edges = self._edges, {}
-        return [
+        elapsed, self._read = now - self._read if self._read is not None else 0.0, now
+        rates = [
+            Signal(
+                name="dependency_rate_per_second", labels={"service": service, "dependency": dependency}, at=now,
+                value=counts[0] / elapsed,
+            )
+            for (service, dependency), counts in sorted(taken.items())
+            if elapsed > 0
+        ]  # fmt: skip
+        return rates + [
             Signal(name=name, labels={"service": service, "dependency": dependency}, at=now, value=value / calls)
             for (service, dependency), (calls, failed, refused, seconds) in sorted(taken.items())
             for name, value in (

@@ -193,7 +193,10 @@ def test_calls_to_a_dependency_are_counted_by_what_became_of_them() -> None:
         calls.saw([Span(**base, seconds=0.5, failed=failed, attributes=attributes)])  # type: ignore[arg-type]
     values = {s.name: s.value for s in calls.signals(2.0)}
     assert values == {"dependency_error_ratio": 0.75, "dependency_denied_ratio": 0.5, "dependency_seconds": 0.5}
-    assert calls.signals(3.0) == []
+    calls.saw([Span(**base, seconds=0.5, failed=False, attributes={"peer.service": "features"})])  # type: ignore[arg-type]
+    values = {s.name: s.value for s in calls.signals(4.0)}
+    assert values["dependency_rate_per_second"] == 0.5  # one call in two seconds
+    assert calls.signals(5.0) == []
 
 
 def test_a_neighbour_that_takes_the_processors(short: Path) -> None:

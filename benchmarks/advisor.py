@@ -1,0 +1,162 @@
+"""Is a service's first limit named, and the load at which it bites, from telemetry below it?
+
+    python benchmarks/advisor.py simulated [--worlds 10] [--part development|held-out]
+
+simulated: services drawn at random (leptonai/ops/simulate/ramp.py), each driven request by request until its promise
+breaks: that is the truth. The advisor sees ten minutes of telemetry well below. Development: five kinds of service
+under two shapes of load; held out: two kinds never looked at, and all kinds under the two other shapes. Peer: linear
+extrapolation of processor use (of the busiest of replica and machine), which names the processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from leptonai.ops.advise import advise
+from leptonai.ops.simulate.ramp import FAMILIES, Family, Ramp, draw, limit, observe
+from leptonai.ops.simulate.system import SHAPES, Shape
+from leptonai.types import (
+    Batching,
+    Dials,
+    Limits,
+    RateLimit,
+    Resources,
+    Scale,
+    Series,
+    Service,
+    Slo,
+    Spec,
+    Variant,
+    VariantDials,
+)
+
+HELD_FAMILIES: tuple[Family, ...] = ("caller", "hoarder")
+HELD_SHAPES: tuple[Shape, ...] = ("bursts", "flash")
+PEAK = {"steady": 1.05, "daily": 1.4, "bursts": 1.65, "flash": 1.65}  # of the mean, at most
+SECONDS = 600.0
+
+
+def service_of(world: Ramp) -> Service:
+    variant = Variant(
+        model="sha256:" + "0" * 64,
+        batching=Batching(max_size=world.size, max_queue=world.queue),
+        resources=Resources(memory=None if world.memory is None else int(world.memory)),
+    )
+    spec = Spec(
+        name="s",
+        variants=(variant,),
+        slo=Slo(latency=world.slo, latency_objective=0.99),
+        scale=Scale(replicas=world.replicas),
+        limits=Limits(requests=world.requests),
+        rate_limit=None if world.rate is None else RateLimit(rate=world.rate),
+    )
+    dials = Dials(variants={"main": VariantDials(replicas=world.replicas)})
+    return Service(spec=spec, dials=dials, revision=1)
+
+
+def naive(world: Ramp, series: Mapping[str, Sequence[Series]]) -> float:
+    """Processor use, extrapolated linearly to one processor a replica or the whole machine."""
+    rate = float(np.nanmean(series["request_rate_per_second"][0].value))
+    replica = float(np.nanmean(series["replica_cpu_ratio"][0].value)) / world.replicas
+    host = float(np.nanmean(series["host_cpu_ratio"][0].value))
+    return rate / max(replica, host, 1e-9)
+
+
+def one(task: tuple[int, Family, Shape]) -> dict[str, Any]:
+    seed, family, shape = task
+    rng = np.random.default_rng([seed, FAMILIES.index(family), SHAPES.index(shape), 17])
+    world = draw(family, rng)
+    load, name = limit(world, seed)
+    mean = load * float(rng.uniform(0.3, 0.8)) / PEAK[shape]
+    seen = observe(world, shape, mean, SECONDS, seed + 100)
+    cost = (world.each, world.fixed) if world.size > 1 else None
+    found = advise(service_of(world), world.replicas, seen, 0.0, SECONDS, cores=world.cores, cost=cost)
+    first = found.first
+    return {
+        "seed": seed, "family": family, "shape": shape, "true": load, "limit": name, "mean": mean,
+        "told": first.load if first else None, "name": first.name if first else None,
+        "low": first.low if first else None, "high": first.high if first else None,
+        "share": first.first_share if first else 0.0, "naive": naive(world, seen), "what": first.what if first else "",
+    }  # fmt: skip
+
+
+def tasks(part: str, worlds: int, seed: int) -> list[tuple[int, Family, Shape]]:
+    out: list[tuple[int, Family, Shape]] = []
+    for n in range(worlds):
+        for family in FAMILIES:
+            for shape in SHAPES:
+                held = family in HELD_FAMILIES or shape in HELD_SHAPES
+                if held == (part == "held-out"):
+                    out.append((seed + n, family, shape))
+    return out
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    known = [r for r in rows if r["told"] is not None]
+    error = np.array([abs(r["told"] / r["true"] - 1.0) for r in known])
+    line = np.array([abs(r["naive"] / r["true"] - 1.0) for r in rows])
+    processors = ("cpu", "compute")
+    return {
+        "worlds": len(rows),
+        "told": len(known) / max(len(rows), 1),
+        "error": float(np.median(error)) if len(error) else None,
+        "error_90": float(np.quantile(error, 0.9)) if len(error) else None,
+        "first": sum(r["name"] == r["limit"] for r in rows) / max(len(rows), 1),
+        "covered": sum(r["low"] <= r["true"] <= r["high"] for r in known) / max(len(known), 1),
+        "naive_error": float(np.median(line)),
+        "naive_error_90": float(np.quantile(line, 0.9)),
+        "naive_first": sum(r["limit"] in processors for r in rows) / max(len(rows), 1),
+    }
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    s = summary(rows)
+    print(
+        f"{title:28s} {s['worlds']:5d} {s['told']:6.0%} {s['error'] or 0:8.1%} {s['error_90'] or 0:8.1%}"
+        f" {s['first']:7.0%} {s['covered']:8.0%} | {s['naive_error']:8.1%} {s['naive_error_90']:8.1%}"
+        f" {s['naive_first']:7.0%}"
+    )
+
+
+def simulated(arguments: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        for row in pool.map(one, tasks(arguments.part, arguments.worlds, arguments.seed), chunksize=1):
+            rows.append(row)
+            if arguments.verbose:
+                print(json.dumps(row), flush=True)
+    print(f"{'':28s} {'n':>5s} {'told':>6s} {'error':>8s} {'90 %':>8s} {'first':>7s} {'in 90 %':>8s} | "
+          f"{'linear':>8s} {'90 %':>8s} {'first':>7s}")  # fmt: skip
+    show(arguments.part, rows)
+    for family in FAMILIES:
+        show(f"  {family}", [r for r in rows if r["family"] == family])
+    for shape in SHAPES:
+        show(f"  {shape}", [r for r in rows if r["shape"] == shape])
+    confusion = Counter((r["limit"], r["name"] or "cannot tell") for r in rows)
+    for (true, named), count in sorted(confusion.items()):
+        print(f"  {true:12s} named {named:12s} {count}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=("simulated",))
+    parser.add_argument("--worlds", type=int, default=10, help="of each kind of service and shape of load")
+    parser.add_argument("--part", choices=("development", "held-out"), default="held-out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--verbose", action="store_true")
+    arguments = parser.parse_args()
+    simulated(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Where a service ends: each law on telemetry whose limit is known; what is unknown is told to be; proposals gain."""
+
+from __future__ import annotations
+
+from math import exp, factorial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leptonai.ops.advise import Below, advise
+from leptonai.ops.advise.queues import busiest, late, mean_wait, refused
+from leptonai.ops.report import digest, languages, write
+from leptonai.ops.report.digest import Member
+from leptonai.ops.simulate.ramp import FAMILIES, Ramp, draw, drive, limit, observe
+from leptonai.types import (
+    Auto,
+    Batching,
+    DialChange,
+    Dials,
+    Limits,
+    RateLimit,
+    Resources,
+    Scale,
+    Series,
+    Service,
+    Slo,
+    Spec,
+    SpecChange,
+    Variant,
+    VariantDials,
+)
+
+SECONDS = 600
+
+
+def service(ready: int = 2, size: int = 1, **more: Any) -> Service:
+    variant = Variant(
+        model="sha256:" + "0" * 64,
+        batching=Batching(max_size=size),
+        resources=Resources(memory=more.pop("memory", None)),
+    )
+    more.setdefault("scale", Scale(replicas=ready, max=16))
+    more.setdefault("slo", Slo(latency=1.0))
+    dials = Dials(variants={"main": VariantDials(replicas=ready)})
+    return Service(spec=Spec(name="digits", variants=(variant,), **more), dials=dials, revision=3)
+
+
+def telemetry(ready: int = 2, each: float = 0.02, processors: float = 0.9, mean: float = 30.0, **more: Any) -> Any:
+    """Ten minutes of a load that goes up and down by a third. ``batch``: requests in one, t(n) = each n + fixed."""
+    at = np.arange(SECONDS, dtype=np.float64)
+    rate = mean * (1.0 + 0.33 * np.sin(at / 60.0))
+    batch = np.maximum(more.get("batch", 1.0) * (1.0 + 0.33 * np.sin(at / 60.0)), 1.0)
+    compute = each * batch + more.get("fixed", 0.0)
+    waits = np.array([mean_wait(min(r * each / ready, 0.9), ready, each, 0.65) for r in rate])
+    inside = rate * (compute + waits)
+    columns: dict[str, tuple[dict[str, str], Any]] = {
+        "request_rate_per_second": ({}, rate),
+        "ready_count": ({}, np.full(SECONDS, float(ready))),
+        "replica_service_seconds": ({"replica": "r1"}, compute / batch),
+        "replica_compute_seconds": ({"replica": "r1"}, compute),
+        "replica_queue_seconds": ({"replica": "r1"}, waits),
+        "replica_cpu_ratio": ({"replica": "r1"}, rate * each * processors + 0.01),
+        "replica_rss_bytes": ({"replica": "r1"}, 3e8 + more.get("held", 0.0) * inside / ready),
+        "replica_concurrency_count": ({"replica": "r1"}, inside),
+        "host_cpu_ratio": ({}, (rate * each * processors + more.get("others", 0.5)) / more.get("cores", 16.0)),
+    }
+    if "call" in more:
+        columns["dependency_seconds"] = ({"dependency": "features"}, more["call"](rate))
+        columns["dependency_rate_per_second"] = ({"dependency": "features"}, rate * more.get("fan", 1.0))
+    return {
+        name: (Series(name=name, labels={"service": "digits"} | labels, at=at.tolist(), value=list(map(float, value))),)
+        for name, (labels, value) in columns.items()
+    }
+
+
+def told(wish: Service, seen: Any, ready: int = 2, **more: Any) -> Any:
+    more.setdefault("cores", 16.0)
+    return advise(wish, ready, seen, 0.0, float(SECONDS), **more)
+
+
+def test_two_threads_of_20_ms_end_below_100_requests_a_second() -> None:
+    found = told(service(), telemetry())
+    assert found.first.name == "compute" and found.first.load == pytest.approx(97.0, rel=0.05)
+    assert found.first.low < found.first.load < found.first.high and found.first.first_share > 0.9
+    assert found.room == pytest.approx(found.first.load / found.peak)
+
+
+def test_more_replicas_are_proposed_with_what_they_gain() -> None:
+    found = told(service(), telemetry(mean=60.0))
+    change = found.proposal.change
+    assert isinstance(change, DialChange) and change.set["main.replicas"] >= 3 and found.proposal.needed
+    assert found.proposal.after > 1.4 * found.proposal.before
+    bounded = told(service(scale=Scale(replicas=2, max=2)), telemetry(mean=60.0)).proposal.change
+    assert isinstance(bounded, SpecChange) and bounded.spec.scale.max >= 3 and bounded.base == 3
+
+
+def test_full_batches_end_where_the_learnt_cost_says() -> None:
+    """t(8) = 8 * 5 ms + 40 ms: 8 requests in 80 ms, 200 a second of two threads."""
+    seen = telemetry(each=0.005, fixed=0.04, batch=3.0, processors=0.1)
+    found = told(service(size=8), seen, cost=(0.005, 0.04))
+    assert found.first.name == "batch" and found.first.load == pytest.approx(200.0, rel=0.05)
+    assert found.proposal.after > found.proposal.before * 1.1
+    guessed = told(service(size=8), seen)
+    assert guessed.first.load == pytest.approx(200.0, rel=0.15), "sizes varied: the windows themselves tell the cost"
+
+
+def test_a_promise_that_leaves_no_time_to_wait_ends_sooner() -> None:
+    tight, roomy = (told(service(slo=Slo(latency=s)), telemetry()).first for s in (0.05, 1.0))
+    assert tight.name == "queue" and roomy.name == "compute" and tight.load < 0.8 * roomy.load
+
+
+def test_the_processors_of_the_machine() -> None:
+    """Each request takes 60 ms of processors, 3.5 of 4 are free: 58 a second."""
+    seen = telemetry(each=0.02, processors=3.0, cores=4.0, mean=15.0)
+    found = told(service(ready=4, slo=Slo(latency=5.0)), seen, ready=4, cores=4.0)
+    assert found.first.name == "cpu" and found.first.load == pytest.approx(56.0, rel=0.1)
+    assert found.proposal is None and "processors" in found.told
+
+
+def test_memory_that_requests_hold() -> None:
+    seen = telemetry(held=50e6)
+    found = told(service(memory=600_000_000), seen)
+    assert found.first.name == "memory" and found.first.load < 90
+    assert isinstance(found.proposal.change, SpecChange) and found.proposal.dial == "memory"
+    free = told(service(memory=60_000_000_000), seen)
+    assert free.first.name == "compute"
+
+
+def test_threads_that_wait_for_a_call_end_for_what_they_call() -> None:
+    found = told(service(), telemetry(processors=0.1, call=lambda rate: np.full(SECONDS, 0.016)))
+    assert found.first.name == "dependency" and found.first.load == pytest.approx(97.0, rel=0.05)
+    assert any(text.startswith("features") for text in found.cannot_tell), "its own limit is not known"
+
+
+def test_a_dependency_that_gets_slower_ends_where_its_queue_does() -> None:
+    """M/M/1 with 80 calls a second: R = 1 / (80 - y)."""
+    found = told(service(ready=8), telemetry(ready=8, call=lambda rate: 1.0 / (80.0 - rate)), ready=8)
+    assert found.first.name == "dependency" and 60.0 < found.first.load < 80.0
+
+
+def test_a_called_service_of_ours_is_as_far_as_its_own_advice_says() -> None:
+    seen = telemetry(ready=8, call=lambda rate: np.full(SECONDS, 0.01), fan=2.0)
+    below = {"features": Below(load=100.0, rate=60.0, name="compute")}
+    found = told(service(ready=8), seen, ready=8, below=below)
+    assert found.first.name == "dependency" and found.first.load == pytest.approx(30.0 + 40.0 / 2.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("declared", "name", "dial"),
+    [
+        ({"limits": Limits(requests=2)}, "limits.requests", "requests"),
+        ({"rate_limit": RateLimit(rate=40.0)}, "rate_limit", "rate"),
+    ],
+)
+def test_what_somebody_declared_ends_first(declared: Any, name: str, dial: str) -> None:
+    found = told(service(**declared), telemetry())
+    assert found.first.name == "declared" and found.first.what == name
+    assert found.proposal.dial == dial and found.proposal.after > found.proposal.before
+
+
+def test_a_service_that_scales_by_itself_ends_at_scale_max() -> None:
+    found = told(service(scale=Scale(replicas=2, max=5, auto=Auto())), telemetry())
+    assert found.first.name == "declared" and found.first.what.startswith("scale.max")
+    assert found.first.load == pytest.approx(5 * 0.97 / 0.02, rel=0.05) and found.proposal.dial == "most"
+
+
+@pytest.mark.parametrize(
+    ("seen", "ready", "why"),
+    [({}, 2, "0 windows"), (telemetry(), 0, "no replica is ready"), (telemetry(mean=0.0), 2, "0 windows")],
+    ids=["nothing", "no replica", "no request"],
+)
+def test_without_evidence_nothing_is_told(seen: Any, ready: int, why: str) -> None:
+    found = told(service(), seen, ready=ready)
+    assert found.first is None and found.proposal is None and any(why in text for text in found.cannot_tell)
+
+
+def test_what_is_far_beyond_what_was_seen_is_not_told() -> None:
+    found = told(service(), telemetry(mean=1.0))
+    assert found.first is None and any("more than 30 times" in text for text in found.cannot_tell)
+
+
+def test_the_same_telemetry_gives_the_same_advice() -> None:
+    assert told(service(), telemetry()) == told(service(), telemetry())
+
+
+@pytest.mark.parametrize("language", languages())
+@pytest.mark.parametrize("memory", [None, 600_000_000])
+def test_a_digest_tells_where_a_service_ends(language: str, memory: int | None) -> None:
+    wish = service(memory=memory)
+    found = told(wish, telemetry(mean=60.0, held=50e6))
+    story = digest([Member(service=wish, ready=2, advice=found)], [], 0.0, float(SECONDS), language)
+    text = write(story, "text")
+    assert f"{found.first.load:.1f}" in text and f"{found.peak:.1f}" in text
+
+
+def test_erlangs_loss_formula() -> None:
+    offered, places = 3.0, 5
+    exact = (offered**places / factorial(places)) / sum(offered**k / factorial(k) for k in range(places + 1))
+    assert refused(offered, places) == pytest.approx(exact)
+
+
+def test_one_server_waits_as_the_textbook_says() -> None:
+    """M/M/1: P(W > t) = rho exp(-(1 - rho) t / s)."""
+    assert late(0.5, 1, 0.02, 1.0, 0.04) == pytest.approx(0.5 * exp(-0.5 * 0.04 / 0.02))
+    assert mean_wait(0.5, 1, 0.02, 1.0) == pytest.approx(0.02)
+
+
+@given(
+    servers=st.integers(1, 64), each=st.floats(1e-4, 1.0), spread=st.floats(0.3, 4.0), slack=st.floats(1e-4, 10.0),
+    share=st.floats(0.001, 0.2),
+)  # fmt: skip
+def test_at_the_busiest_the_promise_just_holds(
+    servers: int, each: float, spread: float, slack: float, share: float
+) -> None:
+    busy = busiest(servers, each, spread, slack, share)
+    assert 0.0 <= busy <= 1.0 and late(busy, servers, each, spread, slack) <= share * 1.01
+    assert late(min(busy + 0.01, 1.0), servers, each, spread, slack) >= share * 0.99
+
+
+def test_driven_requests_wait_as_long_as_a_queue_of_one_server() -> None:
+    """The simulator against M/G/1 (Pollaczek and Khinchine): the truth of the benchmark is no formula of the advisor,
+    and must itself be right."""
+    world = bare(replicas=1, each=0.02, noise=1e-3)
+    course = drive(world, lambda at: 30.0, 30.0, 400.0, 1)
+    waited = float(course.rows["queued"].sum() / course.rows["count"].sum())
+    assert waited == pytest.approx(0.6 / 0.4 * 0.02 / 2, rel=0.15)
+    assert course.busy / course.seconds == pytest.approx(0.6, rel=0.05)
+
+
+def test_two_that_compute_share_one_processor() -> None:
+    """Both replicas busy: each batch takes twice its time, and no more is done than one processor can."""
+    course = drive(bare(replicas=2, each=0.02, cores=1.0, noise=1e-3), lambda at: 80.0, 80.0, 30.0, 1)
+    assert course.used / course.seconds == pytest.approx(1.0, rel=0.05)
+    assert course.stretched > 0.5 * course.pure
+
+
+def test_a_limit_that_is_driven_to_is_the_one_it_was_drawn_for() -> None:
+    assert limit(bare(replicas=2, noise=0.1, slo=0.5), 0, 2000) == (pytest.approx(97.0, rel=0.1), "compute")
+    load, name = limit(bare(replicas=2, noise=0.1, slo=0.5, rate=40.0), 0, 2000)
+    assert name == "declared" and load == pytest.approx(40.0, rel=0.1)
+
+
+def test_the_same_seed_gives_the_same_telemetry() -> None:
+    world = draw(FAMILIES[0], np.random.default_rng(3))
+    one, two = (observe(world, "bursts", 20.0, 60.0, 5) for _ in range(2))
+    assert [np.array_equal(one[k][0].value, two[k][0].value, equal_nan=True) for k in one] == [True] * len(one)
+
+
+def bare(**given: Any) -> Ramp:
+    usual: dict[str, Any] = {
+        "family": "small", "replicas": 1, "each": 0.02, "fixed": 0.0, "noise": 0.1, "size": 1, "queue": 512,
+        "processors": 1.0, "cores": 16.0, "others": 0.0, "fan": 0.0, "inside": False, "called": 0.01, "servers": 8,
+        "called_by_others": 0.0, "base": 3e8, "held": 0.0, "memory": None, "requests": None, "rate": None, "slo": 1.0,
+    }  # fmt: skip
+    return Ramp(**usual | given)
