@@ -73,7 +73,8 @@ class Ops(Noun, frozen=True, kw_only=True):
     reopen: float = 30.0  # seconds after closing in which the same trouble is the same incident
     anomaly_score: float = 4.0  # -log10 tail probability at which one point counts
     anomaly_share: float = 0.3  # share of a service's golden signals that must be anomalous together
-    classifiers: Literal["vote", "shadow", "off"] = "vote"  # count beside the rules, are only told, or are not asked
+    # trained: one of your own counts beside the rules, the shipped one is only told; or vote, shadow (told), off
+    classifiers: Literal["trained", "vote", "shadow", "off"] = "trained"
     gpus: str = ""  # a JSON file with readings of GPUs, in place of NVML: simulated ones, or another vendor's
 
 

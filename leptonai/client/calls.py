@@ -11,6 +11,7 @@ import msgspec
 
 from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability
+from leptonai.client.classifier import Classifier
 from leptonai.client.learnt import Learnt, Reset, ResetRequest
 from leptonai.client.wire import (
     Accepted,
@@ -243,6 +244,10 @@ def change_issue(id: int, request: IssueRequest) -> Call[Issue]:
 
 def judge_issue(id: int, verdict: IssueVerdict) -> Call[Issue]:
     return Call("POST", f"{PREFIX}/issues/{id}/verdict", Issue, body=verdict)
+
+
+def classifier() -> Call[Classifier]:
+    return Call("GET", f"{PREFIX}/classifier", Classifier)
 
 
 def learnt() -> Call[Learnt]:

@@ -12,6 +12,7 @@ from leptonai.client import calls
 from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability
 from leptonai.client.calls import Call
+from leptonai.client.classifier import Classifier
 from leptonai.client.home import find_home, find_platform
 from leptonai.client.learnt import Learnt
 from leptonai.client.wire import (
@@ -136,6 +137,10 @@ class Looking:
 
     def issue(self, id: int) -> Issue:
         return self.send(calls.issue(id))
+
+    def classifier(self) -> Classifier:
+        """The classifiers that vote beside the rules, and how good they are."""
+        return self.send(calls.classifier())
 
     def learnt(self) -> Learnt:
         """What reviews have taught, and whether it is in force."""

@@ -166,6 +166,13 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
             except LeptonError as error:
                 return refused(error)
 
+    async def classifier(request: Request) -> Response:
+        async with Reader(app, request) as reader:
+            try:
+                return render("classifier.html", **page.classifier(await reader.page("/classifier")))
+            except LeptonError as error:
+                return refused(error)
+
     async def issues(request: Request) -> Response:
         async with Reader(app, request) as reader:
             try:
@@ -197,6 +204,7 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
         Route("/console/signals", signals),
         Route("/console/incidents/{id:int}", incident),
         Route("/console/issues", issues),
+        Route("/console/classifier", classifier),
         Route("/console/alerts", alerts("alerts.html")),
         Route("/console/alerts/live", alerts("alerts_live.html")),
         Route("/console/logs", logs),

@@ -92,6 +92,20 @@ def incident(found: dict[str, Any], now: float) -> dict[str, Any]:
     }
 
 
+def classifier(found: dict[str, Any]) -> dict[str, Any]:
+    """``rows``: its causes on unseen incidents, those told worst first, with what each was taken for; ``said``: the
+    causes that were true or said, the columns of ``matrix``, which has a row for each true one."""
+    held = found["held_out"] or {"causes": {}, "confusion": {}}
+    confusion = held["confusion"]
+    rows = []
+    for cause, of in sorted(held["causes"].items(), key=lambda item: (item[1]["f1"], item[0])):
+        wrong = sorted(((n, said) for said, n in confusion.get(cause, {}).items() if said != cause), reverse=True)
+        rows.append({"cause": cause, **of, "taken": ", ".join(f"{said} {n}" for n, said in wrong)})
+    said = sorted({name for row in confusion.values() for name in row} | confusion.keys())
+    matrix = [(truth, [confusion[truth].get(name, 0) for name in said]) for truth in said if truth in confusion]
+    return {"classifier": found, "rows": rows, "said": said, "matrix": matrix}
+
+
 def issues(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those that somebody has to see to first, then the newest."""
     rank = {"open": 0, "in_work": 1, "fixed": 2, "closed": 3}

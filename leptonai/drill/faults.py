@@ -27,6 +27,7 @@ from leptonai.drill.traffic import Mood
 from leptonai.errors import LeptonError, PlatformError
 from leptonai.types import Key, Replica
 
+PATIENCE = 30.0  # seconds that asking for a fault may take
 HEALS_AFTER = 120.0  # seconds; should nobody notice, the machine must survive
 # What is asked of a replica, by kind of drill: the fault of its own and how much of it.
 IN_REPLICA: dict[str, tuple[str, float]] = {
@@ -140,7 +141,10 @@ def _replica(place: Place, fault: Fault, replica: Replica) -> Broken:
 
 def _ask(kind: str, *arguments: str) -> None:
     command = [sys.executable, "-m", "leptonai.platforms.local.inject", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as e:
+        raise PlatformError(f"could not inject {kind} within {PATIENCE:g} s", hint="is the machine overloaded?") from e
     if done.returncode != 0:
         raise PlatformError(f"could not inject {kind}: {done.stderr.strip()}", hint="see leptonai logs")
 

@@ -66,7 +66,7 @@ class Casebook:
         self._settings, self._control, self._store = settings, control, store
         self._runbooks, self._learner = runbooks or RunbookFiles(), learner
         self._examiner = Examiner(
-            store, rules or RuleFiles(), learner, shifts, calls, classifier, marks, settings.ops.classifiers == "vote"
+            store, rules or RuleFiles(), learner, shifts, calls, classifier, marks, settings.ops.classifiers
         )
         self._older: deque[Incident] = deque(maxlen=PAST)
         self._parts: dict[Key, Case] = {}  # service -> the case that its symptoms are part of

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from leptonai.ops.blame import suspects
-from leptonai.ops.classify.files import Newest
+from leptonai.ops.classify.files import Newest, counts
 from leptonai.ops.classify.opinion import beside, weigh_in
 from leptonai.ops.diagnose import diagnose
 from leptonai.ops.diagnosis.files import RuleFiles
@@ -42,7 +42,7 @@ class Looked(NamedTuple):
 
 class Examiner:
     """``shifts(service, onset, now)``: what changed in its log; ``calls(now)``: who calls whom; ``marks(service, onset,
-    now)``: what failing requests have in common. None: nobody knows. ``counts``: the classifier's vote does."""
+    now)``: what failing requests have in common. None: nobody knows. ``said``: settings ``ops.classifiers``."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class Examiner:
         calls: Calls | None = None,
         classifier: Newest | None = None,
         marks: Marks | None = None,
-        counts: bool = True,
+        said: str = "vote",
     ) -> None:
         self._store, self._rules, self._learner = store, rules, learner
         self._shifts: Shifts = shifts or (lambda service, onset, now: ())
         self._calls: Calls = calls or (lambda now: ())
         self._marks: Marks = marks or (lambda service, onset, now: None)
-        self._classifier, self._counts = classifier, counts
+        self._classifier, self._said = classifier, said
         self._ranked: dict[tuple[Key, float], tuple[float, Blamed | None]] = {}  # (service, onset) -> newest ranking
 
     def look(
@@ -89,7 +89,7 @@ class Examiner:
         numbers = features(scene, facts)
         if self._classifier is not None and self._classifier.ensemble is not None:
             opinion = self._classifier.ensemble.opinion(numbers, causes)
-            if opinion is not None and self._counts:
+            if opinion is not None and counts(self._classifier.version, self._said):
                 facts, causes = weigh_in(facts, causes, opinion, key, now)
             elif opinion is not None:
                 facts = beside(facts, opinion, now)

@@ -78,3 +78,26 @@ def test_markup_in_evidence_and_logs_is_shown_not_run() -> None:
     html = templates().get_template("home.html").render(now=NOW, **view)
     assert attack not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 3
+
+
+def test_a_classifier_is_shown_by_cause_with_what_each_was_taken_for() -> None:
+    of = {"incidents": 4, "precision": 1.0, "recall": 0.5, "f1": 0.67}
+    found = {
+        "version": "shipped", "counts": False, "weights": {"svm": 0.25, "rules": 0.25}, "about": {}, "broken": "<b>",
+        "held_out": {
+            "incidents": 7, "first": 0.7, "first_two": 0.9, "macro_f1": 0.8, "interval": [0.7, 0.9],
+            "calibration": 0.02,
+            "causes": {"disk_full": {**of, "f1": 1.0, "incidents": 3}, "retry_storm": of},
+            "confusion": {"retry_storm": {"retry_storm": 2, "unknown": 2}, "disk_full": {"disk_full": 3}}, "bins": [],
+        },
+    }  # fmt: skip
+    view = page.classifier(found)
+    assert [(r["cause"], r["taken"]) for r in view["rows"]] == [("retry_storm", "unknown 2"), ("disk_full", "")]
+    assert view["said"] == ["disk_full", "retry_storm", "unknown"]
+    assert view["matrix"] == [("disk_full", [3, 0, 0]), ("retry_storm", [0, 2, 2])]
+    html = templates().get_template("classifier.html").render(now=NOW, **view)
+    assert "the rules' alone" in html and "&lt;b&gt;" in html and "unknown 2" in html
+    none = {"version": "", "counts": False, "weights": {}, "about": {}, "held_out": None, "broken": ""}
+    assert "the rules stand alone" in templates().get_template("classifier.html").render(
+        now=NOW, **page.classifier(none)
+    )

@@ -23,6 +23,18 @@ SHIPPED = Path(__file__).parent / "shipped.npz"  # in force while the home folde
 OURS = "shipped"  # its version
 MOST_BYTES = 20 << 20  # of one file, and of one array in it
 FORMAT = 1
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    EOFError,
+    RuntimeError,  # of zipfile: a damaged bit says it is encrypted, or packed in a way unknown
+    zipfile.BadZipFile,
+    zlib.error,
+    msgspec.MsgspecError,
+)
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,21 +97,30 @@ def load(path: Path) -> Ensemble:
         if one.shape != (2, len(CLASSES)) or not np.isfinite(one).all():
             raise PluginError(f"{path}: its numbers do not fit together")
         return made
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        EOFError,
-        RuntimeError,  # of zipfile: a damaged bit says it is encrypted, or packed in a way unknown
-        zipfile.BadZipFile,
-        zlib.error,
-        msgspec.MsgspecError,
-    ) as e:
+    except _DAMAGED as e:
         raise PluginError(
             f"{path}: this is no classifier of ours: {e}", hint="leptonai classify train makes one"
         ) from e
+
+
+def glance(folder: Path, shipped: Path | None = SHIPPED) -> tuple[str, Meta | None, str]:
+    """The version that ``Newest`` puts in force, what is told of it, and why a newer one is not; its arrays are not
+    looked at."""
+    broken = ""
+    for version, path in _files(folder, shipped):
+        try:
+            with zipfile.ZipFile(path) as file:
+                if file.getinfo("meta.npy").file_size > MOST_BYTES:
+                    raise PluginError(f"{path}: larger inside than a classifier is")
+                held = np.lib.format.read_array(io.BytesIO(file.read("meta.npy")), allow_pickle=False)
+            meta = msgspec.json.decode(held.tobytes(), type=Meta)
+            _check(path, meta)
+            return version, meta, broken
+        except PluginError as e:
+            broken = broken or e.message
+        except _DAMAGED as e:
+            broken = broken or f"{path}: this is no classifier of ours: {e}"
+    return "", None, broken
 
 
 def versions(folder: Path) -> list[int]:
@@ -114,6 +135,11 @@ def keep(folder: Path, ensemble: Ensemble) -> int:
     return number
 
 
+def counts(version: str, said: str) -> bool:
+    """Whether the vote of ``version`` does, as settings ``ops.classifiers`` ``said``."""
+    return said == "vote" or (said == "trained" and version not in ("", OURS))
+
+
 class Newest:
     """The classifier in force: the newest version in ``folder`` that can be read, else ``shipped``, or none."""
 
@@ -126,16 +152,11 @@ class Newest:
 
     def look(self) -> bool:
         """Read what is newest, when that is another one than before; True then."""
-        found = versions(self._folder) if self._folder is not None and self._folder.is_dir() else []
-        seen = tuple(found)
+        seen = tuple(versions(self._folder)) if self._folder is not None else ()
         if seen == self._seen:
             return False
         self._seen, self.broken = seen, None
-        files = [(str(n), self._folder / f"{n}.npz") for n in reversed(found) if self._folder is not None]
-        for version, file in [
-            *files,
-            *([(OURS, self._shipped)] if self._shipped is not None and self._shipped.exists() else []),
-        ]:
+        for version, file in _files(self._folder, self._shipped):
             try:
                 self.ensemble, self.version = load(file), version
                 return True
@@ -143,6 +164,12 @@ class Newest:
                 self.broken = self.broken or e
         self.ensemble, self.version = None, ""
         return True
+
+
+def _files(folder: Path | None, shipped: Path | None) -> list[tuple[str, Path]]:
+    """(version, file), the one to be preferred first."""
+    found = [(str(n), folder / f"{n}.npz") for n in reversed(versions(folder))] if folder is not None else []
+    return [*found, *([(OURS, shipped)] if shipped is not None and shipped.exists() else [])]
 
 
 def _check(path: Path, meta: Meta) -> None:
