@@ -47,6 +47,19 @@ class Local(Noun, frozen=True, kw_only=True):
     kill_after: float = 5.0  # seconds between SIGTERM's grace and SIGKILL
 
 
+class Kubernetes(Noun, frozen=True, kw_only=True):
+    enabled: bool = False  # replicas are pods of a cluster; false: processes of this machine
+    context: str = ""  # of the kubeconfig; "": the current one
+    namespace: str = ""  # that everything is made in; "": the context's, or the pod's own
+    # of a replica; fields: workspace, service, variant, digest (of the variant), model (its artifact's digits)
+    image: str = "localhost/{service}-{variant}:{model}"
+    # what leads requests of others in the cluster; auto: gateway where one is named, else istio where it is served
+    traffic: Literal["auto", "service", "gateway", "istio"] = "auto"
+    gateway: str = ""  # of traffic gateway: the Gateway that routes join, namespace/name
+    callers: tuple[str, ...] = ()  # other namespaces whose pods may call
+    resync: float = 600.0  # seconds until everything is listed anew; in between changes are watched
+
+
 class Admit(Noun, frozen=True, kw_only=True):
     pace_count: int = 10  # automatic proposals admitted at most ...
     pace_seconds: float = 60.0  # ... in this long, over all services
@@ -268,6 +281,7 @@ class Settings(Noun, frozen=True, kw_only=True):
     api: Api = Api()
     gateway: Gateway = Gateway()
     local: Local = Local()
+    kubernetes: Kubernetes = Kubernetes()
     admit: Admit = Admit()
     ops: Ops = Ops()
     store: Store = Store()

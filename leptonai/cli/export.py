@@ -108,6 +108,28 @@ def bundle(session: Session, service: str, out: Path, workspace: str | None, as_
     click.echo(f"{out}: {moved.service} with {said}, {out.stat().st_size / 1e6:.1f} MB")
 
 
+@export.command()
+@click.option("--version", default="1.20", show_default=True, help="Of the cluster; no older one will do.")
+@click.option("--namespace", default="default", show_default=True, help="In which services run.")
+@click.option("--account", default="leptonai", show_default=True, help="Name of the ServiceAccount and its Role.")
+@json_option
+def rbac(version: str, namespace: str, account: str, as_json: bool) -> None:
+    """Write the account and the rights that a platform needs on a cluster, and no others.
+
+    \b
+    Example:
+      leptonai export rbac --namespace models | kubectl apply -f -
+    """
+    from leptonai.plan.render import Apis, to_yaml
+    from leptonai.platforms.kubernetes.rights import role
+
+    made = role(Apis.of(version), namespace, account)
+    if as_json:
+        print_json({"objects": made})
+    else:
+        click.echo(to_yaml(made), nl=False)
+
+
 def find(session: Session, service: str, workspace: str | None) -> Service:
     """The wish as a platform holds it; of a text or a model file, as it would first be: revision 1, dials at rest."""
     if not Path(service).exists() and Path(service).suffix not in (".yaml", ".yml"):

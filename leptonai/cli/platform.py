@@ -10,19 +10,29 @@ from leptonai.cli.session import Session, json_option, print_json, waiting
 @click.command()
 @click.option("--api-port", type=click.IntRange(0, 65535), help="Port of the control API; 0: any. Kept in settings.")
 @click.option("--gateway-port", type=click.IntRange(0, 65535), help="Port that users reach; 0: any. Kept in settings.")
+@click.option("--on", type=click.Choice(["local", "kubernetes"]), help="Where replicas run. Kept in settings.")
 @click.option("--foreground", is_flag=True, help="Stay, as systemd likes it; Ctrl-C leaves replicas serving.")
 @click.option("--systemd", is_flag=True, help="Only print a systemd unit for this home.")
 @json_option
 @click.pass_obj
 def up(
-    session: Session, api_port: int | None, gateway_port: int | None, foreground: bool, systemd: bool, as_json: bool
+    session: Session,
+    api_port: int | None,
+    gateway_port: int | None,
+    on: str | None,
+    foreground: bool,
+    systemd: bool,
+    as_json: bool,
 ) -> None:
     """Start a platform on this machine; services of an earlier one serve again.
+
+    With --on kubernetes replicas are pods of the cluster that KUBECONFIG names: docs/kubernetes.md.
 
     \b
     Example:
       leptonai up
       leptonai --home /srv/leptonai up --gateway-port 80
+      leptonai up --on kubernetes
     """
     from leptonai.daemon import life
 
@@ -30,7 +40,7 @@ def up(
     if systemd:
         click.echo(life.unit(home), nl=False)
         return
-    life.prepare(home, api_port, gateway_port, orphans=foreground)
+    life.prepare(home, api_port, gateway_port, orphans=foreground, on=on)
     if foreground:
         click.echo(
             f"Keeping the platform on {home.path} up. Ctrl-C leaves replicas serving; `leptonai down` stops all."

@@ -26,11 +26,11 @@ from leptonai.api import create_app
 from leptonai.api.callers import secret_sha256
 from leptonai.api.wishes import Wishes
 from leptonai.client.home import Home, read_json, read_token
+from leptonai.daemon import ground
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
 from leptonai.errors import Conflict, LeptonError, PlatformError
 from leptonai.ops.alert.route import compile_policy
-from leptonai.platforms.local import LocalPlatform
 from leptonai.serve.idle import IdleLoop
 from leptonai.serve.reconcile import Reconciler
 from leptonai.settings import Settings
@@ -133,9 +133,7 @@ async def serve(
     def woken(key: Key) -> None:
         idle.woken(key)
 
-    platform = LocalPlatform(
-        home.path, settings, artifacts, record=record, control=f"{reachable(host)}:{port}", woken=woken
-    )
+    platform = ground.platform(home, settings, record, f"{reachable(host)}:{port}", woken)
     idle = IdleLoop(platform, wishes.services, scale)
     reconciler = Reconciler(platform, wishes.services, record, drop_evictions=evicted)
     switch = Switch(home.frozen)

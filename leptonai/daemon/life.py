@@ -47,12 +47,17 @@ class Down(NamedTuple):
 
 
 def prepare(
-    home: Home, api_port: int | None = None, gateway_port: int | None = None, orphans: bool = False
+    home: Home,
+    api_port: int | None = None,
+    gateway_port: int | None = None,
+    orphans: bool = False,
+    on: str | None = None,
 ) -> Settings:
     """The home exists, for its owner alone, and its settings say what was given; returns them.
 
     Raises Conflict when a platform runs there, SpecError for bad settings, PlatformError ``port_taken``, ``disk_full``.
-    ``orphans``: control without a parent is no conflict, because the caller will be its parent.
+    ``orphans``: control without a parent is no conflict, because the caller will be its parent. ``on``: where replicas
+    run, ``local`` or ``kubernetes``; None: as before.
     """
     try:
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,17 +79,17 @@ def prepare(
                 hint="`leptonai status` shows it; `leptonai down` stops it; --home names another folder",
                 code="running",
             )
-    settings = change_settings(home, api_port, gateway_port)
+    settings = change_settings(home, api_port, gateway_port, on)
     if settings.api.port and seats.holder("control") is None:
         check_port(settings.api.host, settings.api.port)
     home.failure.unlink(missing_ok=True)
     return settings
 
 
-def change_settings(home: Home, api_port: int | None, gateway_port: int | None) -> Settings:
+def change_settings(home: Home, api_port: int | None, gateway_port: int | None, on: str | None = None) -> Settings:
     given = {"api": api_port, "gateway": gateway_port}
     settings = setting.load(home.settings)
-    if all(port is None for port in given.values()):
+    if all(port is None for port in given.values()) and on is None:
         return settings
     content: dict[str, Any] = {}
     if home.settings.exists():
@@ -92,6 +97,8 @@ def change_settings(home: Home, api_port: int | None, gateway_port: int | None) 
     for section, port in given.items():
         if port is not None:
             content[section] = {**(content.get(section) or {}), "port": port}
+    if on is not None:
+        content["kubernetes"] = {**(content.get("kubernetes") or {}), "enabled": on == "kubernetes"}
     home.settings.write_bytes(msgspec.yaml.encode(content))
     return setting.load(home.settings)
 
@@ -207,8 +214,7 @@ def down(home: Home, say: Say = lambda text: None) -> Down:
 
 
 async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
-    from leptonai.platforms.local import LocalPlatform
-    from leptonai.store import Artifacts
+    from leptonai.daemon import ground
 
     if not (home.path / "run").is_dir():  # made before anything is started, removed after all of it was stopped
         return [], False
@@ -222,7 +228,7 @@ async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
         if kind == "gateway.adopted":
             adopted.append(kind)
 
-    platform = LocalPlatform(home.path, settings, Artifacts(home.artifacts), record=record)
+    platform = ground.platform(home, settings, record)
     with contextlib.suppress(StartError):  # no gateway could be started: replicas were adopted all the same
         await platform.start()
     replicas = [r.id for r in platform.observe() if not r.gone]

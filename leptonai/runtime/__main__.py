@@ -19,6 +19,7 @@ from leptonai.errors import LeptonError, ModelError, SpecError
 from leptonai.runtime import host
 from leptonai.runtime.app import MAX_BODY, READ_TIMEOUT, App
 from leptonai.runtime.http import Connection
+from leptonai.runtime.orders import SECRET
 from leptonai.types import Launch
 
 BACKLOG = 1024
@@ -43,7 +44,9 @@ def main(argv: list[str]) -> int:
         loop = runner.get_loop()
         asyncio.set_event_loop(loop)
         try:
-            app = App(launch, loop, limit("LEPTONAI_MAX_BODY", MAX_BODY), limit("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT))
+            body, patience = limit("LEPTONAI_MAX_BODY", MAX_BODY), limit("LEPTONAI_READ_TIMEOUT", READ_TIMEOUT)
+            # Taken out of the environment, so that nothing the model starts or prints gets it by accident.
+            app = App(launch, loop, body, patience, os.environ.pop(SECRET, ""))
             listener = listen(launch.socket)
             serving = loop.create_task(serve(app, listener))
             host.run(loop, app, listener, serving)

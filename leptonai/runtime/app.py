@@ -55,7 +55,9 @@ class App:
         loop: asyncio.AbstractEventLoop,
         max_body: float = MAX_BODY,
         read_timeout: float = READ_TIMEOUT,
+        secret: str = "",
     ) -> None:
+        """``secret``: of who may give orders over TCP; "": nobody may."""
         self._launch = launch
         variant = launch.variant
         self.tuning = Tuning(batching=variant.batching, latency=launch.latency, timeout=launch.timeout)
@@ -86,7 +88,9 @@ class App:
         )
         self.done: asyncio.Future[LeptonError | None] = loop.create_future()
         self.drain = launch.drain
-        self.socket = launch.socket
+        self.socket, self.secret = launch.socket, secret
+        self._halted: asyncio.TimerHandle | None = None
+        self._unheard: list[Request] = []  # while halted
         self.model: Model | None = None
         self._phase: Phase = "starting"
         self._failure: LeptonError | None = None
@@ -168,7 +172,22 @@ class App:
         self.metrics.requests.add(str(code))
         self.metrics.errors.add("bad_request")
 
+    def halt(self, seconds: float) -> None:
+        """From now on nothing is answered but orders to heal, as if the process had been stopped; 0 ends it."""
+        if self._halted is not None:
+            self._halted.cancel()
+            self._halted = None
+        if seconds > 0:
+            self._halted = self._loop.call_later(seconds, self.halt, 0.0)
+            return
+        unheard, self._unheard = self._unheard, []
+        for request in unheard:
+            self.handle(request)
+
     def handle(self, request: Request) -> None:
+        if self._halted is not None and request.target != b"/-/fault":
+            self._unheard.append(request)
+            return
         decode = self._decoders.get(request.target)
         try:
             if decode is not None and request.method == b"POST":

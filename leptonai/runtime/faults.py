@@ -18,9 +18,10 @@ MAX_HEAL = 3600.0  # seconds
 
 
 class FaultRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """``amount``: leak bytes/s, hog cores, delay seconds a batch, error share of requests. 0 heals that kind now."""
+    """``amount``: leak bytes/s, hog cores, delay seconds a batch, error share of requests, stop any: nothing is
+    answered but orders. 0 heals that kind now."""
 
-    kind: Literal["leak", "hog", "delay", "error"]
+    kind: Literal["leak", "hog", "delay", "error", "stop"]
     amount: float = 0.0
     heal_after: float = 60.0
 

@@ -14,6 +14,7 @@ from leptonai.runtime.doors import OPENAI, model_paths
 from leptonai.runtime.faults import decode_fault
 from leptonai.runtime.health import body
 from leptonai.runtime.http import Request
+from leptonai.runtime.orders import guarded, predictions
 from leptonai.runtime.shed import decode_tuning
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Pages:
     def routes(self) -> dict[bytes, Route]:
         """Every path that is there whatever the model, with its handler.
 
-        Orders are taken on a Unix socket only, which nobody but the platform can open: behind a port anybody who can
-        call the model could break it, or read what others asked.
+        Orders are taken on a Unix socket, which nobody but the platform can open, or from who knows its secret: behind
+        a port anybody who can call the model could break it, or read what others asked.
         """
         get = (b"GET", b"HEAD")
         post = (b"POST",)
@@ -56,13 +57,17 @@ class Pages:
             "/v2/models/stats": Route(get, self._statistics),
             "/v2/repository/index": Route(post, self._index),
         }
+        orders = {
+            "/-/fault": Route(post, self._fault),
+            "/-/batching": Route((b"PUT",), self._tune),
+            "/-/answers": Route(post, self._answers),
+            "/-/recorded": Route(post, self._recorded),
+        }
         if "/" in self._app.socket:
-            routes |= {
-                "/-/fault": Route(post, self._fault),
-                "/-/batching": Route((b"PUT",), self._tune),
-                "/-/answers": Route(post, self._answers),
-                "/-/recorded": Route(post, self._recorded),
-            }
+            routes |= orders
+        elif secret := self._app.secret:
+            orders["/-/predictions"] = Route((b"GET",), self._predictions)
+            routes |= {path: Route(r.methods, guarded(secret, r.handle)) for path, r in orders.items()}
         for path in model_paths(self._app.name, self._app.version):
             routes[path] = Route(get, self._metadata)
             routes[f"{path}/ready"] = Route(get, self._model_ready)
@@ -87,6 +92,10 @@ class Pages:
     def _recorded(self, request: Request) -> None:
         recorded = self._app.recorded.take(request.body, self._app.clock())
         request.answer(200, recorded, b"", b"application/msgpack")
+
+    def _predictions(self, request: Request) -> None:
+        query = request.target.partition(b"?")[2].decode("latin-1")
+        request.answer(200, predictions(self._app.predictions.folder, query), b"", b"application/octet-stream")
 
     def _server_ready(self, request: Request) -> None:
         ready = self._app.verdict().ready
@@ -141,7 +150,10 @@ class Pages:
 
     def _fault(self, request: Request) -> None:
         fault = decode_fault(request.body)
-        self._app.faults.inject(fault)
+        if fault.kind == "stop":
+            self._app.halt(fault.heal_after if fault.amount > 0 else 0.0)
+        else:
+            self._app.faults.inject(fault)
         self._app.part()
         log.warning("fault %s %g for %g s", fault.kind, fault.amount, fault.heal_after)
         request.answer(200, orjson.dumps({"kind": fault.kind, "heal_after": fault.heal_after}))

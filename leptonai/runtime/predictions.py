@@ -43,7 +43,7 @@ class PredictionLog:
     """
 
     def __init__(self, folder: Path, limit: int, digest: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._digest = digest
         self._key = digest.encode()
         self._due = [0.0, 0.0]  # when the inputs of a good one, and of one that failed, are looked at again
@@ -126,15 +126,15 @@ class PredictionLog:
         self._size += written
 
     def _rotate(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        old = sorted(self._folder.glob("*.jsonl"))
+        old = sorted(self.folder.glob("*.jsonl"))
         self._number = max([self._number, *(int(p.stem) for p in old if p.stem.isdigit())]) + 1
         for path in old[:-1]:
             path.unlink(missing_ok=True)
-        path = self._folder / f"{self._number:08d}.jsonl"
+        path = self.folder / f"{self._number:08d}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = 0
 

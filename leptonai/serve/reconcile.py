@@ -12,7 +12,7 @@ import msgspec
 
 from leptonai.errors import LeptonError
 from leptonai.protocols import Platform, Record
-from leptonai.types import Forget, Key, Replica, Retire, Service, Start, Step, Tune
+from leptonai.types import Applied, Forget, Key, Replica, Retire, Service, Start, Step, Tune
 
 _LOG = logging.getLogger(__name__)
 
@@ -155,6 +155,11 @@ class Reconciler:
 
     def _tell(self, service: Service, step: Step, mine: list[Replica], room: dict[str, int | None]) -> None:
         """One event for one step, with the terms it was decided by."""
+        terms: dict[str, Any]
+        if isinstance(step, Applied):
+            terms = {"object": step.object, "verb": step.verb, "fields": list(step.fields)}
+            self._say("plan.applied", service.key, terms | {"revision": service.revision})
+            return
         by_id = {r.id: r for r in mine}
         if isinstance(step, Forget) and step.replica in (self._states or {}):
             before = (self._states or {})[step.replica]
@@ -165,7 +170,7 @@ class Reconciler:
             variant = by_id[step.replica].variant
         here = [r for r in mine if r.variant == variant]
         dials = service.dials.variants.get(variant)
-        terms: dict[str, Any] = {
+        terms = {
             "variant": variant,
             "revision": service.revision,
             "wanted": dials.replicas if dials else 0,

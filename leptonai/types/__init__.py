@@ -69,7 +69,20 @@ from leptonai.types.told import (
     Silence,
 )
 from leptonai.types.wish import QUARANTINE, Canary, Dial, Dials, Revision, Service, VariantDials, effective_dials
-from leptonai.types.world import Answered, Fault, Forget, Launch, LogLine, Replica, Retire, Standby, Start, Step, Tune
+from leptonai.types.world import (
+    Answered,
+    Applied,
+    Fault,
+    Forget,
+    Launch,
+    LogLine,
+    Replica,
+    Retire,
+    Standby,
+    Start,
+    Step,
+    Tune,
+)
 
 __all__ = [
     "DEFAULT_WORKSPACE",
@@ -83,6 +96,7 @@ __all__ = [
     "Alert",
     "Anomaly",
     "Answered",
+    "Applied",
     "Auto",
     "Balance",
     "Batching",

@@ -61,7 +61,15 @@ class Tune(Noun, frozen=True, kw_only=True, tag="tune"):
     tuning: Tuning
 
 
-Step = Start | Retire | Forget | Tune
+class Applied(Noun, frozen=True, kw_only=True, tag="applied"):
+    """On a cluster: ``object`` ("Deployment/digits-main-9b6d8d2e") was made, changed in ``fields``, or deleted."""
+
+    object: str
+    verb: Literal["create", "change", "delete"]
+    fields: tuple[str, ...] = ()
+
+
+Step = Start | Retire | Forget | Tune | Applied
 
 
 class Launch(Noun, frozen=True, kw_only=True):

@@ -218,7 +218,7 @@ def test_a_killed_envoy_serves_what_was_pushed_last(tmp_path: Path) -> None:
         await world.platform.start()
         try:
             await world.settle(world.service(1))
-            process = world.platform._gateway._process  # type: ignore[union-attr]
+            process = world.platform._front.the_gateway._process
             assert process
             process.kill()
             await world.platform.apply(world.service(0))

@@ -64,6 +64,52 @@ def test_a_replica_serves_over_tcp_and_takes_no_orders_there(tmp_path):
         process.wait()
 
 
+def test_with_a_secret_a_replica_takes_orders_from_who_knows_it_and_from_nobody_else(tmp_path):
+    orders, command, environment = pod(tmp_path)
+    (tmp_path / "launch.json").write_text(json.dumps(orders))
+    with (tmp_path / "log").open("w") as log:
+        given = environment | {"LEPTONAI_ORDERS": "s3cret"}
+        process = subprocess.Popen(command, env=given, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port_of(process)}", timeout=30) as client:
+            deadline = time.monotonic() + 60
+            while client.get("/-/ready").status_code != 200:
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.02)
+            known = {"authorization": "Bearer s3cret"}
+            for headers in ({}, {"authorization": "Bearer other"}, {"authorization": "Basic s3cret"}):
+                for method, path in (
+                    ("POST", "fault"),
+                    ("PUT", "batching"),
+                    ("POST", "recorded"),
+                    ("GET", "predictions"),
+                ):
+                    answer = client.request(method, f"/-/{path}", headers=headers)
+                    assert answer.status_code == 403 and "platform" in answer.json()["error"], path
+            assert client.post("/predict", json={"x": 1.0}, headers={"x-request-id": "mine"}).status_code == 200
+            place, lines = {"file": 0, "offset": 0}, b""
+            while not lines:
+                assert time.monotonic() < deadline
+                after = f"{place['file']}:{place['offset']}"
+                head, _, lines = client.get(f"/-/predictions?after={after}", headers=known).content.partition(b"\n")
+                place = json.loads(head)
+            assert json.loads(lines)["id"] == "mine" and place == {"file": 1, "offset": len(lines)}
+            again = client.get(f"/-/predictions?after=1:{len(lines)}", headers=known).content
+            assert again.partition(b"\n")[2] == b"", "what was read is not read again"
+            assert client.get("/-/predictions?after=x", headers=known).status_code == 400
+            halt = {"kind": "stop", "amount": 1.0, "heal_after": 600.0}
+            assert client.post("/-/fault", json=halt, headers=known).status_code == 200
+            with httpx.Client(base_url=client.base_url, timeout=0.5) as impatient, pytest.raises(httpx.ReadTimeout):
+                impatient.get("/-/ready")
+            assert client.post("/-/fault", json=halt | {"amount": 0.0}, headers=known).status_code == 200
+            assert client.get("/-/ready").status_code == 200
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("name", [None, ""])
 def test_a_replica_without_a_name_says_so(tmp_path, name):
     orders, command, environment = pod(tmp_path)

@@ -11,6 +11,7 @@ Json = dict[str, Any]
 
 OWN = "leptonai.dev"  # prefix of our labels and annotations
 MANAGER = "leptonai"
+EVICTED = f"{OWN}/evicted"  # of a pod: "no", or "yes" once its Deployment is to make another
 LONGEST = 46  # so that a pod's name (a ReplicaSet's 10 digits, 5 of its own, two dashes) is a DNS label of 63 too
 
 
@@ -50,6 +51,11 @@ def selector(key: Key, lane: str | None = None) -> dict[str, str]:
     workspace, name = parse_key(key)
     found = {f"{OWN}/workspace": workspace, f"{OWN}/service": name}
     return found if lane is None else found | {f"{OWN}/lane": lane}
+
+
+def held(key: Key, lane: str) -> dict[str, str]:
+    """The labels of the pods that a Deployment counts. An evicted pod loses one of them and is still called."""
+    return selector(key, lane) | {EVICTED: "no"}
 
 
 def _hashed(stem: str, of: tuple[Any, ...]) -> str:

@@ -11,7 +11,7 @@ from leptonai.errors import SpecError
 from leptonai.plan.lanes import Lane
 from leptonai.plan.render import names, pod
 from leptonai.plan.render.apis import Apis
-from leptonai.types import Key, Launch, Service, canonical
+from leptonai.types import Key, Launch, Service, Tuning, canonical
 
 Json = dict[str, Any]
 
@@ -38,7 +38,7 @@ def account(service: Service, namespace: str) -> Json:
     }
 
 
-def config(service: Service, lane: Lane, namespace: str) -> Json:
+def config(service: Service, lane: Lane, namespace: str, orders: str = "") -> Json:
     """``launch.json``. The revision is no part of the name: one that leaves the variant as it is restarts nothing."""
     launch = pod.launch(service, lane.variant)
     text = msgspec.json.format(canonical(launch), indent=2).decode() + "\n"
@@ -50,13 +50,19 @@ def config(service: Service, lane: Lane, namespace: str) -> Json:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(_config_name(service, lane, launch), namespace, service.key, lane),
+        "metadata": metadata(_config_name(service, lane, launch, orders), namespace, service.key, lane),
         "data": {"launch.json": text},
     }
 
 
-def _config_name(service: Service, lane: Lane, launch: Launch) -> str:
-    return names.config_name(service.key, lane.name, msgspec.structs.replace(launch, revision=0))
+def _config_name(service: Service, lane: Lane, launch: Launch, orders: str) -> str:
+    """``orders``: what a running replica can be told (``Tuning``) makes no other name, and so no other pods."""
+    named = msgspec.structs.replace(launch, revision=0)
+    if orders:
+        rest = Tuning()
+        variant = msgspec.structs.replace(launch.variant, batching=rest.batching)
+        named = msgspec.structs.replace(named, variant=variant, latency=rest.latency, timeout=rest.timeout)
+    return names.config_name(service.key, lane.name, named)
 
 
 def policy(service: Service, namespace: str, callers: tuple[str, ...], apis: Apis) -> Json:
@@ -97,7 +103,7 @@ def service_of(service: Service, name: str, lane: Lane, namespace: str, *, front
     }
 
 
-def deployment(service: Service, lane: Lane, image: str, namespace: str) -> Json:
+def deployment(service: Service, lane: Lane, image: str, namespace: str, orders: str = "") -> Json:
     """``replicas`` is left out where Kubernetes owns them. A canary's few are ours in any case."""
     launch = pod.launch(service, lane.variant)
     rollout = service.spec.rollout
@@ -105,7 +111,7 @@ def deployment(service: Service, lane: Lane, image: str, namespace: str) -> Json
     made["annotations"] = {f"{names.OWN}/revision": str(launch.revision)}
     spec: Json = {} if scaled(service, lane) else {"replicas": lane.wanted}
     spec |= {
-        "selector": {"matchLabels": names.selector(service.key, lane.name)},
+        "selector": {"matchLabels": names.held(service.key, lane.name)},
         # Never one less than wished; without a surge there is no other way.
         "strategy": {
             "type": "RollingUpdate",
@@ -113,7 +119,7 @@ def deployment(service: Service, lane: Lane, image: str, namespace: str) -> Json
         },
         "progressDeadlineSeconds": max(600, 2 * math.ceil(rollout.start_timeout)),
         "template": pod.template(
-            service, lane, image, names.account_name(service.key), _config_name(service, lane, launch)
+            service, lane, image, names.account_name(service.key), _config_name(service, lane, launch, orders), orders
         ),
     }
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": made, "spec": spec}
@@ -125,7 +131,7 @@ def disruption(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
         "apiVersion": apis.version("PodDisruptionBudget"),
         "kind": "PodDisruptionBudget",
         "metadata": metadata(names.lane_name(service.key, lane.name), namespace, service.key, lane),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.selector(service.key, lane.name)}},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.held(service.key, lane.name)}},
     }
 
 

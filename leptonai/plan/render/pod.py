@@ -8,7 +8,7 @@ from typing import Any
 
 from leptonai.errors import SpecError
 from leptonai.plan.lanes import Lane
-from leptonai.plan.render.names import OWN, selector
+from leptonai.plan.render.names import MANAGER, OWN, held
 from leptonai.settings import Gateway, Local
 from leptonai.types import DIGEST, Key, Launch, Resources, Service, Variant, parse_key
 
@@ -17,6 +17,7 @@ Json = dict[str, Any]
 PORT = 8080
 RUN_DIR = "/run/leptonai"
 MODELS = "/models"  # in the image: MODELS/<64 hex digits of the artifact> holds the model's files
+SECRET_KEY = "secret"  # noqa: S105 - in the Secret that Ground.orders names
 UID = 61184  # the first of the users that replicas run as on one machine too
 LEAVE = 5  # seconds a pod that ends keeps answering while every proxy learns that it does
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -70,15 +71,19 @@ def grace(drain: float) -> int:
     return LEAVE + math.ceil(drain) + math.ceil(Local().kill_after)
 
 
-def template(service: Service, lane: Lane, image: str, account: str, config: str) -> Json:
+def template(service: Service, lane: Lane, image: str, account: str, config: str, orders: str = "") -> Json:
     """The pod template of a lane's Deployment."""
-    labels = selector(service.key, lane.name)
+    labels = held(service.key, lane.name)
     return {
         "metadata": {
             "labels": labels
-            | {"app.kubernetes.io/name": parse_key(service.key)[1], f"{OWN}/digest": lane.variant.digest},
+            | {
+                "app.kubernetes.io/managed-by": MANAGER,
+                "app.kubernetes.io/name": parse_key(service.key)[1],
+                f"{OWN}/digest": lane.variant.digest,
+            },
             # Another epoch is another template: the Deployment replaces every pod, as `leptonai restart` means it.
-            "annotations": {f"{OWN}/epoch": str(lane.dials.epoch)},
+            "annotations": {f"{OWN}/epoch": str(lane.dials.epoch), f"{OWN}/variant": lane.variant.name},
         },
         "spec": {
             "serviceAccountName": account,
@@ -100,7 +105,7 @@ def template(service: Service, lane: Lane, image: str, account: str, config: str
                 }
                 for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
             ],
-            "containers": [_container(service, lane.variant, image)],
+            "containers": [_container(service, lane.variant, image, orders)],
             "volumes": [
                 {"name": "run", "emptyDir": {"sizeLimit": "256Mi"}},
                 {"name": "tmp", "emptyDir": {}},
@@ -110,7 +115,7 @@ def template(service: Service, lane: Lane, image: str, account: str, config: str
     }
 
 
-def _container(service: Service, variant: Variant, image: str) -> Json:
+def _container(service: Service, variant: Variant, image: str, orders: str) -> Json:
     python = _literal(variant.python or "python")
     probe: Json = {"httpGet": {"path": "/-/ready", "port": "http"}}
     return {
@@ -119,7 +124,7 @@ def _container(service: Service, variant: Variant, image: str) -> Json:
         "imagePullPolicy": "IfNotPresent",
         "command": [python, "-P", "-m", "leptonai.runtime", RUN_DIR],
         "workingDir": RUN_DIR,
-        "env": _environment(variant),
+        "env": _environment(variant, orders),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": _resources(variant.resources),
         # As rollout.start_timeout says on one machine: a load that outlasts it is ended and tried again.
@@ -145,15 +150,17 @@ def _container(service: Service, variant: Variant, image: str) -> Json:
     }
 
 
-def _environment(variant: Variant) -> list[Json]:
+def _environment(variant: Variant, orders: str) -> list[Json]:
     """As on one machine: nothing of ours but what the runtime reads, then what the variant declares."""
     base = {"HOME": RUN_DIR, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     if variant.resources.cpu is not None:
         base["OMP_NUM_THREADS"] = str(max(1, round(variant.resources.cpu)))
     base |= {k: v for k, v in variant.env.items() if not k.startswith("LEPTONAI_")}
     base["LEPTONAI_MAX_BODY"] = str(Gateway().max_body)
+    secret = {"name": orders, "key": SECRET_KEY}
     return [
         {"name": "LEPTONAI_REPLICA", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        *([{"name": "LEPTONAI_ORDERS", "valueFrom": {"secretKeyRef": secret}}] if orders else []),
         *({"name": name, "value": _literal(value)} for name, value in base.items()),
     ]
 

@@ -10,13 +10,14 @@ from leptonai.plan.lanes import Lane, lanes
 from leptonai.plan.render import gateway, istio, names, objects, pod, weights
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.lost import lost
+from leptonai.settings import Kubernetes
 from leptonai.types import Service
 
 Json = dict[str, Any]
 Traffic = Literal["service", "gateway", "istio"]
 
 # Of a registry that nobody else can fill: "localhost/" is never looked up in a public one.
-IMAGE = "localhost/{service}-{variant}:{model}"
+IMAGE = Kubernetes().image
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GATEWAY = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -30,6 +31,8 @@ class Ground(NamedTuple):
     namespace: str = "default"
     gateway: str = ""  # of traffic "gateway": the Gateway that the route joins, namespace/name
     callers: tuple[str, ...] = ()  # other namespaces that may call
+    own_gateway: bool = False  # ours leads requests too: a plain Service need not share them
+    orders: str = ""  # the Secret by which a platform gives orders to replicas; "": there is none, nobody may
 
 
 class Rendering(NamedTuple):
@@ -52,13 +55,13 @@ def render(service: Service, ground: Ground) -> Rendering:
     namespace, apis, key = ground.namespace, ground.apis, service.key
     found = lanes(service)
     made = [objects.account(service, namespace), objects.policy(service, namespace, ground.callers, apis)]
-    made += [objects.config(service, lane, namespace) for lane in found]
+    made += [objects.config(service, lane, namespace, ground.orders) for lane in found]
     made += [objects.service_of(service, names.lane_name(key, lane.name), lane, namespace) for lane in found]
     if ground.traffic != "gateway":
         made.append(_front(service, found, ground))
     for lane in found:
         image = pod.image(ground.image, key, lane.variant)
-        made.append(objects.deployment(service, lane, image, namespace))
+        made.append(objects.deployment(service, lane, image, namespace, ground.orders))
     made += [objects.disruption(service, lane, namespace, apis) for lane in found]
     made += [objects.autoscaler(service, lane, namespace, apis) for lane in found if objects.scaled(service, lane)]
     if ground.traffic == "gateway":
@@ -73,7 +76,7 @@ def render(service: Service, ground: Ground) -> Rendering:
 def _front(service: Service, found: list[Lane], ground: Ground) -> Json:
     """What clients call. In a mesh its selector is for those outside of it, whom no weights reach."""
     weighed = weights.weighed(found, service.key)
-    if ground.traffic == "service":
+    if ground.traffic == "service" and not ground.own_gateway:
         copied = [lane.name for lane in found if lane.mirror > 0]
         if len(weighed) > 1 or copied:
             what = f"copies requests to {copied[0]}" if copied else f"shares requests among {len(weighed)} variants"

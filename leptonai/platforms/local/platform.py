@@ -12,24 +12,20 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
 from leptonai.errors import LeptonError, NotFound, PlatformError
-from leptonai.plan import Memo, cluster_name, plan, routes
-from leptonai.plan.lanes import lanes
+from leptonai.plan import plan
 from leptonai.platforms.local import cgroup, inject, isolate, start
-from leptonai.platforms.local.edge import Edge
-from leptonai.platforms.local.envoy import Gateway
+from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.health import hung_or_stopped
 from leptonai.platforms.local.logs import Log
 from leptonai.platforms.local.process import Process
 from leptonai.platforms.local.replica import LocalReplica
-from leptonai.platforms.local.rundir import RunDir, make_runtime_folder, write_atomically
+from leptonai.platforms.local.rundir import RunDir, make_runtime_folder
 from leptonai.protocols import Record
 from leptonai.settings import Settings
 from leptonai.types import (
-    DEFAULT_WORKSPACE,
     Fault,
     Forget,
     Key,
@@ -41,7 +37,6 @@ from leptonai.types import (
     Step,
     Tune,
     Variant,
-    parse_key,
 )
 
 _OLD_LOGS = 50  # logs of crashed replicas kept for ``logs``, the newest
@@ -81,26 +76,19 @@ class LocalPlatform:
         ``woken`` is called with the key of a service when requests begin to be held for it at the edge: see ``held``.
         """
         self.home = home.resolve()
-        self.settings, self.control = settings, control
+        self.settings = settings
         self._artifacts, self._clock, self._record = artifacts, clock, _never_failing(record)
         self._run = self.home / "run"
         self._old_logs = self.home / "logs" / "replicas"
-        self._wishes = self.home / "envoy" / "services.json"
-        self._services: dict[Key, Service] = {}
         self._replicas: dict[str, LocalReplica] = {}
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._pushing = asyncio.Lock()
-        self._dirty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: dict[str, asyncio.Task[None]] = {}
         self._faults: dict[str, inject.Injected] = {}
         self._refusal = self._limits = ""
         self._ground = start.Ground(self.home, Path(), "", False, settings.gateway.max_body)
-        self._gateway: Gateway | None = None
-        self._edge: Edge | None = None
-        self._woken = woken
-        self._memo: Memo = {}
-        self._unremembered = False  # wishes were applied that are not on disk yet
+        self._front = Front(self.home, settings.gateway, self._record, self.observe, woken)
+        self._front.control = control
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -118,24 +106,10 @@ class LocalPlatform:
         self._limits = "memory watched, processors not limited" if self._refusal else cgroup.how(runtime.name)
         if self._refusal and self.settings.local.isolate:
             self._record("platform.not_isolated", "platform", {"reason": self._refusal})
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
-            known = msgspec.json.decode(self._wishes.read_bytes(), type=list[Service])
-            self._services = {s.key: s for s in known}
+        self._front.recall()
         await self._adopt()
-        gateway = Gateway(
-            self.home / "envoy", runtime, self.home / "logs" / "envoy.log", self.settings.gateway, self._record
-        )
-        self._gateway = gateway
-        self._edge = Edge(gateway.folder, runtime, self.home / "logs" / "edge.log", self._record, self._woken)
-        fresh = self._edge.start()
-        gateway.prepare()
-        try:
-            await gateway.start(self._snapshot())
-        except LeptonError:
-            if fresh:  # nothing of a refused start is left running; what was adopted may still hold requests
-                await self._edge.stop()
-            raise
-        self._keep_going(self._push_when_dirty)
+        await self._front.start(runtime)
+        self._keep_going(self._front.push_when_changed)
         self._keep_going(self._tick_for_ever)
         for replica in self._replicas.values():
             if replica.health.state == "stopping":
@@ -149,20 +123,13 @@ class LocalPlatform:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for replica in self._replicas.values():
             replica.release()
-        if self._edge:
-            self._edge.close()
-            self._edge.release()
-        if self._gateway:
-            self._gateway.close()
+        self._front.close()
 
     async def shutdown(self) -> None:
         """Drain and stop everything; no process, socket, control group or mount of ours is left."""
-        keys = {r.record.service for r in self._replicas.values()} | set(self._services)
+        keys = {r.record.service for r in self._replicas.values()} | set(self._front.services)
         await asyncio.gather(*(self.remove(key) for key in keys))
-        if self._gateway:
-            await self._gateway.stop()
-        if self._edge:
-            await self._edge.stop()
+        await self._front.stop()
         await self.close()
         shutil.rmtree(self._run, ignore_errors=True)
         shutil.rmtree(self._ground.runtime, ignore_errors=True)
@@ -173,10 +140,7 @@ class LocalPlatform:
 
     async def apply(self, service: Service) -> list[Step]:
         async with self._locks[service.key]:
-            if self._services.get(service.key) != service:
-                self._services[service.key] = service
-                self._unremembered = True
-                self._dirty.set()
+            self._front.wish(service)
             mine = [r.noun() for r in self._replicas.values() if r.record.service == service.key]
             steps = plan(service, mine, self.room, self._clock(), self.settings.local)
             for step in steps:
@@ -193,9 +157,7 @@ class LocalPlatform:
 
     async def remove(self, key: Key) -> None:
         async with self._locks[key]:
-            if self._services.pop(key, None) is not None:
-                self._unremembered = True
-                self._dirty.set()
+            self._front.drop(key)
             mine = [r for r in self._replicas.values() if r.record.service == key]
             for replica in mine:
                 if replica.gone:
@@ -230,41 +192,17 @@ class LocalPlatform:
         return Log(old, old.stat().st_mtime).lines(replica, since, limit)
 
     def url(self, key: Key) -> str:
-        workspace, name = parse_key(key)
-        prefix = "" if workspace == DEFAULT_WORKSPACE else f"/workspaces/{workspace}"
-        return f"{self._the_gateway.url}{prefix}/services/{name}"
+        return self._front.url(key)
 
     def held(self) -> dict[tuple[Key, str], int]:
-        return dict(self._edge.held) if self._edge else {}
+        return self._front.held
 
     async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
-        if (counts := await self._the_gateway.asked()) is None:
-            return None
-        found: dict[tuple[Key, str], tuple[int, int]] = {}
-        for service in self._services.values():
-            for lane in lanes(service):
-                count = counts.get(cluster_name(service.key, lane.name))
-                if count is not None and (lane.only is None or lane.share > 0):  # copies ask for nothing
-                    at = (service.key, lane.variant.name)
-                    total, active = found.get(at, (0, 0))
-                    found[at] = (total + count[0], active + count[1])
-        return found
+        return await self._front.asked()
 
     def describe(self) -> dict[str, Any]:
-        gateway = self._the_gateway
-        edge = self._edge
-        return {
-            "edge": {"socket": str(edge.own), "pid": edge.pid} if edge else {},
-            "gateway": {
-                "url": gateway.url,
-                "admin": str(gateway.admin),
-                "pid": gateway.pid,
-                "healthy": gateway.healthy,
-                "trouble": gateway.trouble,
-            },
-            "isolation": {"active": self._ground.isolated, "reason": self._refusal, "limits": self._limits},
-            "services": sorted(self._services),
-        }
+        walls = {"active": self._ground.isolated, "reason": self._refusal, "limits": self._limits}
+        return self._front.describe() | {"isolation": walls}
 
     # --- drills ------------------------------------------------------------------------------------------------------
 
@@ -327,7 +265,7 @@ class LocalPlatform:
 
     async def _drain(self, replica: LocalReplica, hopeless: bool = False) -> None:
         """Out of rotation, SIGTERM, grace, SIGKILL, and nothing of it is left."""
-        await self._push()
+        await self._front.push()
         process = replica.process
         if process is not None and process.alive:
             # What waits on a hung one is answered by another as soon as its connections break.
@@ -359,7 +297,7 @@ class LocalPlatform:
         shutil.rmtree(Path(replica.record.socket).parent, ignore_errors=True)
         replica.folder.remove()
         self._replicas.pop(replica.id, None)
-        self._dirty.set()
+        self._front.later()
 
     # --- adoption ----------------------------------------------------------------------------------------------------
 
@@ -398,53 +336,13 @@ class LocalPlatform:
 
     # --- the gateway -------------------------------------------------------------------------------------------------
 
-    @property
-    def _the_gateway(self) -> Gateway:
-        if self._gateway is None:
-            raise PlatformError("the local platform has not been started", hint="leptonai up")
-        return self._gateway
-
-    def _snapshot(self) -> dict[str, dict[str, Any]]:
-        gateway = self._the_gateway
-        services = list(self._services.values())
-        edge = str(self._edge.sockets) if self._edge else ""
-        return routes(
-            services, self.observe(), gateway.settings, folder=str(gateway.folder), control=self.control, edge=edge,
-            watches=gateway.watches, memo=self._memo,
-        )  # fmt: skip
-
-    async def _push(self) -> bool:
-        if self._gateway is None:
-            return True
-        async with self._pushing:
-            self._dirty.clear()
-            if self._unremembered:  # once for all that changed together
-                self._unremembered = False
-                self._remember_wishes()
-            return await self._gateway.push(self._snapshot())
-
-    async def _push_when_dirty(self) -> None:
-        while True:
-            await self._dirty.wait()
-            if not await self._push():
-                await asyncio.sleep(self.settings.gateway.respawn)
-                self._dirty.set()
-
     def _changed(self, replica: LocalReplica) -> None:
         """A replica became ready, hung, or ended: the gateway hears of it at once."""
-        self._dirty.set()
-        if self._pushing.locked() and self._gateway is not None:
-            self._gateway.hasten(self._snapshot())
+        self._front.changed()
         health = replica.health
         detail = {"service": replica.record.service, "reason": health.reason, "detail": health.detail}
         # After the turn in which the push has written its files: the audit log waits for the disk, users should not.
         asyncio.get_running_loop().call_soon(self._record, f"replica.{health.state}", replica.id, detail)
-
-    def _remember_wishes(self) -> None:
-        """So that a fresh platform's first push routes all that this one did, not only what it was asked for yet."""
-        with contextlib.suppress(OSError):
-            self._wishes.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._wishes, msgspec.json.encode(list(self._services.values())))
 
     # --- loops -------------------------------------------------------------------------------------------------------
 
@@ -454,9 +352,7 @@ class LocalPlatform:
             for replica in list(self._replicas.values()):
                 with contextlib.suppress(OSError):  # a full disk stops rotation, not us
                     replica.tick(now)
-            await self._the_gateway.check()
-            if self._edge:
-                self._edge.tick()
+            await self._front.tick()
             await asyncio.sleep(self.settings.local.probe_interval)
 
     def _keep_going(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,0 +1,192 @@
+"""The API of one cluster: objects as plain dicts, errors as ours. lightkube reads the configuration and logs in."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from leptonai.errors import NotFound, PlatformError
+from leptonai.platforms.kubernetes.names import path, ref
+from leptonai.platforms.kubernetes.refused import refusal, unreachable
+
+Json = dict[str, Any]
+
+MANAGER = "leptonai"  # the field manager: whose every field is that we apply
+TIMEOUT = 10.0  # seconds for one call; a healthy API server answers within 1 s (its own objective)
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class Expired(Exception):
+    """A watch asked for changes since a version that the cluster has forgotten: list again. Stays in this room."""
+
+
+class Cluster:
+    """``calls`` counts every request made, for whoever must know what a change costs."""
+
+    def __init__(self, context: str = "", namespace: str = "") -> None:
+        """From ``$KUBECONFIG``, else the pod's own account, else ``~/.kube/config``. ``context``, ``namespace``: "" is
+        the current one.
+
+        PlatformError ``no_cluster`` when nothing names a cluster or lightkube is not installed.
+        """
+        try:
+            import httpx2
+            from lightkube import KubeConfig
+            from lightkube.config import client_adapter
+            from lightkube.config.models import User
+            from lightkube.core.exceptions import ConfigError
+        except ImportError as e:
+            raise PlatformError(
+                "the Kubernetes platform needs lightkube, which is not installed",
+                hint="pip install 'leptonai-platform[kubernetes]'",
+                code="no_cluster",
+            ) from e
+        try:
+            inside = not os.environ.get("KUBECONFIG") and _TOKEN.exists()
+            file = os.environ.get("KUBECONFIG") or "~/.kube/config"
+            config = (KubeConfig.from_service_account() if inside else KubeConfig.from_file(file)).get(context or None)
+            if config is None:
+                raise ConfigError("no context is chosen")
+            user = config.user or User()
+            verify = client_adapter.verify_cluster(config.cluster, user, config.abs_file)
+            auth = client_adapter.user_auth(user)
+        except (ConfigError, KeyError, OSError, ValueError, ssl.SSLError) as e:
+            raise PlatformError(
+                f"no cluster is configured: {e}",
+                hint="set KUBECONFIG, or run in a pod; `kubectl config get-contexts` lists contexts",
+                code="no_cluster",
+            ) from e
+        self._transport = httpx2
+        self.server = str(config.cluster.server)
+        self.namespace = namespace or config.namespace
+        limits = self._transport.Limits(max_connections=None, max_keepalive_connections=32)
+        self._http = self._transport.AsyncClient(
+            base_url=self.server, verify=verify, auth=auth, timeout=TIMEOUT, limits=limits
+        )
+        self.calls = 0
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(
+        self, method: str, where: str, what: str, *, params: dict[str, Any] | None = None, body: Any = None,
+        kind: str = "application/json",
+    ) -> Json:  # fmt: skip
+        """The decoded answer. ``what`` is said in errors: Denied, NotFound, Conflict, SpecError, PlatformError."""
+        self.calls += 1
+        content = None if body is None else orjson.dumps(body)
+        headers = {} if body is None else {"content-type": kind}
+        try:
+            answer = await self._http.request(method, where, params=params, content=content, headers=headers)
+        except self._transport.HTTPError as e:
+            raise unreachable(self.server, e) from e
+        if answer.status_code >= 300:
+            raise refusal(answer.status_code, _decoded(answer.content), what, self.server)
+        return _decoded(answer.content)
+
+    async def version(self) -> tuple[str, list[str]]:
+        """``("1.20", ["policy/v1beta1", "apps/v1", ...])``: what is served."""
+        about = await self.call("GET", "/version", "ask for the version")
+        listed = await self.call("GET", "/apis", "list what the cluster serves")
+        groups = [v["groupVersion"] for g in listed.get("groups", []) for v in g.get("versions", [])]
+        minor = "".join(c for c in str(about.get("minor", "")) if c.isdigit())
+        return f"{about.get('major', '1')}.{minor}", ["v1", *groups]
+
+    async def allowed(self, verb: str, group: str, resource: str, name: str = "") -> bool:
+        """Whether our account may do so in the namespace. ``resource``: "pods/log"; ``name``: only that one of them."""
+        kind, _, sub = resource.partition("/")
+        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub}
+        asked |= {"name": name} if name else {}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        where = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self.call("POST", where, "ask for our rights", body=review)
+        return bool(answer.get("status", {}).get("allowed"))
+
+    async def get(self, version: str, kind: str, name: str) -> Json | None:
+        try:
+            return await self.call("GET", path(version, kind, self.namespace, name), f"read {kind}/{name}")
+        except NotFound:
+            return None
+
+    async def apply(self, obj: Json, *, force: bool = False) -> Json:
+        """Server-side apply as our field manager; the object as it is then. Conflict when others set its fields."""
+        where = path(obj["apiVersion"], obj["kind"], self.namespace, obj["metadata"]["name"])
+        params = {"fieldManager": MANAGER, "force": "true" if force else "false"}
+        return await self.call("PATCH", where, f"apply {ref(obj)}", params=params, body=obj, kind=_APPLY)
+
+    async def merge(self, version: str, kind: str, name: str, patch: Json) -> Json:
+        where = path(version, kind, self.namespace, name)
+        return await self.call("PATCH", where, f"change {kind}/{name}", body=patch, kind=_MERGE)
+
+    async def delete(
+        self, version: str, kind: str, name: str, *, grace: int | None = None, orphan: bool = False, uid: str = ""
+    ) -> bool:
+        """Whether it was there. ``uid``: only that very object. ``orphan``: what it owns stays."""
+        options: Json = {"propagationPolicy": "Orphan" if orphan else "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self.call("DELETE", path(version, kind, self.namespace, name), f"delete {kind}/{name}", body=options)
+        except NotFound:
+            return False
+        return True
+
+    async def list(self, version: str, kind: str, selector: str) -> tuple[list[Json], str]:
+        """All objects with these labels, and the version to watch from."""
+        where = path(version, kind, self.namespace)
+        page = await self.call("GET", where, f"list {kind}s", params={"labelSelector": selector})
+        made = [{"apiVersion": version, "kind": kind} | item for item in page.get("items") or []]
+        return made, str(page["metadata"].get("resourceVersion", ""))
+
+    async def watch(
+        self, version: str, kind: str, selector: str, since: str, seconds: int
+    ) -> AsyncIterator[tuple[str, Json]]:
+        """``("ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object)`` for ``seconds``. Expired: list again."""
+        params = {
+            "labelSelector": selector, "watch": "true", "resourceVersion": since,
+            "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
+        }  # fmt: skip
+        async for line in self.lines(path(version, kind, self.namespace), f"watch {kind}s", params, seconds + TIMEOUT):
+            event = orjson.loads(line)
+            if event["type"] == "ERROR":
+                if event["object"].get("code") == 410:
+                    raise Expired
+                raise refusal(int(event["object"].get("code") or 500), event["object"], f"watch {kind}s", self.server)
+            yield event["type"], {"apiVersion": version, "kind": kind} | event["object"]
+
+    async def lines(self, where: str, what: str, params: dict[str, Any], silence: float) -> AsyncIterator[str]:
+        """The lines of a long answer as they come; PlatformError after ``silence`` seconds without one."""
+        self.calls += 1
+        timeout = self._transport.Timeout(TIMEOUT, read=silence)
+        try:
+            async with self._http.stream("GET", where, params=params, timeout=timeout) as answer:
+                if answer.status_code == 410:
+                    raise Expired
+                if answer.status_code >= 300:
+                    raise refusal(answer.status_code, _decoded(await answer.aread()), what, self.server)
+                async for line in answer.aiter_lines():
+                    if line:
+                        yield line
+        except self._transport.HTTPError as e:
+            raise unreachable(self.server, e) from e
+
+
+def _decoded(content: bytes) -> Json:
+    try:
+        found = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {"message": content[:300].decode(errors="replace")}
+    return found if isinstance(found, dict) else {"message": str(found)[:300]}

@@ -1,0 +1,103 @@
+"""From the objects wished and the objects there: what to apply, what to delete, and what is not ours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from leptonai.errors import Conflict
+from leptonai.plan.render.names import MANAGER, OWN, owner
+from leptonai.platforms.kubernetes.compare import drift
+from leptonai.platforms.kubernetes.names import Ref, ref
+from leptonai.types import Key
+
+Json = dict[str, Any]
+
+# What leads requests goes before what answers them, and pods before what they read.
+_PRUNE = (
+    "HTTPRoute", "VirtualService", "DestinationRule", "HorizontalPodAutoscaler", "Deployment", "PodDisruptionBudget",
+    "Service", "ConfigMap", "Secret", "NetworkPolicy", "ServiceAccount",
+)  # fmt: skip
+
+
+class Move(NamedTuple):
+    """``fields``: those of a live object that are not as wished; () of a new one."""
+
+    verb: Literal["create", "change", "delete"]
+    ref: Ref
+    object: Json
+    fields: tuple[str, ...] = ()
+
+
+def moves(
+    key: Key,
+    wished: Sequence[Json],
+    live: Mapping[Ref, Json],
+    mounted: Collection[str],
+    rejected: Collection[str] = (),
+) -> list[Move]:
+    """What makes the cluster match, in the order to do it; [] when it does.
+
+    ``live``: the objects of the service. ``mounted``: names of ConfigMaps that pods still read. What is no longer
+    wished goes last: a Deployment once all wished ones serve in full, unless its version was ``rejected``; a ConfigMap
+    once no pod reads it and no Deployment is being rolled.
+    """
+    made: list[Move] = []
+    for wish in wished:
+        at = ref(wish)
+        here = live.get(at)
+        if here is None:
+            made.append(Move("create", at, wish))
+        elif fields := drift(wish, here):
+            made.append(Move("change", at, wish, tuple(fields)))
+    kept = {ref(wish) for wish in wished}
+    settled = not made and all(rolled(live[at]) for at in kept if at.kind == "Deployment")
+    gone = []
+    for at, here in live.items():
+        if at in kept or here["metadata"].get("deletionTimestamp"):
+            continue
+        if at.kind == "Deployment":
+            ready = settled or here["metadata"].get("labels", {}).get(f"{OWN}/digest") in rejected
+        elif at.kind == "ConfigMap":
+            ready = settled and at.name not in mounted
+        else:
+            ready = settled or at.kind in _PRUNE[:4]
+        if ready:
+            gone.append(Move("delete", at, here))
+    return made + sorted(gone, key=lambda m: (_PRUNE.index(m.ref.kind), m.ref.name))
+
+
+def rolled(deployment: Json) -> bool:
+    """Whether its newest template is all that runs, and serves in full."""
+    status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    seen = int(status.get("observedGeneration") or 0) >= int(deployment["metadata"].get("generation") or 0)
+    counts = [int(status.get(name) or 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+    return seen and counts == [wanted] * 3
+
+
+def ours(key: Key, obj: Json) -> bool:
+    labels = obj["metadata"].get("labels") or {}
+    return all(labels.get(name) == value for name, value in owner(key).items())
+
+
+def foreign(key: Key, obj: Json, namespace: str) -> Conflict:
+    """Why an object of that name is left alone: whose it is, as far as it says so."""
+    meta, at = obj["metadata"], ref(obj)
+    labels = meta.get("labels") or {}
+    owners = [f"{o['kind']} {o['name']}" for o in meta.get("ownerReferences") or []]
+    release = (meta.get("annotations") or {}).get("meta.helm.sh/release-name")
+    owners += [f"Helm release {release}"] if release else []
+    by = labels.get("app.kubernetes.io/managed-by")
+    if by == MANAGER:
+        other = "/".join(filter(None, (labels.get(f"{OWN}/workspace"), labels.get(f"{OWN}/service"))))
+        owners += [f"leptonai's service {other}"]
+    elif by:
+        owners += [by]
+    owners = owners or sorted({str(f.get("manager")) for f in meta.get("managedFields") or []})
+    whose = ", ".join(owners) or "somebody else"
+    return Conflict(
+        f"{at} in namespace {namespace} belongs to {whose}, not to service {key}; it is left as it is",
+        hint="delete or rename it, give the service another name, or use another namespace",
+        code="foreign_owner",
+        owner=whose,
+    )

@@ -1,0 +1,46 @@
+"""Which pods an eviction lets go of, and when they may end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from leptonai.plan.lanes import lanes
+from leptonai.plan.render.names import EVICTED, OWN
+from leptonai.types import Service
+
+Json = dict[str, Any]
+
+
+class Leaving(NamedTuple):
+    """``release``: pods whose Deployment is to make another. ``end``: with seconds of grace, None: the pod's own."""
+
+    release: list[Json]
+    end: list[tuple[Json, int | None]]
+
+
+def leaving(service: Service, pods: Sequence[Json]) -> Leaving:
+    """A released pod serves until as many others of its lane are ready as are wished; one that is not ready goes at
+    once, and without waiting for requests that it will not finish."""
+    wanted = {lane.name: lane.wanted for lane in lanes(service)}
+    here = [p for p in pods if not p["metadata"].get("deletionTimestamp")]
+    release = [p for p in here if p["metadata"]["name"] in service.dials.evict and _label(p, EVICTED) != "yes"]
+    end: list[tuple[Json, int | None]] = []
+    for pod in here:
+        if _label(pod, EVICTED) == "yes":
+            lane = _label(pod, f"{OWN}/lane")
+            others = sum(_label(p, f"{OWN}/lane") == lane and _label(p, EVICTED) != "yes" and ready(p) for p in here)
+            if not ready(pod):
+                end.append((pod, 1))
+            elif others >= wanted.get(lane, 0):
+                end.append((pod, None))
+    return Leaving(release, end)
+
+
+def ready(pod: Json) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _label(pod: Json, name: str) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(name, ""))

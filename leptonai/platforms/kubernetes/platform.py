@@ -1,0 +1,463 @@
+"""KubernetesPlatform: a service as objects of a cluster. ``plan.render`` says which, Kubernetes does the work."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError
+from leptonai.plan.render import Apis, Ground, Traffic, names, render
+from leptonai.platforms.kubernetes import pods
+from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
+from leptonai.platforms.kubernetes.cluster import Cluster
+from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
+from leptonai.platforms.kubernetes.evict import leaving
+from leptonai.platforms.kubernetes.mirror import Mirror, key_of
+from leptonai.platforms.kubernetes.names import Ref
+from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
+from leptonai.platforms.local.front import Front
+from leptonai.platforms.local.logs import Log
+from leptonai.platforms.local.rundir import make_runtime_folder
+from leptonai.protocols import Record
+from leptonai.settings import Kubernetes, Settings
+from leptonai.types import (
+    Applied,
+    Fault,
+    Forget,
+    Key,
+    LogLine,
+    Replica,
+    Retire,
+    Service,
+    Step,
+    Tune,
+    Tuning,
+    Variant,
+    canonical,
+)
+
+Json = dict[str, Any]
+
+FIGHTS = 5  # times that somebody else may set a field of ours within FIGHT_SECONDS ...
+FIGHT_SECONDS = 60.0  # ... until we stop taking it back, and say who it is
+_GONE_WITHIN = 30.0  # seconds for an object that is made anew to be gone
+
+
+def _ignore(kind: str, subject: str, detail: dict[str, Any]) -> None:
+    """Events nobody listens to."""
+
+
+class KubernetesPlatform:
+    """The Platform of one namespace of a cluster. One at a time for each service: the caller holds a lock on that."""
+
+    name = "kubernetes"
+
+    def __init__(
+        self,
+        home: Path,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        record: Record = _ignore,
+        control: str = "",
+        woken: Callable[[Key], None] = lambda key: None,
+    ) -> None:
+        """``control``, ``woken``: as of LocalPlatform. The gateway runs beside us and calls pods by their addresses."""
+        self.home, self.settings = home.resolve(), settings
+        self._clock, self._record = clock, record
+        self._front = Front(self.home, settings.gateway, record, self.observe, woken)
+        self._front.control = control
+        self._cluster: Cluster | None = None
+        self._ground: Ground | None = None
+        self._mirrors: dict[str, Mirror] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._clean: dict[Key, Service] = {}  # what was found to need nothing, until something of it changes
+        self._rendered: dict[Key, tuple[Service, list[Json]]] = {}
+        self._as_good: dict[Ref, tuple[bytes, tuple[str, ...]]] = {}  # fields that the cluster does not keep as wished
+        self._applied: dict[Ref, bytes] = {}
+        self._fights: defaultdict[Ref, list[float]] = defaultdict(list)
+        self._replicas: dict[str, Replica] = {}
+        self._moved = asyncio.Event()  # some pod changed
+        self._fallen: dict[str, Replica] = {}  # pods that vanished without being told to end
+        self._attended: dict[str, Attendant] = {}
+        self._secret = ""
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connected, every kind listed once; from here on what happens is followed.
+
+        PlatformError without a cluster, Denied without the rights that are needed: each names what is missing.
+        """
+        wanted = self.settings.kubernetes
+        cluster = self._cluster = Cluster(wanted.context, wanted.namespace)
+        version, served = await cluster.version()
+        apis = Apis.served(version, served)
+        self._ground = Ground(
+            apis, traffic=led_by(wanted, apis), image=wanted.image, namespace=cluster.namespace, gateway=wanted.gateway,
+            callers=wanted.callers, orders=SECRET, own_gateway=True,
+        )  # fmt: skip
+        followed = kinds(apis)
+        if lacking := await missing(cluster, followed):
+            raise lacking
+        self._secret = await shared_secret(cluster)
+        own = f"app.kubernetes.io/managed-by={names.MANAGER},{names.OWN}/service"
+        for kind, api in followed.items():
+            self._mirrors[kind] = Mirror(cluster, api, kind, own, wanted.resync, self._changed)
+        self._mirrors["Pod"] = Mirror(cluster, "v1", "Pod", own, wanted.resync, self._pod_changed)
+        await asyncio.gather(*(mirror.relist() for mirror in self._mirrors.values()))
+        for mirror in self._mirrors.values():
+            self._go(mirror.run())
+        (self.home / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._front.recall()
+        await self._front.start(make_runtime_folder(self.home))
+        self._go(self._front.push_when_changed())
+        self._go(self._tick())
+        self._record("platform.connected", "platform", {"server": cluster.server, "version": version})
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(a.end() for a in self._attended.values()))
+        self._front.close()
+        if self._cluster:
+            await self._cluster.close()
+
+    async def shutdown(self) -> None:
+        """Everything of our services has left the cluster, and nothing of ours runs on this machine."""
+        await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
+        await self._front.stop()
+        await self.close()
+        for folder in (self.home / "run", make_runtime_folder(self.home)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # --- the wish ----------------------------------------------------------------------------------------------------
+
+    async def apply(self, service: Service) -> list[Step]:
+        """Steps are ``Applied`` objects, ``Retire`` of evicted pods, ``Forget`` of those that are gone.
+
+        Conflict for an object of somebody else's, and what the cluster refuses as it says it; objects that were
+        applied before it stay, and the error says how many.
+        """
+        key = service.key
+        if self._clean.get(key) == service:
+            return await self._tune(service)
+        async with self._locks[key]:
+            self._front.wish(service)
+            self._clean[key] = service  # until something changes, perhaps by what we do now
+            steps: list[Step] = []
+            try:
+                todo = self._todo(service)
+                for number, move in enumerate(todo):
+                    try:
+                        await self._do(key, move)
+                    except LeptonError as e:
+                        if number:
+                            e.message = f"{number} of {len(todo)} changes of {key} were made, then: {e.message}"
+                            e.args = (e.message,)
+                        raise
+                    steps.append(Applied(object=str(move.ref), verb=move.verb, fields=move.fields))
+                steps += await self._let_go(service)
+                steps += await self._forget(key)
+                steps += await self._tune(service)
+            except BaseException:
+                self._clean.pop(key, None)
+                raise
+            if steps:
+                self._clean.pop(key, None)
+            return steps
+
+    async def remove(self, key: Key) -> None:
+        async with self._locks[key]:
+            self._front.drop(key)
+            self._clean.pop(key, None)
+            self._rendered.pop(key, None)
+            for move in moves(key, [], self._live(key), ()):
+                await self._do(key, move)
+            for at, obj in self._live(key).items():  # ConfigMaps that pods read until now
+                await self._do(key, Move("delete", at, obj))
+            for pod in self._pods(key):
+                if not pod["metadata"].get("deletionTimestamp"):
+                    await self._the_cluster.delete("v1", "Pod", pod["metadata"]["name"], uid=pod["metadata"]["uid"])
+            while self._pods(key):
+                self._moved.clear()
+                await self._moved.wait()
+            for id in [r.id for r in self._fallen.values() if r.service == key]:
+                del self._fallen[id]
+        self._locks.pop(key, None)
+
+    def observe(self) -> list[Replica]:
+        now, stable = self._clock(), self.settings.local.stable_after
+        seen = list(self._fallen.values())
+        for name, replica in self._replicas.items():
+            if replica.attempt and replica.state == "ready" and now - replica.since >= stable:
+                replica = self._replicas[name] = pods.replica(self._mirrors["Pod"].objects[name], stable, now)
+            orders = self._attended[name].orders
+            if orders is not None and (orders.tuning, orders.cost) != (replica.tuning, replica.cost):
+                replica = self._replicas[name] = replace(replica, tuning=orders.tuning, cost=orders.cost)
+            seen.append(replica)
+        if deployments := self._mirrors.get("Deployment"):
+            seen += [r for d in deployments.objects.values() if (r := pods.refused(d)) is not None]
+        return sorted(seen, key=lambda r: (r.service, r.variant, r.id))
+
+    def held(self) -> dict[tuple[Key, str], int]:
+        return self._front.held
+
+    async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
+        return await self._front.asked()
+
+    def room(self, variant: Variant) -> int | None:
+        """Not known: the scheduler decides, and an autoscaler of nodes may make more."""
+        return None
+
+    def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
+        if found := self._attended.get(replica):
+            lines = [line for line in found.log.lines if line.at >= since]
+            return lines[-limit:] if limit > 0 else []
+        old = self.home / "logs" / "replicas" / f"{replica}.log"
+        if "/" in replica or not old.is_file():
+            raise NotFound(f"replica {replica!r} was never seen, or long ago", hint="leptonai status lists replicas")
+        return Log(old, old.stat().st_mtime).lines(replica, since, limit)
+
+    def url(self, key: Key) -> str:
+        return self._front.url(key)
+
+    def describe(self) -> dict[str, Any]:
+        trouble = "; ".join(sorted({m.trouble for m in self._mirrors.values() if m.trouble}))
+        return self._front.describe() | {
+            "isolation": {"active": True, "reason": "", "limits": "by the kubelet"},
+            "cluster": {
+                "server": self._the_cluster.server,
+                "namespace": self._the_cluster.namespace,
+                "version": f"1.{self._the_ground.apis.minor}",
+                "trouble": trouble,
+                "calls": self._the_cluster.calls,
+            },
+        }
+
+    # --- drills ------------------------------------------------------------------------------------------------------
+
+    async def inject(self, fault: Fault) -> str:
+        """``kill``: the pod is deleted without grace, as a node that dies takes it along. The replica does the others
+        itself; ``stop``: it answers nothing."""
+        pod, attended = self._mirrors["Pod"].objects.get(fault.replica), self._attended.get(fault.replica)
+        if pod is None or attended is None or pod["metadata"].get("deletionTimestamp"):
+            raise PlatformError(f"replica {fault.replica!r} does not run", hint="leptonai status lists replicas")
+        id = f"{fault.kind}:{fault.replica}"
+        if fault.kind == "kill":
+            await self._the_cluster.delete("v1", "Pod", fault.replica, grace=0, uid=pod["metadata"]["uid"])
+        elif fault.kind == "disk_full":
+            raise PlatformError(
+                "disk_full cannot be made in a pod: nobody may set its limits", hint="try stop, or kill"
+            )
+        elif attended.orders is None:
+            raise PlatformError(f"replica {fault.replica!r} has no address yet", hint="wait until it is ready")
+        else:
+            await attended.orders.fault(fault.kind, fault.amount or 1.0, fault.heal_after)
+        self._record("fault.injected", fault.replica, {"kind": fault.kind, "id": id})
+        return id
+
+    async def heal(self, fault_id: str) -> None:
+        kind, _, name = fault_id.partition(":")
+        attended = self._attended.get(name)
+        if kind == "kill" or attended is None or attended.orders is None:
+            raise NotFound(f"no fault {fault_id!r} is known here", hint="a pod that is gone is replaced, not healed")
+        await attended.orders.fault(kind, 0.0, 0.0)
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _todo(self, service: Service) -> list[Move]:
+        key = service.key
+        known = self._rendered.get(key)
+        if known is None or known[0] != service:
+            self._rendered[key] = known = (service, render(service, self._the_ground).objects)
+        mounted = {
+            v["configMap"]["name"] for p in self._pods(key) for v in p["spec"].get("volumes") or [] if "configMap" in v
+        }
+        found = moves(key, known[1], self._live(key), mounted, service.rejected)
+        return [m for m in found if m.verb != "change" or self._as_good.get(m.ref) != (canonical(m.object), m.fields)]
+
+    async def _do(self, key: Key, move: Move) -> None:
+        cluster, at, wish = self._the_cluster, move.ref, move.object
+        if move.verb == "delete":
+            await cluster.delete(wish["apiVersion"], at.kind, at.name, uid=wish["metadata"].get("uid", ""))
+            self._mirrors[at.kind].forget(at.name)
+            self._as_good.pop(at, None)
+            self._applied.pop(at, None)
+            return
+        if move.verb == "create":
+            here = await cluster.get(wish["apiVersion"], at.kind, at.name)
+            if here is not None and not ours(key, here):
+                raise foreign(key, {"kind": at.kind} | here, cluster.namespace)
+        said = canonical(wish)
+        try:
+            made = await cluster.apply(wish)
+            if move.verb == "change" and self._applied.get(at) == said:
+                self._count_fight(move, None)
+        except Conflict as e:
+            if e.code != "conflict":
+                raise
+            self._count_fight(move, e)
+            made = await cluster.apply(wish, force=True)
+        except SpecError as e:
+            if e.code != "immutable":
+                raise
+            made = await self._anew(key, move)
+        self._applied[at] = said
+        self._mirrors[at.kind].told(made)
+        left = next(iter(moves(key, [wish], {at: made}, ())), None)
+        if left is not None and left.verb == "change":  # said otherwise by the cluster, or shared with others
+            self._as_good[at] = (said, left.fields)
+
+    def _count_fight(self, move: Move, conflict: Conflict | None) -> None:
+        """Fields of ours that somebody set are set back. Conflict, once that happens again and again."""
+        now, at = self._clock(), move.ref
+        managers = ", ".join(conflict.detail.get("managers") or ()) if conflict else "somebody"
+        fights = self._fights[at] = [t for t in self._fights[at] if now - t < FIGHT_SECONDS] + [now]
+        if len(fights) > FIGHTS:
+            raise Conflict(
+                f"{managers} and we set the same fields of {at} in turn: {', '.join(move.fields)}",
+                hint="stop the other, or with scale.owner: kubernetes leave replicas to its autoscaler",
+                code="field_managers",
+                managers=managers,
+            ) from conflict
+        self._record("drift.corrected", str(at), {"fields": list(move.fields), "by": managers})
+
+    async def _anew(self, key: Key, move: Move) -> Json:
+        """A field that cannot be changed: the object is made again. What a Deployment runs stays, and is adopted."""
+        cluster, at, api = self._the_cluster, move.ref, move.object["apiVersion"]
+        self._record("object.replaced", str(at), {"service": key, "fields": list(move.fields)})
+        await cluster.delete(api, at.kind, at.name, orphan=at.kind == "Deployment")
+        async with asyncio.timeout(_GONE_WITHIN):
+            while await cluster.get(api, at.kind, at.name) is not None:  # noqa: ASYNC110 - no event of ours
+                await asyncio.sleep(0.1)
+        return await cluster.apply(move.object)
+
+    async def _let_go(self, service: Service) -> list[Step]:
+        """Evicted pods: released from their Deployment, which makes another; ended once that serves."""
+        steps: list[Step] = []
+        here = self._pods(service.key)
+        for pod in leaving(service, here).release:
+            name = pod["metadata"]["name"]
+            patch = {"metadata": {"labels": {names.EVICTED: "yes"}}}
+            self._mirrors["Pod"].told(await self._the_cluster.merge("v1", "Pod", name, patch))
+            steps.append(Applied(object=f"Pod/{name}", verb="change", fields=(f"metadata.labels.{names.EVICTED}",)))
+        for pod, grace in leaving(service, self._pods(service.key)).end:
+            meta = pod["metadata"]
+            await self._the_cluster.delete("v1", "Pod", meta["name"], uid=meta["uid"], grace=grace)
+            steps.append(Retire(replica=meta["name"], reason="evicted"))
+        return steps
+
+    async def _forget(self, key: Key) -> list[Step]:
+        """Pods that have ended for good: Kubernetes makes others, but keeps what is left of these."""
+        steps: list[Step] = []
+        for pod in self._pods(key):
+            meta = pod["metadata"]
+            ended = (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
+            if ended and not meta.get("deletionTimestamp"):
+                await self._the_cluster.delete("v1", "Pod", meta["name"], uid=meta["uid"])
+                steps.append(Forget(replica=meta["name"]))
+        for id in [r.id for r in self._fallen.values() if r.service == key]:
+            del self._fallen[id]
+            steps.append(Forget(replica=id))
+        return steps
+
+    async def _tune(self, service: Service) -> list[Step]:
+        """Replicas that run as wished, and were told of other batching, are told anew."""
+        wanted = {v.digest: Tuning.of(service.spec, v) for v in known(service)}
+        steps: list[Step] = []
+        for name in list(self._mirrors["Pod"].of(service.key)):
+            replica, orders = self._replicas[name], self._attended[name].orders
+            tuning = wanted.get(replica.digest)
+            if replica.state != "ready" or orders is None or tuning is None:
+                continue
+            if orders.tuning not in (None, tuning) and await orders.tune(tuning):
+                steps.append(Tune(replica=name, tuning=tuning))
+        return steps
+
+    # --- what is seen ------------------------------------------------------------------------------------------------
+
+    def _live(self, key: Key) -> dict[Ref, Json]:
+        found = {}
+        for kind, mirror in self._mirrors.items():
+            if kind != "Pod":
+                for name, obj in mirror.of(key).items():
+                    if ours(key, obj):
+                        found[Ref(kind, name)] = obj
+        return found
+
+    def _pods(self, key: Key) -> list[Json]:
+        return list(self._mirrors["Pod"].of(key).values())
+
+    def _changed(self, before: Json | None, after: Json | None) -> None:
+        for obj in (before, after):
+            if obj is not None:
+                self._clean.pop(key_of(obj), None)
+
+    def _pod_changed(self, before: Json | None, after: Json | None) -> None:
+        self._changed(before, after)
+        self._moved.set()
+        now = self._clock()
+        if after is None:
+            assert before is not None
+            name = str(before["metadata"]["name"])
+            last = self._replicas.pop(name, None)
+            if last is not None and not last.gone and last.state != "stopping":
+                fallen = {"state": "failed", "reason": "killed", "detail": "its pod was deleted without grace"}
+                self._fallen[name] = replace(last, **fallen, since=now)
+            if found := self._attended.pop(name, None):
+                self._go(found.bury())
+            self._front.changed()
+            return
+        name = str(after["metadata"]["name"])
+        replica = self._replicas[name] = pods.replica(after, self.settings.local.stable_after, now)
+        if name not in self._attended:
+            home, local = self.home, self.settings.local
+            self._attended[name] = Attendant(self._the_cluster, name, home, self._secret, local)
+        self._attended[name].at(replica.address)
+        self._front.changed()
+
+    @property
+    def _the_cluster(self) -> Cluster:
+        if self._cluster is None:
+            raise PlatformError("the Kubernetes platform has not been started", hint="leptonai up")
+        return self._cluster
+
+    @property
+    def _the_ground(self) -> Ground:
+        if self._ground is None:
+            raise PlatformError("the Kubernetes platform has not been started", hint="leptonai up")
+        return self._ground
+
+    async def _tick(self) -> None:
+        while True:
+            await self._front.tick()
+            await asyncio.sleep(self.settings.local.probe_interval)
+
+    def _go(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def led_by(wanted: Kubernetes, apis: Apis) -> Traffic:
+    """What leads requests of others in the cluster to a service: as set, else the most that is served there."""
+    if wanted.traffic != "auto":
+        return wanted.traffic
+    if wanted.gateway and "HTTPRoute" in apis.versions:
+        return "gateway"
+    return "istio" if "VirtualService" in apis.versions else "service"
+
+
+def known(service: Service) -> list[Variant]:
+    """Every variant that replicas of the wish may run."""
+    return [*service.spec.variants, *(service.canary.stable if service.canary else ())]

@@ -1,0 +1,92 @@
+"""What the platform's account must be allowed to do, asked for before anything is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from leptonai.errors import Denied
+from leptonai.plan.render import Apis
+from leptonai.plan.render.names import MANAGER
+from leptonai.platforms.kubernetes.cluster import Cluster
+from leptonai.platforms.kubernetes.names import group, plural
+from leptonai.platforms.kubernetes.refused import missing_right
+
+Json = dict[str, Any]
+
+SECRET = "leptonai-orders"  # noqa: S105 - the name of the Secret by which pods take orders, one in a namespace
+KINDS = {
+    "ServiceAccount": "v1", "NetworkPolicy": "networking.k8s.io/v1", "ConfigMap": "v1", "Service": "v1",
+    "Deployment": "apps/v1",
+}  # fmt: skip
+OF_SEVERAL_VERSIONS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "HTTPRoute", "VirtualService")
+MAKE = ("get", "list", "watch", "create", "patch", "delete")
+
+
+class Right(NamedTuple):
+    verbs: tuple[str, ...]
+    group: str  # "": the core's
+    resource: str  # or resource/subresource
+    name: str = ""  # of the one object that it is about; "": all of the namespace
+
+
+def kinds(apis: Apis) -> dict[str, str]:
+    """Every kind that a platform follows on such a cluster, with its apiVersion."""
+    found = KINDS | {kind: apis.versions[kind] for kind in OF_SEVERAL_VERSIONS if kind in apis.versions}
+    if "VirtualService" in found:
+        found["DestinationRule"] = found["VirtualService"]
+    return found
+
+
+def needed(wanted: Mapping[str, str]) -> list[Right]:
+    """Everything that a platform over ``wanted`` (kind -> apiVersion) does."""
+    return [
+        *(Right(MAKE, group(api), plural(kind)) for kind, api in wanted.items()),
+        Right(("get", "list", "watch", "patch", "delete"), "", "pods"),
+        Right(("get",), "", "pods/log"),
+        Right(("get", "patch"), "", "secrets", SECRET),
+        Right(("create",), "", "secrets"),  # what is to be made has no name to be granted by
+    ]
+
+
+def role(apis: Apis, namespace: str, account: str) -> list[Json]:
+    """An account with a Role that allows what a platform does in ``namespace``, and nothing else."""
+    rules = []
+    for right in needed(kinds(apis)):
+        rule: Json = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+        rules.append(rule | ({"resourceNames": [right.name]} if right.name else {}))
+    meta = {"name": account, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": MANAGER}}
+    rbac = "rbac.authorization.k8s.io"
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account},
+            "subjects": [subject],
+        },
+    ]
+
+
+async def missing(cluster: Cluster, wanted: Mapping[str, str]) -> Denied | None:
+    """The first right that our account lacks, as an error that names it and all others; None when it has all."""
+    asked = [(verb, right) for right in needed(wanted) for verb in right.verbs]
+    granted = await asyncio.gather(*(cluster.allowed(v, r.group, r.resource, r.name) for v, r in asked))
+    lacking = [
+        (verb, f"{right.resource}.{right.group}" if right.group else right.resource)
+        for (verb, right), yes in zip(asked, granted, strict=True)
+        if not yes
+    ]
+    if not lacking:
+        return None
+    what = f"run services in namespace {cluster.namespace}"
+    error = missing_right(*lacking[0], f"our account at {cluster.server}", what)
+    error.detail["missing"] = [f"{verb} {resource}" for verb, resource in lacking]
+    if len(lacking) > 1:
+        error.message += f"; {len(lacking) - 1} other rights are missing too"
+    error.hint = f"leptonai export rbac --namespace {cluster.namespace} writes a Role that has them all"
+    return error
