@@ -372,7 +372,7 @@ class KubernetesPlatform:
 
     async def _tune(self, service: Service) -> list[Step]:
         """Replicas that run as wished, and were told of other batching, are told anew."""
-        wanted = {v.digest: Tuning.of(service.spec, v) for v in known(service)}
+        wanted = {v.digest: Tuning.of(service.spec, v, service.dials.quarantine) for v in known(service)}
         steps: list[Step] = []
         for name in list(self._mirrors["Pod"].of(service.key)):
             replica, orders = self._replicas[name], self._attended[name].orders
