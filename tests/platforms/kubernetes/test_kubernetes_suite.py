@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from kube_stage import Namespace, image, needs_cluster
 
 from leptonai.platforms.kubernetes import KubernetesPlatform
-from leptonai.settings import Kubernetes, Local, Settings
+from leptonai.settings import Gateway, Kubernetes, Local, Settings
 from leptonai.testing import PlatformSuite
 from leptonai.types import Variant
 
@@ -28,11 +29,19 @@ class TestKubernetesPlatform(PlatformSuite):
         self.image, self.digests = image()
         self.space = Namespace(f"suite-{secrets.token_hex(4)}")
         yield
+        asyncio.run(self._end())
         self.space.delete()
+
+    async def _end(self) -> None:
+        platform = self.platform()
+        await platform.start()
+        await platform.shutdown()
 
     def platform(self) -> KubernetesPlatform:
         settings = Settings(
-            kubernetes=Kubernetes(namespace=self.space.name, image=self.image), local=Local(stable_after=1.0)
+            kubernetes=Kubernetes(namespace=self.space.name, image=self.image),
+            gateway=Gateway(port=0),
+            local=Local(stable_after=1.0),
         )
         return KubernetesPlatform(self.home, settings)
 
