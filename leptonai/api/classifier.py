@@ -7,16 +7,22 @@ import contextlib
 import msgspec
 
 from leptonai.api.route import Asked, Query, Route
+from leptonai.api.world import World
 from leptonai.client.classifier import Classifier, Unseen
 
 
 def classifier(asked: Asked[Query, None]) -> Classifier:
     """The version in force: what it was made of, what each voter counts, its scores on incidents it has not seen."""
+    return in_force(asked.world)
+
+
+def in_force(world: World) -> Classifier:
+    """As ``classifier``; ``version`` is "" where there is none."""
     from leptonai.ops.classify.ensemble import RULES  # numpy: only for who asks
     from leptonai.ops.classify.files import FOLDER, SHIPPED, counts, glance
 
-    said = asked.world.settings.ops.classifiers
-    version, meta, broken = glance(asked.world.store.path.parent / FOLDER, SHIPPED)
+    said = world.settings.ops.classifiers
+    version, meta, broken = glance(world.store.path.parent / FOLDER, SHIPPED)
     if meta is None or said == "off":
         return Classifier(broken=broken)
     about = dict(meta.about)

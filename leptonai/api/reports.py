@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from leptonai.api import advice
 from leptonai.api.availability import measured, series
+from leptonai.api.classifier import in_force
 from leptonai.api.incidents import incident as read_incident
 from leptonai.api.incidents import workspace_of
 from leptonai.api.route import Asked, Query, Route
@@ -84,7 +85,8 @@ async def period_report(asked: Asked[Period, None]) -> Response:
         ready = sum(r.service == service.key and r.state == "ready" for r in replicas)
         members.append(Member(service=service, ready=ready, availability=known, series=seen, advice=ends))
     incidents = [i for i in world.store.incidents(limit=1000) if asked.covers(workspace_of(i.subject))]
-    story = await run_in_threadpool(digest, members, incidents, now - seconds, now, query.lang)
+    judges = await run_in_threadpool(in_force, world)
+    story = await run_in_threadpool(digest, members, incidents, now - seconds, now, query.lang, judges)
     return _spelt(story, query.format)
 
 

@@ -79,14 +79,11 @@ def show(session: Session, as_json: bool) -> None:
 @click.option(
     "--drills", type=DRILLS, multiple=True, help="Learn also from drills: a file or folder of their outcomes."
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write it here in any case, and into no platform.")  # fmt: skip
 @json_option
 @click.pass_obj
 def train(
-    session: Session, simulated: int, judge: int, seed: int, reviewed: bool, drills: tuple[Path, ...],
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    session: Session, simulated: int, judge: int, seed: int, reviewed: bool, drills: tuple[Path, ...], as_json: bool
+) -> None:
     """Train a classifier; it is kept only when it is better than the one in force on incidents neither has seen.
 
     Without --reviewed and --drills the same numbers and seed give the same classifier. The platform takes a new version
@@ -96,37 +93,27 @@ def train(
     Example:
       leptonai classify train --reviewed
     """
-    from leptonai.ops.classify.files import FOLDER, Newest, keep, save
+    from leptonai.ops.classify.files import FOLDER, Newest, keep
     from leptonai.ops.classify.renew import renew
     from leptonai.ops.classify.samples import drilled
 
-    lived = [*(_reviewed(session) if reviewed else []), *drilled(drills)]
+    live = drilled(drills)
+    lived = [*(_reviewed(session) if reviewed else []), *live]
     learn = _drawn(seed, simulated, "learn") if simulated else []
     held = _drawn(seed + APART, judge, "judge") if judge else []
     for i, sample in enumerate(lived):  # every fourth judges
         (held if i % 4 == 3 else learn).append(sample)
-    about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed, "drills": len(drilled(drills))}
-    folder = None if out else session.folder().path / FOLDER
-    found = renew(learn, held, Newest(folder).ensemble if folder else None, seed)
+    about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed, "drills": len(live)}
+    folder = session.folder().path / FOLDER
+    found = renew(learn, held, Newest(folder).ensemble, seed)
     found.ensemble.about.update(about | {"held_out": _whole(found.after)})
-    if out is not None:
-        save(out, found.ensemble)
-        kept = str(out)
-    else:
-        assert folder is not None
-        kept = str(keep(folder, found.ensemble)) if found.kept else ""
+    kept = str(keep(folder, found.ensemble)) if found.kept else ""
     if as_json:
         before = _brief(found.before) if found.before else None
         return print_json({"kept": kept, "before": before, "after": _brief(found.after), "gain": found.gain})
     rows = [_row("in force", found.before)] if found.before else []
     print_table(COLUMNS, [*rows, _row("new", found.after)], "")
-    click.echo(
-        f"Written to {kept}."
-        if out
-        else f"Kept as version {kept}."
-        if kept
-        else "Not kept: it is no better than the one in force."
-    )
+    click.echo(f"Kept as version {kept}." if kept else "Not kept: it is no better than the one in force.")
 
 
 @classify.command()
@@ -137,10 +124,12 @@ def train(
               help="Held out: service, load shape and severity at once, or service alone.")  # fmt: skip
 @click.option("--drills", type=DRILLS, multiple=True,
               help="Score the classifier in force on drills instead: a file or folder of their outcomes.")  # fmt: skip
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write one that has learnt from all of them here, with these scores, as ours was.")  # fmt: skip
 @json_option
 @click.pass_obj
 def evaluate(
-    session: Session, simulated: int, seed: int, how: str, drills: tuple[Path, ...], as_json: bool
+    session: Session, simulated: int, seed: int, how: str, drills: tuple[Path, ...], out: Path | None, as_json: bool
 ) -> None:  # fmt: skip
     """Score rules, each classifier and the ensemble on incidents held out by service, load shape and severity.
 
@@ -152,10 +141,14 @@ def evaluate(
       leptonai classify evaluate --drills ~/.leptonai/drills
     """
     from leptonai.ops.classify.evaluate import ENSEMBLE, by_service, held_out, strictly
+    from leptonai.ops.classify.renew import whole
 
     if drills:
         return _on_drills(session, drills, as_json)
-    found = held_out(_drawn(seed, simulated, ""), strictly if how == "all" else by_service, seed)
+    samples = _drawn(seed, simulated, "")
+    found = held_out(samples, strictly if how == "all" else by_service, seed)
+    if out is not None:
+        whole(samples, seed, {"simulated": simulated, "held_out": _whole(found.scores[ENSEMBLE])}, out)
     if as_json:
         return print_json({name: _whole(s) for name, s in found.scores.items()})
     rows = [_row(name, s) for name, s in found.scores.items()]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from leptonai.client.classifier import Classifier, OfCause, Unseen
 from leptonai.ops.availability import availability
 from leptonai.ops.report import FORMATS, Member, digest, languages, write
 from leptonai.ops.report.advice import advice
@@ -95,3 +96,25 @@ def test_what_cannot_be_told_is_told_to_be_so() -> None:
     told = advice("v", service(), 0, series("r", [1.0] * 10), (), (), AT)
     assert [f.kind for f in told] == ["cannot tell"] * 3
     assert [f.data["what"] for f in told] == ["forecast", "headroom", "exhaustion"]
+
+
+@pytest.mark.parametrize("language", languages())
+@pytest.mark.parametrize(("version", "counts"), [("shipped", False), ("17", True)])
+def test_how_good_the_diagnosis_is_stands_in_a_digest(language: str, version: str, counts: bool) -> None:
+    """Its scores, and the causes that it knows worst with what they are taken for; each sentence is backed."""
+    confusion = {"data_drift": {"data_drift": 3, "bad_revision_wrong_answers": 1}, "disk_full": {"disk_full": 5}}
+    held = Unseen(
+        incidents=9, first=0.889, first_two=1.0, macro_f1=0.93, interval=(0.85, 0.97), calibration=0.031,
+        causes={
+            "data_drift": OfCause(incidents=4, precision=1.0, recall=0.75, f1=0.857),
+            "disk_full": OfCause(incidents=5, precision=1.0, recall=1.0, f1=1.0),
+        },
+        confusion=confusion,
+    )  # fmt: skip
+    found = Classifier(version=version, counts=counts, held_out=held)
+    story = digest([], [], AT, AT + DAY, language, found)
+    text = write(story, "text")
+    assert "75" in text and ("data drift" in text or "数据漂移" in text)
+    assert sum(s.evidence[0].startswith("k") for section in story.sections for s in section.sentences) == 3
+    bare = digest([], [], AT, AT + DAY, language, Classifier(version=version, counts=counts))
+    assert not any(s.evidence[0].startswith("k") for section in bare.sections for s in section.sentences)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from leptonai.errors import SpecError
 from leptonai.ops.classify.ensemble import CLASSES, Ensemble
+from leptonai.ops.classify.files import save
 from leptonai.ops.classify.samples import Sample, data_of
 from leptonai.ops.classify.score import Score, score
 from leptonai.ops.classify.train import train
@@ -26,6 +28,16 @@ class Renewal:
     after: Score
     gain: float
     kept: bool
+
+
+def whole(learn: Sequence[Sample], seed: int, about: dict[str, object], path: Path) -> None:
+    """Train on all of ``learn`` and write what came of it to ``path``, with ``about`` it. SpecError: it cannot be."""
+    made = train(data_of(learn), seed)
+    made.about.update(about)
+    try:
+        save(path, made)
+    except OSError as e:
+        raise SpecError(f"{path}: {e.strerror}", hint="name a file in a folder that can be written") from e
 
 
 def renew(learn: Sequence[Sample], judge: Sequence[Sample], old: Ensemble | None, seed: int = 0) -> Renewal:

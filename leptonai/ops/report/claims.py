@@ -42,7 +42,7 @@ _SPAN = re.compile(
     rf"|(?<![A-Za-z0-9_.])({_NUMBER}) ?(%|毫秒|秒|分钟|小时|天|万|亿|(?:ms|min|s|h|d|kB|MB|GB|TB|B){_EDGE})"
 )
 _PLAIN = re.compile(rf"(?<![0-9.])({_NUMBER})")
-_OURS = frozenset({"p50", "p99", "p90"})
+_OURS = frozenset({"p50", "p99", "p90", "F1"})
 _HOLE = "\x00"
 
 

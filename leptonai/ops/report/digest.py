@@ -9,6 +9,7 @@ import msgspec
 
 from leptonai.client.advice import Advice
 from leptonai.client.availability import Availability, Estimate
+from leptonai.client.classifier import Classifier
 from leptonai.ops.incidents import service_of
 from leptonai.ops.report.advice import advice
 from leptonai.ops.report.safe import plain
@@ -18,6 +19,7 @@ from leptonai.types import Evidence, Incident, Noun, Series, Service
 
 SIGNALS = ("request_rate_per_second", "replica_compute_seconds", "replica_rss_bytes")
 TOLD = 100  # incidents in one digest
+WELL, WORST = 0.95, 6  # an F1 that needs no line, and lines at most
 
 
 class Member(Noun, frozen=True, kw_only=True):
@@ -31,9 +33,11 @@ class Member(Noun, frozen=True, kw_only=True):
 
 
 def digest(
-    members: Sequence[Member], incidents: Sequence[Incident], start: float, end: float, language: str = "en"
-) -> Story:
-    """The checked digest of ``[start, end)``; incidents are those that touched it, oldest first.
+    members: Sequence[Member], incidents: Sequence[Incident], start: float, end: float, language: str = "en",
+    classifier: Classifier | None = None,
+) -> Story:  # fmt: skip
+    """The checked digest of ``[start, end)``; incidents are those that touched it, oldest first. ``classifier``: whose
+    scores on unseen incidents are told; None: nobody's.
 
     NotFound for a language we do not speak; TelemetryError when a sentence is not backed.
     """
@@ -54,7 +58,10 @@ def digest(
             told += _ends(f"b{n}", member.advice, end)
         rows.append({"key": member.service.key, "fact": own[0] if own else None, "advice": told})
         facts += [*own, *told]
+    judged = [] if classifier is None else _judged(classifier, end)
+    facts += judged
     words = {
+        "judged": judged,
         "start": start,
         "end": end,
         "rows": rows,
@@ -97,6 +104,30 @@ def _incident(found: Incident) -> Evidence:
     if last is not None:
         data |= {"remedy": plain(last.remedy), "verdict": last.verdict or ""}
     return Evidence(id=f"i{found.id}", kind="incident", at=found.began, text=plain(found.title), data=data)
+
+
+def _judged(found: Classifier, at: float) -> list[Evidence]:
+    """How good the classifier in force is, and the causes it knows worst; nothing where it does not say."""
+    held = found.held_out
+    if held is None:
+        return []
+    data: dict[str, Any] = {
+        "version": plain(found.version), "counts": found.counts, "incidents": held.incidents,
+        "right_share": held.first, "two_share": held.first_two, "macro_share": held.macro_f1,
+        "low_share": held.interval[0], "high_share": held.interval[1], "off_share": held.calibration,
+    }  # fmt: skip
+    out = [Evidence(id="k1", kind="classifier", at=at, text=f"classifier {plain(found.version)}", data=data)]
+    worst = sorted(held.causes.items(), key=lambda item: (item[1].f1, item[0]))
+    for n, (cause, of) in enumerate([w for w in worst if w[1].f1 < WELL][:WORST], 2):
+        wrong = {said: count for said, count in held.confusion.get(cause, {}).items() if said != cause}
+        told: dict[str, Any] = {
+            "cause": plain(cause), "incidents": of.incidents, "precision_share": of.precision, "recall_share": of.recall
+        }  # fmt: skip
+        if wrong:
+            most = max(sorted(wrong), key=lambda said: wrong[said])
+            told |= {"taken": plain(most), "taken_count": wrong[most]}
+        out.append(Evidence(id=f"k{n}", kind="confused", at=at, text=plain(cause), data=told))
+    return out
 
 
 def _ends(id: str, found: Advice, at: float) -> list[Evidence]:
