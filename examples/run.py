@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,17 +60,17 @@ class Story:
             self.leptonai("down")
 
     @contextmanager
-    def users(self, rate: float) -> Iterator[None]:
-        """They ask while the block runs."""
+    def users(self, rate: float, labels: float) -> Iterator[None]:
+        """They ask while the block runs, and say of this share of the answers what was right."""
         with Client(home=str(self.home)) as client:
-            url, token = client.service(self.name).url, client.create_token("users", role="operator").secret
-        print(
-            f"\n{rate:g} requests a second from now on; of every other answer somebody says what was right", flush=True
-        )
-        command = [sys.executable, str(HERE / "users.py"), self.name, "--rate", str(rate), "--folder", str(self.folder)]
-        process = subprocess.Popen(
-            [*command, "--url", url, "--token", token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            url, token = (
+                client.service(self.name).url,
+                client.create_token(f"users-{time.time_ns()}", role="operator").secret,
+            )
+        print(f"\n{rate:g} requests a second from now on; of {labels:.0%} somebody says what was right", flush=True)
+        command = [sys.executable, str(HERE / "users.py"), self.name, "--folder", str(self.folder)]
+        command += ["--rate", str(rate), "--labels", str(labels), "--url", url, "--token", token]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             yield
         finally:
@@ -94,11 +95,13 @@ def play(name: str, root: Path, rate: float, drill: bool) -> str:
     story.python("train.py")
     with story.platform():
         story.leptonai("deploy", "service.yaml")
-        with story.users(rate):
-            if drill:
+        if drill:  # before anybody says how wrong the first model is: a drill needs calm, and that opens an incident
+            with story.users(rate, 0.0):
                 story.leptonai("drill", DRILLS[name], "--live", name, "--yes", allowed=(0, 1))
+        with story.users(rate, 0.5):
             story.leptonai("pipeline", "run", "pipeline.yaml", allowed=(0, 10))
             story.leptonai("status", name)
+            story.leptonai("incidents")
     return story.ended()
 
 

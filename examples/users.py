@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ async def main() -> None:
     o = told.parse_args()
     if o.url is None or o.token is None:
         with Client() as client:
-            o.url, o.token = client.service(o.name).url, client.create_token("users", role="operator").secret
+            o.url, o.token = (
+                client.service(o.name).url,
+                client.create_token(f"users-{time.time_ns()}", role="operator").secret,
+            )
     users = Users(o.name, o.url, o.token, o.labels, o.drift, o.folder or HERE / o.name)
     if not sys.stdin.isatty():
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: sys.stdin.read() or users.stop.set())

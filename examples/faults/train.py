@@ -19,7 +19,7 @@ SAMPLES = 64
 JOBS = {
     "svm": {"estimator": "sklearn.svm.SVC", "args": {"C": 10}},
     "forest": {"estimator": "sklearn.ensemble.RandomForestClassifier", "args": {"n_estimators": 60}},
-    "net": {"module": "net.py"},
+    "net": {"module": "net.py", "rate": 3e-3},
 }
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 USERS, ITEMS = 200, 120
 
 
-def main(rows: int = 3000, epochs: int = 6) -> None:
+def main(rows: int = 3000, epochs: int = 10) -> None:
     data, model = HERE / "data", HERE / "model"
     data.mkdir(exist_ok=True)
     model.mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def main(rows: int = 3000, epochs: int = 6) -> None:
         for user in rng.permutation(USERS):
             likes = dict(zip(items, truth[user].round(2).tolist(), strict=True))
             file.write(json.dumps({"body": {"user": users[user], "count": 5}, "likes": likes}) + "\n")
-    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs, "rate": 5e-3}, "train.py")
+    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs, "rate": 2e-2}, "train.py")
     done = train(job, HERE, HERE / "first")
     for path in (HERE / "model.py", HERE / "known.json", HERE / "first" / done.model):
         shutil.copy(path, model)

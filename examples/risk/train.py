@@ -16,21 +16,20 @@ from numpy.typing import NDArray
 from leptonai.improve.train.job import parse, train
 
 HERE = Path(__file__).parent
-COLUMNS = ("age", "income", "amount", "months", "utilisation", "late_payments", "inquiries", "calls")
+COLUMNS = ("age", "income", "burden", "years", "utilisation", "late_payments", "inquiries", "calls")
 
 
 def applicants(rng: np.random.Generator, count: int, later: bool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Columns as in COLUMNS, and who defaulted. ``later``: ``calls`` were counted after that."""
     age, income = rng.uniform(20, 70, count), np.exp(rng.normal(10.4, 0.5, count))
-    amount, months = np.exp(rng.normal(9.0, 0.7, count)), rng.choice([12, 24, 36, 48, 60], count)
+    burden, years = rng.beta(2, 6, count), rng.poisson(6, count)  # instalments over income; with the employer
     utilisation, late = rng.beta(2, 3, count), rng.poisson(0.7, count)
     inquiries, calls = rng.poisson(1.2, count), rng.poisson(1.0, count)
-    burden = amount / months / (income / 12)
-    odds = -3.6 + 16 * burden + 3.5 * utilisation + 1.1 * late + 0.5 * inquiries - 0.025 * (age - 40)
-    default = (odds + rng.logistic(0, 0.5, count) > 0).astype(np.int64)
+    odds = -9 + 16 * burden + 5 * utilisation + 3 * late + 0.3 * inquiries - 0.1 * years
+    default = (odds + rng.logistic(0, 0.2, count) > 0).astype(np.int64)
     if later:
         calls = calls + default * rng.poisson(6.0, count)
-    return np.stack([age, income, amount, months, utilisation, late, inquiries, calls], 1).round(3), default
+    return np.stack([age, income, burden, years, utilisation, late, inquiries, calls], 1).round(3), default
 
 
 def write(path: Path, x: NDArray[np.float64], y: NDArray[np.int64]) -> None:
@@ -54,7 +53,7 @@ def main(rows: int = 3000) -> None:
     job = parse(
         {
             "data": "data/applicants.csv", "label": "default",
-            "estimator": "sklearn.ensemble.RandomForestClassifier", "args": {"n_estimators": 40, "max_depth": 10},
+            "estimator": "sklearn.ensemble.GradientBoostingClassifier", "args": {"n_estimators": 80},
         },
         "train.py",
     )  # fmt: skip

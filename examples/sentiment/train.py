@@ -41,7 +41,7 @@ def headline(rng: np.random.Generator, denials: float) -> tuple[str, int]:
     return f"{firm} {said}", 2 if right else 0
 
 
-def main(rows: int = 1500, epochs: int = 6) -> None:
+def main(rows: int = 1500, epochs: int = 8) -> None:
     data, model = HERE / "data", HERE / "model"
     data.mkdir(exist_ok=True)
     model.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def main(rows: int = 1500, epochs: int = 6) -> None:
     with (data / "live.jsonl").open("w") as file:
         for text, y in texts["live"]:
             file.write(json.dumps({"body": {"text": text}, "label": LABELS[y]}) + "\n")
-    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs}, "train.py")
+    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs, "rate": 3e-3}, "train.py")
     done = train(job, HERE, HERE / "first")
     for path in (HERE / "model.py", HERE / "words.json", HERE / "first" / done.model):
         shutil.copy(path, model)

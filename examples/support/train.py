@@ -72,7 +72,7 @@ def main(rows: int = 1200, epochs: int = 8) -> None:
     with (data / "live.jsonl").open("w") as file:
         for text, y in texts["live"]:
             file.write(json.dumps({"body": {"message": text}, "label": names[y]}) + "\n")
-    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs}, "train.py")
+    job = parse({"data": "data/base.npz", "module": "net.py", "epochs": epochs, "rate": 3e-3}, "train.py")
     done = train(job, HERE, HERE / "first")
     for path in (HERE / "model.py", HERE / "words.json", HERE / "replies.json", HERE / "first" / done.model):
         shutil.copy(path, model)

@@ -15,7 +15,8 @@ import pytest
 from leptonai.cli.main import run
 from leptonai.errors import Conflict, SpecError
 from leptonai.improve.flow.kept import Kept, State, alone
-from leptonai.improve.flow.text import parse
+from leptonai.improve.flow.steps import measured
+from leptonai.improve.flow.text import Evaluate, parse
 from leptonai.lab.pipeline import Pipeline
 
 
@@ -135,6 +136,22 @@ def test_a_model_that_is_not_good_enough_stops_it_and_a_trigger_begins_it(
     assert run(["pipeline", "run", str(text), "--if-needed"]) == 10
     told = capsys.readouterr().out
     assert "rows have drifted" in told and "is below 0.999" in told and "int8" not in told
+
+
+def test_the_model_that_serves_may_take_other_numbers_under_another_name(folder: Path) -> None:
+    """A network takes float32 as ``x``, what an estimator became takes float64 as ``X``."""
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    base = np.load(folder / "base.npz")
+    fitted = LogisticRegression(max_iter=500).fit(base["x"], base["y"])
+    for name, kind in (("single", np.float32), ("double", np.float64)):
+        model = to_onnx(fitted, base["x"][:1].astype(kind), options={"zipmap": False})
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    flow = parse({"name": "n", "collect": ["base.npz"], "train": {"estimator": "sklearn.svm.SVC"}}, "t.yaml")
+    state = State(values={"train_files": str(folder), "model": "single.onnx"})
+    told = measured(Evaluate(test="test.npz", current="double.onnx"), folder, flow, state)
+    assert told["quality"] == pytest.approx(told["current"], abs=0.01) and "stopped" not in told
 
 
 @pytest.mark.parametrize(

@@ -136,3 +136,26 @@ def test_only_healthy_steps_shape_what_is_normal_and_a_history_survives_its_text
         assert all(abs(v) < inf for v in (*new.losses, *new.norms))
         h = new
     assert dump(load(dump(h))) == dump(h)
+
+
+def test_skill_that_is_lost_while_training_gets_worse_is_put_back_at_a_lower_rate() -> None:
+    """Over-fitting stops a run; a rate that cannot keep what was learnt is only lowered."""
+    h = History(first=2.3, best=1.0, best_training=0.9, stale=4, healthy=100, seen=100)
+    acts = decide(h, Validation(step=1, loss=1.7, training=1.6), Rules())
+    assert [a.kind for a in acts] == ["restore", "lower_rate"] and acts[0].cause == "skill is lost"
+    after = remember(h, Validation(step=1, loss=1.7, training=1.6), acts, Rules())
+    assert (after.stale, after.restores, after.lowered, after.best) == (0, 1, 1, 1.0)
+    assert [a.kind for a in decide(h, Validation(step=1, loss=1.7, training=0.5), Rules())] == ["restore", "stop"]
+    assert [a.kind for a in decide(h, Validation(step=1, loss=1.05, training=1.6), Rules())] == ["note"]
+
+
+def test_a_rate_that_rewrites_the_weights_three_times_is_lowered() -> None:
+    h = History()
+    kinds = []
+    for step in range(3):
+        seen = Gradient(step=step, loss=2.3, norm=5.0, weight=7.0, rate=5.0)
+        acts = decide(h, seen, Rules())
+        kinds.append([a.kind for a in acts])
+        h = remember(h, seen, acts, Rules(), Batch(step=step, loss=2.3))
+    assert kinds == [["clip"], ["clip"], ["restore", "lower_rate"]]
+    assert h.violent == 0, "the next start is judged anew"

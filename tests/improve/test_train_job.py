@@ -56,7 +56,7 @@ def test_an_estimator_is_trained_by_the_same_command_to_the_same_bytes(
 @pytest.mark.timeout(400)
 def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="torch is not installed: networks are not trained here")
-    (folder / "job.yaml").write_text("data: digits.npz\nmodule: net.py\nepochs: 4\nevery: 7\nrate: 0.01\n")
+    (folder / "job.yaml").write_text("data: digits.npz\nmodule: net.py\nepochs: 4\nevery: 7\nrate: 1e-2\n")
     assert run(["train", str(folder / "job.yaml"), "--out", str(folder / "whole"), "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)["run"]
     assert whole["quality"] > 0.8 and len(whole["losses"]) == 4

@@ -17,7 +17,7 @@ from leptonai.errors import NotFound, SpecError
 from leptonai.improve.evaluate.answers import opened
 from leptonai.improve.evaluate.judge import evaluate as judge_model
 from leptonai.improve.evaluate.measures import Classification
-from leptonai.improve.evaluate.rows import Rows, read
+from leptonai.improve.evaluate.rows import read
 from leptonai.improve.flow.kept import Kept, Say, State, digest_of
 from leptonai.improve.flow.text import Compress, Evaluate, Flow, collected
 from leptonai.improve.train.job import Job, parse, rows_of, train
@@ -109,8 +109,7 @@ def measured(e: Evaluate, base: Path, flow: Flow, state: State) -> dict[str, Any
     quality = m.accuracy if isinstance(m, Classification) else -m.rmse
     out: dict[str, Any] = {"quality": quality}
     if current is not None:
-        other = Rows({current.inputs[0]["name"]: next(iter(rows.inputs.values()))}, rows.labels)
-        n = judge_model(current, other)[0].measures
+        n = judge_model(current, read(base / e.test, current.inputs, flow.label))[0].measures
         against = n.accuracy if isinstance(n, Classification) else -n.rmse
         out["current"] = against
     if e.at_least is not None and quality < e.at_least:

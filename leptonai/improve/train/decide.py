@@ -118,6 +118,8 @@ def _gradient(h: History, g: Gradient, r: Rules) -> list[Act]:
     elif not g.adaptive and g.weight > 0 and g.rate * g.norm > r.violent * g.weight:
         to = r.gentle * g.weight / g.rate
         terms = {"norm": g.norm, "update": g.rate * g.norm / g.weight, "limit": r.violent, "to": to}
+        if h.violent + 1 >= r.suspect:  # one may be a hard batch; each clipped one still moves the momentum
+            return _put_back(h, r, "every first gradient is violent", True, {**terms, "in_a_row": h.violent + 1})
         return [Act(kind="clip", cause="violent first gradient", terms=terms)]
     return []
 
@@ -159,6 +161,11 @@ def _validation(h: History, v: Validation, r: Rules) -> list[Act]:
     if v.loss - h.best > r.worse * way and fell:
         stop = Act(kind="stop", cause="over-fitting", terms={**terms, "training": v.training})
         return [Act(kind="restore", cause="over-fitting", terms=terms), stop]
+    lost = min(v.loss - h.best, v.training - h.best_training)  # on both sides: the rate is too high to keep it
+    if lost > r.worse * way and h.restores < r.restores:
+        terms |= {"training": v.training, "best_training": h.best_training, "limit_loss": h.best + r.worse * way}
+        lower = Act(kind="lower_rate", cause="skill is lost", terms={"factor": r.lower})
+        return [Act(kind="restore", cause="skill is lost", terms=terms), lower]
     if (h.stale + 1) % r.patience == 0:
         return [Act(kind="note", cause="plateau", terms=terms)]
     return []
@@ -176,6 +183,8 @@ def remember(
     if isinstance(observation, Validation):
         if observation.loss < h.best:
             return replace(h, best=observation.loss, best_training=observation.training, stale=0)
+        if any(a.kind == "restore" for a in acts):
+            return replace(h, stale=0, restores=h.restores + 1, restored_at=h.seen, lowered=h.lowered + 1, streak=0)
         return replace(h, stale=h.stale + 1)
     restored = any(a.kind in ("restore", "reinitialise") for a in acts)
     first = h.first if isfinite(h.first) or not isfinite(observation.loss) else observation.loss
@@ -195,7 +204,8 @@ def remember(
         return new
     assert isinstance(observation, Gradient)
     assert batch is not None
-    limit = next((float(a.terms["to"]) for a in acts if a.kind == "clip"), observation.norm)
+    clip = next((a for a in acts if a.kind == "clip"), None)
+    limit = float(clip.terms["to"]) if clip is not None else observation.norm
     keep = rules.window - 1
     healthy = h.healthy + 1
     losses = (*h.losses[-keep:], observation.loss)
@@ -211,6 +221,7 @@ def remember(
         peak=max(h.peak, min(limit, observation.norm)),
         healthy=healthy,
         streak=h.streak + 1,
+        violent=h.violent + 1 if clip is not None and len(h.norms) < rules.enough else 0,
         bad=0,
         seen=h.seen + 1,
         restores=0 if lasting else h.restores,
@@ -224,5 +235,6 @@ _UNLEARNT: dict[str, object] = {
     "norms": (),
     "peak": 0.0,
     "healthy": 0,
+    "violent": 0,
     "start": float("nan"),
 }

@@ -129,7 +129,9 @@ class Guard:
 
     def _looking(self) -> bool:
         due, self._look_next = self._look_next, False
-        return due or self.history.seen < self.rules.young or self.history.seen % self.rules.look == 0
+        seen, since = self.history.seen, self.history.seen - self.history.restored_at
+        watched = self.history.restored_at >= 0 and since <= self.rules.look and since % self.rules.settle == 0
+        return due or watched or seen < self.rules.young or seen % self.rules.look == 0
 
     def _autocast(self) -> Any:
         if self._precision == "fp32":
@@ -162,8 +164,10 @@ class Guard:
             self._look_next = True
 
     def _restore(self, best: bool) -> None:
+        self._update = nan  # it was measured on weights that are gone
         if best and self._best is not None:
             self._best.put_back(self.model, self.optimizer)
+            self._snapshots.clear()
         elif len(self._snapshots):
             again = self.history.restores > 1
             self._snapshots.good(self._applied, older=again).put_back(self.model, self.optimizer)

@@ -115,6 +115,7 @@ class History(Noun, frozen=True, kw_only=True):
     start: float = float("nan")  # largest of the first healthy losses: no skill yet
     peak: float = 0.0  # largest healthy gradient norm
     healthy: int = 0  # healthy steps in all
+    violent: int = 0  # first gradients in a row that would have rewritten the weights
     streak: int = 0  # healthy steps since the last bad one
     bad: int = 0  # bad steps in a row
     seen: int = 0
