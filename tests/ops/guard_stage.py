@@ -23,6 +23,8 @@ from leptonai.ops.runbook import Runbook, RunbookFiles
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Admit, Ops, Settings
 from leptonai.types import (
+    MOST_RULES,
+    QUARANTINE,
     Cause,
     Change,
     Dial,
@@ -47,6 +49,7 @@ from leptonai.types import (
 
 OPS = Token(name="ops", role="operator", secret_sha256="", created=0.0)
 ANA = Token(name="ana", role="admin", secret_sha256="", created=0.0)
+MOST_QUARANTINED = 0.3  # of all requests, as the remedy has it
 DURING_DEPLOY = {"rollback", "evict", "recycle"}
 
 
@@ -223,6 +226,7 @@ class Guarded:
         self.doubt = ""
         self.made = 0
         self.acting: Case | None = None
+        self.refused = 0.15  # of all requests, what a quarantine would refuse
         self.loop = asyncio.new_event_loop()
         self.settle_replicas()
 
@@ -246,7 +250,7 @@ class Guarded:
             id=number, subject=f"default/service/{key}", severity="warning", title="", began=self.now, opened=self.now,
             causes=(Cause(name=cause, subject=subjects[about], confidence=confidence),),
         )  # fmt: skip
-        incident = msgspec.structs.replace(incident, evidence=evidence(self.now, serving))
+        incident = msgspec.structs.replace(incident, evidence=evidence(self.now, serving, self.refused))
         self.book.cases.append(Case(incident, self.now))
         self.firing.add(key)
 
@@ -383,7 +387,8 @@ class Guarded:
             less = path.endswith("replicas") and change.service != (self.acting and self.acting.service)
             ends = {"epoch": "restart", "replicas": "preempt" if less else "scale", "weight": "degrade", "shed": "shed"}
             one = "recycle" if "before its limit" in why else "evict"
-            name = one if path.startswith("evict.") else ends.get(path.rpartition(".")[2], "fallback_off")
+            heads = {"evict": one, "quarantine": "quarantine"}
+            name = heads.get(path.partition(".")[0]) or ends.get(path.rpartition(".")[2], "fallback_off")
         step = row.step(name)
         rail(step is not None, f"{name} is no step of the row for {row.cause}")
         return step.name, step
@@ -399,6 +404,10 @@ class Guarded:
             rail(goes <= 1 or goes / wished <= limits.share, "the blast radius is larger than its limit")
         if not isinstance(change, DialChange):
             return
+        if held := [p for p, value in change.set.items() if p.startswith(QUARANTINE) and value]:
+            rail(change.ttl is not None and change.ttl <= 86400, "a quarantine without an end")
+            rail(len({*service.dials.quarantine, *held}) <= MOST_RULES, "more rules of quarantine than are looked at")
+            rail(self.refused <= MOST_QUARANTINED, "a quarantine of what many send")
         ready = {r.id for r in self.replicas[key] if r.state == "ready"}
         out = {p.removeprefix("evict.") for p in change.set if p.startswith("evict.")}
         if out & ready and wished > 1:
@@ -456,16 +465,15 @@ class Guarded:
                 )
 
 
-def evidence(at: float, serving: list[str]) -> tuple[Any, ...]:
+def evidence(at: float, serving: list[str], refused: float) -> tuple[Any, ...]:
     from leptonai.types import Evidence
 
-    data = [{"traffic_ratio": 3.0, "neighbour": "pair"}]
-    data += [{"subject": r, "memory_share": 0.9} for r in serving[:1]]
-    kinds = ["signal", "memory_share"]
-    return tuple(
-        Evidence(id=f"e{n}", kind=kind, at=at, text="", data=dict(found))
-        for n, (kind, found) in enumerate(zip(kinds, data, strict=False), 1)
-    )
+    data: list[tuple[str, dict[str, Any]]] = [
+        ("signal", {"traffic_ratio": 3.0, "neighbour": "pair"}),
+        ("marked", {"rules": "image.high>508 image.low<-3", "refused_share": refused}),
+        *(("memory_share", {"subject": r, "memory_share": 0.9}) for r in serving[:1]),
+    ]
+    return tuple(Evidence(id=f"e{n}", kind=kind, at=at, text="", data=found) for n, (kind, found) in enumerate(data, 1))
 
 
 def settings_of(attempts: int, concurrent: int, shadow: bool, pace: int) -> Settings:

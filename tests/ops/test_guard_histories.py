@@ -26,7 +26,9 @@ HISTORIES = int(os.environ.get("LEPTONAI_HISTORIES", "40"))
 
 step = st.builds(
     StepText,
-    do=st.sampled_from(["evict", "recycle", "restart", "rollback", "scale", "shed", "preempt", "fallback_off"]),
+    do=st.sampled_from(
+        ["evict", "recycle", "restart", "rollback", "scale", "shed", "quarantine", "preempt", "fallback_off"]
+    ),
     tries=st.integers(1, 2),
     approval=st.sampled_from([None, None, "never", "above low", "always"]),
     compensate=st.sampled_from([None, None, False]),

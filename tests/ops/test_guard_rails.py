@@ -16,7 +16,7 @@ from leptonai.errors import Denied
 from leptonai.ops import casebook
 from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.diagnosis.rules import SYMPTOMS
-from leptonai.ops.remedies import OURS
+from leptonai.ops.remedies import OURS, Quarantine
 from leptonai.ops.respond import Judge, Wait, next_action
 from leptonai.ops.runbook import Runbook, bind
 from leptonai.ops.runbook.form import Text
@@ -275,6 +275,36 @@ def test_rail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             rail.story(stage)
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "ttl", "says"), [(0.9, 600.0, "what many send"), (0.15, None, "without an end"), (0.15, 600.0, "")]
+)
+def test_a_quarantine_ends_and_is_of_few_requests(
+    refused: float, ttl: float | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remedy keeps to both; withheld from it, the stage sees it (the door's own look at dials is tested there)."""
+
+    def story() -> tuple[str, ...]:
+        stage = staged(Rail("traffic_surge: {steps: [quarantine]}", far, Break(), ""))
+        stage.refused = refused
+        try:
+            far(stage)
+            return stage.door.service("wide").dials.quarantine
+        finally:
+            stage.close()
+
+    assert story() == (() if refused > 0.3 else ("image.high>508", "image.low<-3"))
+
+    def lax(self: Quarantine, seen: Any) -> Any:
+        return DialChange(service=seen.service.key, set={"quarantine.image.high>508": 1.0}, ttl=ttl), "anyway"
+
+    monkeypatch.setattr(Quarantine, "wish", lax)
+    if says:
+        with pytest.raises(Broken, match=says):
+            story()
+    else:
+        assert story() == ("image.high>508",)
 
 
 def test_each_step_is_planned_previewed_and_told_before_it_is_taken() -> None:
