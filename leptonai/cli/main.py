@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("classify", "Train, judge and show the classifiers of incidents."),
     "rules": ("rules", "Check and test rules of diagnosis, show fault trees."),
     "runbook": ("runbook", "What is done about each cause: check, show, preview."),
+    "quarantine": ("quarantine", "Refuse requests for what they bring, for a while."),
     "freeze": ("runbook", "The kill switch: no automatic change until thaw."),
     "thaw": ("runbook", "End a freeze: automatic changes are admitted again."),
     "report": ("report", "Tell an incident, a day or a week in plain language."),
