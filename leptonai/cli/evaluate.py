@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 path_type = click.Path(path_type=Path)
 SHOWN = 20
+WORSE = 10  # the exit code, as for a rollback
 
 
 @click.command()
@@ -26,8 +27,13 @@ SHOWN = 20
 @click.option("--slice", "by", metavar="COL", multiple=True, help="Measure each value of this column apart.")
 @click.option("--reference", type=path_type, help="Rows the model learnt from: how far have these moved?")
 @click.option("--plot", type=path_type, help="Draw curves, calibration and confusion (extra: plot).")
+@click.option(
+    "--at-least", "least", metavar="MEASURE=VALUE", multiple=True, help="Exit with 10 below it, as accuracy=0.9."
+)
 @json_option
+@click.pass_context
 def evaluate(
+    context: click.Context,
     model: Path,
     data: Path,
     label: str | None,
@@ -35,18 +41,20 @@ def evaluate(
     by: tuple[str, ...],
     reference: Path | None,
     plot: Path | None,
+    least: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure MODEL (what `deploy` takes) on labelled rows: confusion, precision, recall, F1, ROC, calibration.
 
     \b
     Example:
-      leptonai evaluate digits.onnx --data test.npz
+      leptonai evaluate digits.onnx --data test.npz --at-least accuracy=0.9
       leptonai evaluate new.onnx --data test.csv --against old.onnx --slice region --plot new.png
     """
     from leptonai.improve.evaluate.judge import evaluate as judge
     from leptonai.improve.evaluate.rows import read
 
+    limits = [limit(text) for text in least]
     predictor = load(model)
     rows = read(data, predictor.inputs, label, by)
     other = load(against) if against is not None else None
@@ -60,6 +68,32 @@ def evaluate(
         print_json(done)
     else:
         show(done, str(against))
+    short = [text for name, value in limits if (text := shortfall(done, name, value))]
+    for sentence in short:
+        click.echo(sentence, err=True)
+    if short:
+        context.exit(WORSE)
+
+
+def limit(text: str) -> tuple[str, float]:
+    from leptonai.errors import SpecError
+
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError as e:
+        raise SpecError(f"--at-least {text!r} is no MEASURE=VALUE", hint="as in accuracy=0.9") from e
+
+
+def shortfall(done: Evaluation, name: str, least: float) -> str:
+    """How far the measure ``name`` is below ``least``, in words; "" when it is not."""
+    from leptonai.errors import SpecError
+
+    found = {f: getattr(done.measures, f) for f in done.measures.__struct_fields__}
+    numbers = {f: float(v) for f, v in found.items() if isinstance(v, int | float)}
+    if name not in numbers:
+        raise SpecError(f"no measure {name!r}", hint=f"there are {', '.join(sorted(numbers))}")
+    return "" if numbers[name] >= least else f"{name} is {numbers[name]:.4f}, and at least {least:g} was asked for"
 
 
 def load(path: Path) -> Predictor:

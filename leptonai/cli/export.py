@@ -23,6 +23,7 @@ def export() -> None:
     \b
     Example:
       leptonai export kubernetes service.yaml -o cluster/
+      leptonai export grafana -o /etc/grafana/provisioning
     """
 
 

@@ -60,7 +60,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "Watch this machine for a platform that runs elsewhere."),
     "build": ("build", "Write a service as a container image."),
     "push": ("push", "Push a container image into a registry."),
-    "export": ("export", "Write a service as a bundle or for other tools."),
+    "export": ("exports", "Write a service as a bundle or for other tools."),
     "import": ("import_", "Read a bundled service, or samples (CSV, Parquet)."),
     "feedback": ("records", "Say how right a prediction or an incident was."),
     "issues": ("issues", "What users complain of, who sees to it, what repaired it."),

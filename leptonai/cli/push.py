@@ -14,7 +14,7 @@ from leptonai.cli.session import json_option, print_json, waiting
 @click.argument("name", metavar="REGISTRY/NAME:TAG")
 @click.option("--image", default="", metavar="NAME", help="Which image of the archive, where it holds several.")
 @click.option("--mount", default="", metavar="REPOSITORY", help="Of the same registry, with layers to take over.")
-@click.option("--plain-http", is_flag=True, help="The registry speaks HTTP.")
+@click.option("--plain-http", is_flag=True, envvar="REGISTRY_PLAIN_HTTP", help="The registry speaks HTTP.")
 @json_option
 def push(archive: Path, name: str, image: str, mount: str, plain_http: bool, as_json: bool) -> None:
     """Push an archive that `leptonai build` wrote. What the registry has is not sent again.

@@ -13,12 +13,19 @@ EXITS = {"promoted": 0, "rolled back": 10, "not enough evidence": 11}
 @click.command()
 @click.argument("name")
 @click.option("--judged", is_flag=True, help="Until the rollout under way is promoted or rolled back.")
+@click.option("--revision", type=click.IntRange(1), help="Of --judged: this one, even when it was judged before.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
 @workspace_option
 @json_option
 @click.pass_context
 def wait(
-    context: click.Context, name: str, judged: bool, timeout: float | None, workspace: str | None, as_json: bool
+    context: click.Context,
+    name: str,
+    judged: bool,
+    revision: int | None,
+    timeout: float | None,
+    workspace: str | None,
+    as_json: bool,
 ) -> None:
     """Wait until all wanted replicas of a service are ready; with --judged, until its rollout is over.
 
@@ -36,7 +43,7 @@ def wait(
             view = client.wait_ready(key, timeout, report=lambda progress: say(progress.text))
             print_json(view) if as_json else click.echo(f"{key}: {view.status}.")
             return
-        verdict = client.wait_judged(key, timeout, report=say)
+        verdict = client.wait_judged(key, timeout, report=say, revision=revision)
     if as_json:
         print_json(verdict)
     else:

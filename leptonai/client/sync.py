@@ -166,19 +166,30 @@ class Client(Looking):
         return spec
 
     def wait_judged(
-        self, key: Key, timeout: float | None = None, report: Callable[[str], None] = lambda text: None
+        self,
+        key: Key,
+        timeout: float | None = None,
+        report: Callable[[str], None] = lambda text: None,
+        *,
+        revision: int | None = None,
     ) -> Verdict:
         """How the rollout of the head ends: promoted at once when none is under way. Rides out a restart of control.
 
+        Of ``revision`` instead, also when that was judged before; NotFound when there is none yet.
         "not enough evidence" when it has not ended within ``timeout`` seconds; None waits without end.
         """
         deadline = time.monotonic() + timeout if timeout is not None else None
-        watched: int | None = None
+        watched = revision
         last = ""
         while True:
             try:
                 view = self.service(key)
                 watched = view.service.revision if watched is None else watched
+                if watched > view.service.revision:
+                    raise NotFound(
+                        f"{key} has no revision {watched} yet, its head is {view.service.revision}",
+                        hint="`leptonai deploy PATH --canary --json` says which revision it made",
+                    )
                 found = verdict(view, self.revisions(key), watched)
                 if view.status != last:
                     last = view.status
