@@ -70,6 +70,8 @@ def simulate(
     found = read(trace)
     if found.unsorted:
         click.echo(f"note: {found.unsorted:,} rows of {trace} were earlier than the row before; sorted", err=True)
+    if found.unit != "seconds":
+        click.echo(f"note: the numbers of {trace} are taken as {found.unit} since 1970", err=True)
     outcome = simulate(found.arrivals, policy, setup, target)
     if as_json:
         print_json(outcome)

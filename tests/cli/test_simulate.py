@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,29 @@ def test_an_unsorted_trace_is_sorted_and_says_so(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr()
     assert json.loads(said.out)["duration"] == 5.0
     assert "1 rows" in said.err
+
+
+@pytest.mark.parametrize("policy", ["ours", "oracle"])
+def test_months_between_two_requests_are_json_too(
+    policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trace too long for fine samples is forecast in coarser ones; what is printed stays numbers of JSON."""
+    monkeypatch.setattr(import_module("leptonai.plan.scale.simulate"), "SAMPLES", 1000)
+    path = tmp_path / "t.csv"
+    path.write_text("0\n1\n2\n" + "2000000\n" * 100)
+    assert run(["simulate", str(path), "--policy", policy, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["requests"] == 103
+    assert said["peak_replicas"] > 1  # started at times that come after the coarse ones
+
+
+def test_milliseconds_since_1970_are_told_by_their_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("1700000000000\n1700000005000\n")
+    assert run(["simulate", str(path), "--policy", "fixed:1", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["duration"] == 6.0
+    assert "milliseconds since 1970" in said.err
 
 
 @pytest.mark.parametrize(

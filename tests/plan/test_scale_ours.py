@@ -112,6 +112,18 @@ def test_with_nothing_seen_the_spread_is_poissons() -> None:
     assert Spread().variance(7.0) == 7.0
 
 
+@given(quiet=st.floats(0, 100), mean=st.floats(0.001, 2.0))
+@settings(max_examples=60, deadline=None)
+def test_after_a_quiet_the_spread_of_what_comes_back_is_no_flood(quiet: float, mean: float) -> None:
+    """However many hours almost nothing was forecast, and one request came: variance stays near Poisson's."""
+    spread = Spread()
+    spread.learn(1.0, 1.0, 600.0)
+    for _ in range(round(quiet * 60)):
+        spread.learn(1e-9, 0.0, 60.0)
+    spread.learn(1e-9, 1.0, 2.0)
+    assert 0 <= spread.variance(mean) <= 4 * mean + 1.0
+
+
 def test_a_learner_answers_after_one_sample_whatever_the_intervals() -> None:
     learner = Learner(30.0)
     assert learner.step(4.0, 4.0, 3.0) is None
@@ -121,6 +133,12 @@ def test_a_learner_answers_after_one_sample_whatever_the_intervals() -> None:
     long = learner.step(1000.0, 988.0, 3.0)
     assert long is not None
     assert long.mean == pytest.approx(3.0, rel=0.05)
+
+
+def test_traffic_after_a_quiet_day_starts_no_flood_of_replicas() -> None:
+    """A request each two seconds for half an hour needs two or three replicas, also after a day without any."""
+    half = np.cumsum(np.random.default_rng(0).exponential(2, 900))
+    assert simulate(np.concatenate((half, half[-1] + 86_400 + half)), "ours", Setup()).peak_replicas <= 3
 
 
 def test_a_daily_rise_is_met_before_it_comes() -> None:

@@ -98,7 +98,8 @@ class Spread:
     forecast, a > 0 for bursts that the forecast knows nothing of.
 
     Least squares of squared surprise on m with forgetting, held within 0 <= b m <= all of it, from a prior of
-    Poisson's spread with the weight of PRIOR seconds.
+    Poisson's spread with the weight of PRIOR seconds. The prior stands at the forecast that is asked about, too: after
+    a long quiet the sums are almost 0, and their ratio alone could say anything of the traffic that comes back.
     """
 
     def __init__(self) -> None:
@@ -121,5 +122,6 @@ class Spread:
         level = (self.e + PRIOR * mean) / total  # of surprise
         across = self.mm / self.seconds - mean * mean
         slope = (self.me / self.seconds - mean * self.e / self.seconds) / across if across > 1e-9 else level / mean
-        slope = min(max(slope, 0.0), level / mean)
+        steepest = (self.e + PRIOR * forecast) / (self.m + PRIOR * forecast)
+        slope = min(max(slope, 0.0), level / mean, steepest)
         return level + slope * (forecast - mean)

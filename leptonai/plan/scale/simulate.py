@@ -57,7 +57,7 @@ def simulate(
     elif name in ("ours", "hpa", "kpa"):
         policy = made(msgspec.convert({"policy": name, "target": target, "concurrency": setup.concurrency}, Auto))
         if name == "ours":
-            learner = Learner(setup.startup, (arrivals[-1] - arrivals[0]) / SAMPLES)
+            learner = Learner(setup.startup, float(arrivals[-1] - arrivals[0]) / SAMPLES)
     elif name == "oracle":
         full = float(setup.concurrency) if target is None else target
         policy = oracle = Oracle(arrivals, service_times(setup, len(arrivals)), setup.startup, full)

@@ -15,6 +15,8 @@ from leptonai.protocols import Floats
 from leptonai.types import Noun
 
 LIMIT = 20_000_000  # arrivals; about 2 GB while they are replayed
+# As seconds since 1970 these would be dates after the year 5000: what so large a number counts instead.
+UNITS = ((1e17, "nanoseconds", 1e9), (1e14, "microseconds", 1e6), (1e11, "milliseconds", 1e3))
 
 
 class Trace(Noun, frozen=True, kw_only=True):
@@ -24,13 +26,15 @@ class Trace(Noun, frozen=True, kw_only=True):
     began: float  # the first time stamp as written: unix seconds if the file has dates
     unsorted: int
     header: bool
+    unit: str  # of the numbers in the file: seconds, or what UNITS says of those since 1970
 
 
 def read(path: Path) -> Trace:
     """Every row's first column, sorted. One header line and empty lines are passed over; nothing else is.
 
-    Time stamps are numbers (seconds) or ISO date-times (without a zone: UTC), all of one kind. SpecError names the
-    line that is neither, and a file that cannot be read or holds no time stamp.
+    Time stamps are numbers (seconds; milliseconds, microseconds or nanoseconds since 1970 are told by their size) or
+    ISO date-times (without a zone: UTC), all of one kind. SpecError names the line that is neither, and a file that
+    cannot be read or holds no time stamp.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -74,13 +78,15 @@ def parse(rows: Iterable[list[str]], name: str = "trace") -> Trace:
     unsorted = int((np.diff(at) < 0).sum())
     if unsorted:
         at = np.sort(at)
+    unit, per_second = next(((unit, n) for least, unit, n in UNITS if at[0] >= least), ("seconds", 1.0))
+    at = at / per_second
     span = float(at[-1] - at[0])
     if not math.isfinite(span) or span > 10 * 366 * 86400.0:
         raise SpecError(
             f"{name} spans {span:.3g} s, wanted 10 years at most",
             hint="numbers are taken as seconds; divide milliseconds or nanoseconds first",
         )
-    return Trace(arrivals=at - at[0], began=float(at[0]), unsorted=unsorted, header=header)
+    return Trace(arrivals=at - at[0], began=float(at[0]), unsorted=unsorted, header=header, unit=unit)
 
 
 def _first_cells(rows: Iterable[list[str]]) -> Iterator[tuple[int, str]]:
