@@ -44,6 +44,8 @@ def connection_manager(gateway: Gateway, rds: Json) -> Json:
             "merge_slashes": True,
             "path_with_escaped_slashes_action": "REJECT_REQUEST",
             "request_headers_timeout": "10s",
+            # Probes of old balancers and tools like ab speak it; the answer then ends with its connection.
+            "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "leptonai"},
             "local_reply_config": _local_replies(gateway),
             "http_filters": [
                 {
@@ -100,7 +102,15 @@ def _local_replies(gateway: Gateway) -> Json:
         ),
         (_status(404), _body("not found", "not_found", "paths under /-/ are internal", False)),
         (_status(503), _body("every variant has weight 0", "no_ready_replica", "raise a weight dial", True)),
-        (_status(400, "GE"), _body("%LOCAL_REPLY_BODY%", "gateway", "the gateway refused the request", False)),
+        (
+            _status(400, "GE"),
+            _body(
+                "the gateway refused the request: %RESPONSE_CODE_DETAILS%",
+                "gateway",
+                "a request has one host, one plain path and one length",
+                False,
+            ),
+        ),
     ]
     mappers: list[Json] = [{"filter": match, "body_format_override": {"json_format": body}} for match, body in table]
     # Shedding is never a 503: clients and retries must tell "too much" from "broken".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,6 +109,41 @@ def test_smuggled_requests_reach_no_replica(tmp_path: Path) -> None:
                 assert got.count(b"HTTP/1.1 ") == 1, lines
             assert await made.ask() == {"a": 1}
             assert [asked["path"] for asked in made.replicas[0].asked] == ["/predict"]
+
+    asyncio.run(run())
+
+
+def test_http_1_0_is_answered_and_a_refusal_says_what_was_wrong(tmp_path: Path) -> None:
+    service = Service(spec=Spec(name="s", variants=(Variant(model="m"),)), dials=Dials(), revision=1)
+    old = "POST /services/s/predict HTTP/1.0\r\nContent-Length: 2\r\n\r\n[]"
+    refused = {
+        "POST /services/s/predict HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]": "missing_host",
+        "GET /services/s/-%2fready HTTP/1.1\r\nHost: g\r\n\r\n": "path_normalization_failed",
+        "POST /services/s/predict HTTP/1.1\r\nHost: g\r\nContent-Length: -7\r\n\r\n[]": "http1.codec_error",
+    }
+
+    async def run() -> None:
+        async with stage(tmp_path, [service], ["a"]) as made:
+            at = urlsplit(str(made.client.base_url))
+
+            async def say(text: str) -> tuple[str, str]:
+                reader, writer = await asyncio.open_connection(at.hostname, at.port)
+                writer.write(text.encode())
+                async with asyncio.timeout(20):
+                    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+                writer.close()
+                await writer.wait_closed()
+                return head, body
+
+            head, body = await say(old)
+            assert " 200 OK" in head.splitlines()[0], head
+            assert "transfer-encoding" not in head
+            assert json.loads(body)
+            for text, why in refused.items():
+                head, body = await say(text)
+                assert head.startswith("HTTP/1.1 400"), (text, head)
+                error = json.loads(body)
+                assert why in error["error"] and error["code"] == "gateway" and not error["retry"], error
 
     asyncio.run(run())
 

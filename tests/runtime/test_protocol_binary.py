@@ -231,6 +231,30 @@ def test_a_wrong_length_of_the_json(echo: Running, size: str) -> None:
     assert r.status_code == 400
 
 
+def texts() -> bytes:
+    """An ONNX model that gives back the strings it gets."""
+    from onnx import TensorProto, helper
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n", None]) for name in ("s", "t")]
+    graph = helper.make_graph([helper.make_node("Identity", ["s"], ["t"])], "g", ends[:1], ends[1:])
+    opsets = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def test_bytes_that_are_no_text_are_refused_where_a_model_takes_text(start: Callable[..., Running]) -> None:
+    replica = start({"t.onnx": texts()}).wait_ready()
+    about = {"name": "s", "shape": [1, 2], "datatype": "BYTES"}
+    for element, code in ((b"caf\xc3\xa9", 200), (b"\xff\xfe", 400)):
+        raw = b"".join(len(e).to_bytes(4, "little") + e for e in (b"a", element))
+        asked = {"inputs": [{**about, "parameters": {"binary_data_size": len(raw)}}]}
+        r = infer(replica, *message(asked, raw))
+        assert r.status_code == code, r.text
+        if code == 200:
+            assert r.json()["outputs"][0]["data"] == ["a", "café"]
+        else:
+            assert "not UTF-8" in r.json()["error"]
+
+
 # --- the parser alone ---
 
 JSON = st.recursive(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from leptonai.runtime.loaders.python import PythonPredictor
 from tests.runtime.conftest import NOOP, Running, Trained
 
 ALL_TYPES = """
@@ -41,6 +42,53 @@ def test_a_python_class_gets_its_arguments_by_type_hint(start: Callable[..., Run
     assert replica.predict({**given, "unknown": 1}).status_code == 400
     tensors = replica.client.get("/v2/models/m").json()["inputs"]
     assert [t["datatype"] for t in tensors][:5] == ["FP64", "INT64", "BYTES", "BOOL", "INT64"]
+
+
+class Scalar:
+    def predict(self, x: float) -> float:
+        return x
+
+
+class Nested:
+    async def predict(self, x: float) -> list[list[int]]:
+        return [[1]]
+
+
+class Labels:
+    batch = True
+
+    def predict(self, x: list[float]) -> list[str]:
+        return ["a"] * len(x)
+
+
+class Fields:
+    def predict(self, x: float) -> dict[str, float]:
+        return {"x": x}
+
+
+class Silent:
+    def predict(self, x: float):  # type: ignore[no-untyped-def]
+        return x
+
+
+class Pieces:
+    def predict(self, x: float) -> Iterator[float]:
+        yield x
+
+
+@pytest.mark.parametrize(
+    ("cls", "datatype", "shape"),
+    [
+        (Scalar, "FP64", [1]),
+        (Nested, "INT64", [-1, -1]),
+        (Labels, "BYTES", [1]),
+        (Fields, "BYTES", [1]),
+        (Silent, "BYTES", [-1]),
+        (Pieces, "BYTES", [-1]),
+    ],
+)
+def test_what_an_answer_is_follows_the_hint_of_what_predict_returns(cls: type, datatype: str, shape: list[int]) -> None:
+    assert PythonPredictor(cls, "m.py", {}).outputs == [{"name": "output", "datatype": datatype, "shape": shape}]
 
 
 def test_options_class_picks_one_of_several(start: Callable[..., Running]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from leptonai.errors import ModelError
+from leptonai.errors import ModelError, SpecError
 from leptonai.protocols import Predictor
 from leptonai.types import Variant
 
@@ -74,6 +74,7 @@ class OnnxPredictor:
         self.inputs = [self._tensor(i) for i in self._session.get_inputs()]
         self.outputs = [self._tensor(o, lenient=True) for o in self._session.get_outputs()]
         self._names = [o["name"] for o in self.outputs]
+        self._texts = [i["name"] for i in self.inputs if i["datatype"] == "BYTES"]
         self.batchable = all(t["shape"][:1] == [-1] for t in [*self.inputs, *self.outputs])
 
     @staticmethod
@@ -90,6 +91,12 @@ class OnnxPredictor:
         return {"name": node.name, "datatype": datatype, "shape": shape}
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """SpecError for BYTES that are not text: onnxruntime would compute with how Python spells them."""
+        for name in self._texts:
+            if any(isinstance(element, bytes) for element in inputs[name].flat):
+                raise SpecError(
+                    f"input {name!r} holds bytes that are not UTF-8", hint="strings of an ONNX model are text"
+                )
         values = self._session.run(self._names, inputs)
         return {n: v if isinstance(v, np.ndarray) else _table(v) for n, v in zip(self._names, values, strict=True)}
 

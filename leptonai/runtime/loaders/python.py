@@ -239,7 +239,17 @@ class PythonPredictor:
         if self.app is not None and not callable(self.app):
             raise ModelError(f"{Path(path).name}: app is no ASGI app", hint="rename it, or make it callable")
         self.inputs = [{"name": p.name, "datatype": p.datatype, "shape": p.shape} for p in self.parameters]
-        self.outputs: list[dict[str, Any]] = [{"name": "output", "datatype": "BYTES", "shape": [-1]}]
+        self.outputs: list[dict[str, Any]] = [{"name": "output", **self._answer()}]
+
+    def _answer(self) -> dict[str, Any]:
+        """Type and shape of the answer by the hint of what predict returns; without one: text."""
+        hint = typing.get_type_hints(self.call).get("return", Any)
+        if self.batchable and get_origin(hint) is list:  # the answers of a batch, one of them each request's
+            hint = (get_args(hint) or (Any,))[0]
+        if hint is Any or self.generates:
+            return {"datatype": "BYTES", "shape": [-1]}
+        datatype, shape, _ = _tensor_of(hint)
+        return {"datatype": datatype, "shape": shape}
 
     def _gathered(self, **inputs: Any) -> Any:
         """The whole result of a predict that yields, or that is waited for."""
