@@ -71,35 +71,27 @@ def only_ready(body: bytes) -> bool:
 
 def statistics(name: str, version: str, metrics: Metrics, last: float) -> Json:
     """The statistics extension's answer. ``last``: unix seconds of the last inference, 0 before any; sent as ms."""
-    seen = metrics.durations()
-
-    def duration(kind: str) -> Json:
-        count, seconds = seen.get(kind, (0, 0.0))
-        return {"count": count, "ns": int(seconds * 1e9)}
-
-    batches, samples = seen["samples"]
+    spent = {kind: _duration(*of) for kind, of in metrics.durations().items()}
+    nothing = _duration(0, 0.0)  # done a request at a time, whatever batch it comes into
     one = {
         "name": name,
         "version": version,
         "last_inference": int(last * 1e3),
-        "inference_count": int(samples),
-        "execution_count": batches,
-        "inference_stats": {
-            "success": duration("success"),
-            "fail": duration("fail"),
-            "queue": duration("queue"),
-            "compute_input": duration("input"),
-            "compute_infer": duration("compute"),
-            "compute_output": duration("output"),
-        },
+        "inference_count": metrics.inferences,
+        "execution_count": sum(count for count, _ in metrics.batches.values()),
+        "inference_stats": spent,
         "batch_stats": [
             {
                 "batch_size": batch,
-                "compute_input": duration("none"),  # done a request at a time, whatever batch it comes into
-                "compute_infer": {"count": count, "ns": int(seconds * 1e9)},
-                "compute_output": duration("none"),
+                "compute_input": nothing,
+                "compute_infer": _duration(*of),
+                "compute_output": nothing,
             }
-            for batch, (count, seconds) in sorted(metrics.batches.items())
+            for batch, of in sorted(metrics.batches.items())
         ],
     }
     return {"model_stats": [one]}
+
+
+def _duration(count: int, seconds: float) -> Json:
+    return {"count": count, "ns": int(seconds * 1e9)}

@@ -28,7 +28,7 @@ from leptonai.runtime.faults import Faults
 from leptonai.runtime.flow import Step
 from leptonai.runtime.health import STALE_GRACE, Phase, Readiness, Running, readiness
 from leptonai.runtime.http import BINARY, JSON, Connection, Parts, Request
-from leptonai.runtime.metrics import Metrics
+from leptonai.runtime.metrics import Metrics, Run
 from leptonai.runtime.model import Model, TensorModel
 from leptonai.runtime.openai import error_body
 from leptonai.runtime.pages import Pages, Route
@@ -82,6 +82,7 @@ class App:
             lambda error: self._soon(self._on_failed, error),
             lambda: self._soon(self._deliver),
             lambda cost: batcher(self.tuning, cost),
+            self.metrics.ran.append,
             self.faults,
             self.name,
             self.version,
@@ -213,11 +214,13 @@ class App:
                 request.answer(405, orjson.dumps(error.body()), b"\r\nallow: " + allowed)
                 return
             route.handle(request)
-        except LeptonError as e:
-            self.refuse(request, e)
         except Exception as e:
-            log.exception("a request fails inside the replica")
-            self.refuse(request, LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log"))
+            if not isinstance(e, LeptonError):
+                log.exception("a request fails inside the replica")
+                e = LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log")
+            route = self._routes.get(request.target.partition(b"?")[0])
+            self.metrics.refused += route is not None and route.handle == self.infer
+            self.refuse(request, e)
 
     def refuse(self, request: Request, error: LeptonError) -> None:
         self.metrics.requests.add(str(error.status))
@@ -343,7 +346,7 @@ class App:
             return
         body, error, not_finite, output, seconds, encoding = self.compute.computed(job, began)
         if error is not None or not_finite or request.asked is not None:
-            answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, job.samples, encoding)
+            answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, encoding)
             self._settle(answer, self.clock(), time.time())
         else:
             request.connection.answer(request, 200, body, b"", JSON if body.__class__ is bytes else BINARY)
@@ -398,12 +401,10 @@ class App:
         output = summary(step.output)
         self.predictions.add(request.id, time.time(), seconds, code, output, request.trace, queue, 0.0, step.seconds)
         self.metrics.saw((code, seconds, queue, 0.0, step.seconds, 1, job.decoded - job.arrived, 0.0))
+        self.metrics.ran.append(Run(1, step.seconds, error is None))
 
     def _settle(self, answer: Answer, now: float, at: float) -> None:
         """Send an answer, count it, log it."""
-        if not answer.whole:
-            self.metrics.sizes.append(float(answer.batch))
-            return
         job = answer.job
         if not self.waiting.leaves(job):
             return
@@ -435,7 +436,7 @@ class App:
         queue = max(0.0, answer.started - answer.wait - job.arrived)
         self.predictions.add(request.id, at, seconds, code, output, request.trace, queue, wait, ran, job.inputs)
         sides = (job.decoded - job.arrived, answer.encoding)
-        self.metrics.saw((code, seconds, queue, wait, ran, answer.batch, *sides))
+        self.metrics.saw((code, seconds, queue, wait, ran, job.samples, *sides))
 
     def part(self) -> None:
         """Move the loop back to the main thread: what comes from now on is computed beside it."""

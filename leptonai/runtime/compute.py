@@ -24,6 +24,7 @@ from leptonai.runtime.faults import Faults
 from leptonai.runtime.flow import MAX_OPEN, Step, Streams
 from leptonai.runtime.http import Parts
 from leptonai.runtime.loaders import one_line
+from leptonai.runtime.metrics import Run
 from leptonai.runtime.model import Model
 from leptonai.runtime.predictions import summary
 
@@ -54,15 +55,14 @@ class Answer(Struct, eq=False):
     not_finite: int = 0  # numbers in the output that JSON cannot carry
     output: Any = None  # for the prediction log
     seconds: float = -1.0  # its batch took to compute; -1: it was not computed
-    batch: int = 0  # samples in its batch, on the batch's first answer only
     encoding: float = 0.0  # seconds it took to make ``body`` of what the model gave
-    whole: bool = True  # False: a slice was computed, its job is not answered yet
 
 
 class Compute:
     """``running`` is the heartbeat, (since, samples) or None; ``taken[level]`` counts samples taken off the queue.
 
-    ``loaded``, ``failed`` and ``notify`` are called in the compute thread.
+    ``loaded``, ``failed``, ``notify`` and ``ran`` are called in the compute thread; ``ran`` is told of each run of
+    the model.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class Compute:
         failed: Callable[[LeptonError], None],
         notify: Callable[[], None],
         make: Callable[[Cost], Batcher],
+        ran: Callable[[Run], None],
         faults: Faults,
         name: str,
         version: str,
     ) -> None:
-        self._load, self._loaded, self._failed, self._notify = load, loaded, failed, notify
+        self._load, self._loaded, self._failed, self._notify, self._ran = load, loaded, failed, notify, ran
         self.cost = Cost()
         self.batcher = make(self.cost)
         self._faults = faults
@@ -286,29 +287,32 @@ class Compute:
             results: list[Any] = self._model.run(batch)
             end = monotonic()
             self.cost.saw(samples, end - now, end)
+            self._ran(Run(samples, end - now, True))
         except BaseException as e:  # noqa: BLE001 - see _run
+            self._ran(Run(samples, monotonic() - now, False))
             results = self._alone(batch) if self._retry_alone else [self.wrap(e)] * len(batch)
             end = monotonic()
         self.running = None
         seconds = end - now
         for job, result in zip(batch, results, strict=True):
             if job.whole is None:
-                answers.append(self._answer(job, result, now, wait, seconds, samples))
-            else:
-                answers.append(self._slice(job, job.whole, result, now, wait, seconds, samples))
-            samples = 0
+                answers.append(self._answer(job, result, now, wait, seconds))
+            elif (answer := self._slice(job.whole, result, now, wait, seconds)) is not None:
+                answers.append(answer)
         return answers
 
-    def _slice(self, part: Job, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
-        """The answer of a job whose last slice this is, or that fails with it; else one that only counts."""
-        if not isinstance(result, LeptonError):
+    def _slice(self, job: Job, result: Any, now: float, wait: float, seconds: float) -> Answer | None:
+        """The answer of a job of which a slice was computed, once that was the last one, or fails."""
+        job.began = job.began or now
+        job.computed += seconds
+        if isinstance(result, LeptonError):
+            self._leave(job)
+        else:
             job.results = [*(job.results or []), result]
             if job.sliced < job.samples:
-                return Answer(job, now, wait, seconds=seconds, batch=samples, whole=False)
+                return None
             result = {name: np.concatenate([r[name] for r in job.results]) for name in result}
-        else:
-            self._leave(job)
-        return self._answer(job, result, now, wait, seconds, samples)
+        return self._answer(job, result, job.began, wait, job.computed)
 
     def _leave(self, job: Job) -> None:
         """A job of which slices may still be queued is not computed any further."""
@@ -327,7 +331,7 @@ class Compute:
         if job.request.gone or now > job.deadline:
             return unwanted(job, now)
         body, error, not_finite, output, seconds, encoding = self.computed(job, now)
-        return Answer(job, now, wait, body, error, not_finite, output, seconds, job.samples, encoding)
+        return Answer(job, now, wait, body, error, not_finite, output, seconds, encoding)
 
     def computed(self, job: Job, now: float) -> tuple[bytes | Parts, LeptonError | None, int, Any, float, float]:
         """What ``Answer`` says of a job run alone: body, error, not_finite, output, seconds, encoding."""
@@ -347,28 +351,33 @@ class Compute:
         seconds = (end or made) - now
         self.running = None
         self.cost.saw(job.samples, seconds, now)
+        self._ran(Run(job.samples, seconds, end > 0.0))
         return body, error, not_finite, output, seconds, made - now - seconds
 
-    def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float, samples: int) -> Answer:
+    def _answer(self, job: Job, result: Any, now: float, wait: float, seconds: float) -> Answer:
         try:
             if isinstance(result, LeptonError):
                 raise result
             began = monotonic()
             body, not_finite = self._model.encode(job, result, self._name, self._version)
             encoding = monotonic() - began
-            return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, samples, encoding)
+            return Answer(job, now, wait, body, None, not_finite, summary(result), seconds, encoding)
         except BaseException as e:  # noqa: BLE001 - see _run
-            return Answer(job, now, wait, b"", self.wrap(e), 0, None, seconds, samples)
+            return Answer(job, now, wait, b"", self.wrap(e), 0, None, seconds)
 
     def _alone(self, jobs: list[Job]) -> list[Any]:
         """Results or errors of jobs run one by one: the culprit of a failed batch fails alone."""
         results: list[Any] = []
         for job in jobs:
-            self.running = (monotonic(), job.samples)
+            began = monotonic()
+            self.running = (began, job.samples)
             try:
                 results += self._model.run([job])
+                good = True
             except BaseException as e:  # noqa: BLE001 - see _run
                 results.append(self.wrap(e))
+                good = False
+            self._ran(Run(job.samples, monotonic() - began, good, again=True))
         return results
 
     def wrap(self, e: BaseException) -> LeptonError:

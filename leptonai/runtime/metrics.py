@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ GAUGES = {
     "leptonai_heartbeat_age_seconds": "Since the compute thread gave a sign of life.",
 }
 ROW = 8  # numbers an answer leaves: status, and what ``Metrics.saw`` takes besides
+SPENT = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")  # of the statistics extension
 
 
 class Histogram:
@@ -74,19 +77,28 @@ class Counter:
             yield f'{self.name}{{{self._label}="{label}"}} {value}'
 
 
+class Run(NamedTuple):
+    """One run of the model."""
+
+    samples: int
+    seconds: float
+    good: bool
+    again: bool = False  # of a job whose batch had failed
+
+
 class Metrics:
-    """Every number a replica keeps. Written by the I/O loop only.
+    """Every number a replica keeps. Written by the I/O loop only, but for ``ran``.
 
     ``saw`` takes the row of one or more answers: (HTTP status, seconds from the request read to its answer, seconds in
-    the queue, seconds its batch waited to be filled, seconds in the model, samples of its batch, seconds to read the
-    request's tensors, seconds to write the answer's). Negative: there was none, as of a job that was not computed;
-    samples count on the first answer of a batch only.
+    the queue, seconds its batch waited to be filled, seconds in the model, its samples, seconds to read the request's
+    tensors, seconds to write the answer's). Negative: there was none, as of a job that was not computed.
     """
 
     def __init__(self) -> None:
         self._rows: list[float] = []
         self.saw = self._rows.extend
-        self.sizes: list[float] = []  # samples of batches in which no job came to its end
+        self.ran: deque[Run] = deque()
+        self.refused = 0  # inferences that were answered before they were jobs
         self.requests = Counter("leptonai_requests_total", "Inference requests answered, by HTTP status.", "code")
         self.errors = Counter("leptonai_errors_total", "Errors by kind.", "kind")
         self.request = Histogram("leptonai_request_seconds", "From the request read to its answer.", SECONDS)
@@ -95,8 +107,8 @@ class Metrics:
         self.compute = Histogram("leptonai_compute_seconds", "In the model, per request.", SECONDS)
         self.size = Histogram("leptonai_batch_size", "Samples in a batch.", SIZES)
         self.batches: dict[int, tuple[int, float]] = {}  # samples of a batch -> (how many, seconds in the model)
-        self._seconds = {True: 0.0, False: 0.0}  # of requests answered 200, of the others
-        self._sides = {"input": (0, 0.0), "output": (0, 0.0)}  # how many requests, seconds before and after the model
+        self.inferences = 0  # samples answered well
+        self._spent = dict.fromkeys(SPENT, (0, 0.0))
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
         for kind in ("bad_request", "model_failed", "quarantined", "shed", "timeout", "client_gone", "nan_output"):
@@ -104,48 +116,39 @@ class Metrics:
 
     def fold(self) -> None:
         """Sum up the rows seen so far."""
-        if self.sizes:
-            self.size.add(np.array(self.sizes))
-            self.sizes.clear()
-        size = len(self._rows) // ROW * ROW
-        if not size:
+        ran = [self.ran.popleft() for _ in range(len(self.ran))]
+        self.size.add(np.array([run.samples for run in ran if not run.again], float))
+        for run in ran:
+            if run.good:
+                count, total = self.batches.get(run.samples, (0, 0.0))
+                self.batches[run.samples] = (count + 1, total + run.seconds)
+        whole = len(self._rows) // ROW * ROW
+        if not whole:
             return
-        rows = np.array(self._rows[:size], float).reshape(-1, ROW)
+        rows = np.array(self._rows[:whole], float).reshape(-1, ROW)
         status, request, queue, wait, compute, samples, input, output = rows.T
-        del self._rows[:size]
+        del self._rows[:whole]
         good = status == 200
         self.requests.add("200", int(np.count_nonzero(good)))  # others are counted as they are refused
-        ran = (samples > 0) & (compute >= 0.0)
-        for size in np.unique(samples[ran]).astype(int).tolist():
-            of = ran & (samples == size)
-            count, total = self.batches.get(size, (0, 0.0))
-            self.batches[size] = (count + int(of.sum()), total + float(compute[of].sum()))
-        for name, spent in (("input", input[compute >= 0.0]), ("output", output[good & (compute >= 0.0)])):
-            self._sides[name] = (self._sides[name][0] + len(spent), self._sides[name][1] + float(spent.sum()))
-        for kind in (True, False):
-            self._seconds[kind] += float(request[good == kind].sum())
+        done = good & (compute >= 0.0)
+        self.inferences += int(samples[done].sum())
+        spent = (request[good], request[~good], queue[done], input[done], compute[done], output[done])
+        for kind, values in zip(SPENT, spent, strict=True):
+            count, total = self._spent[kind]
+            self._spent[kind] = (count + len(values), total + float(values.sum()))
         for histogram, values in (
             (self.request, request),
             (self.queue, queue),
             (self.wait, wait[wait >= 0.0]),
             (self.compute, compute[compute >= 0.0]),
-            (self.size, samples[samples > 0]),
         ):
             histogram.add(values)
 
     def durations(self) -> dict[str, tuple[int, float]]:
-        """(count, seconds) of the statistics extension: success, fail, queue, input, compute, output; and of samples by
-        batch."""
+        """(count, seconds) of each of ``SPENT``; all but ``fail`` are of inferences that were answered well."""
         self.fold()
-        failed = sum(count for code, count in self.requests.values.items() if code != "200")
-        return {
-            "success": (self.requests.values["200"], self._seconds[True]),
-            "fail": (failed, self._seconds[False]),
-            "queue": self.queue.totals,
-            "compute": self.compute.totals,
-            "samples": self.size.totals,
-            **self._sides,
-        }
+        failed, seconds = self._spent["fail"]
+        return {**self._spent, "fail": (failed + self.refused, seconds)}
 
     def text(self, gauges: dict[str, float], log_dropped: int) -> bytes:
         """The whole exposition, version 0.0.4."""
