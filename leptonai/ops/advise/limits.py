@@ -13,7 +13,7 @@ from leptonai.ops.advise.fits import Line, line
 from leptonai.ops.advise.fits import each as each_of
 from leptonai.ops.advise.queues import STEPS, busiest, refused
 from leptonai.ops.advise.seen import Seen, weighted
-from leptonai.ops.advise.threads import PAYS, Threads, threads
+from leptonai.ops.advise.threads import PAYS, USUAL_SPREAD, Threads, threads
 
 REFUSED = 0.01  # share of requests over a declared limit, from which it bites
 FULLEST = 3.0  # deviations of what is in flight at a replica, when its memory is fullest: one process dies of one peak
@@ -130,7 +130,8 @@ def _processors(seen: Seen, known: Known, found: Threads | None) -> Iterator[Bou
     if found is not None and found.batches is None and each > 0:
         at_once = min(room * found.each / each, float(found.replicas))  # threads that compute at full speed together
         if at_once < found.replicas:
-            busy = busiest(max(round(at_once), 1), found.each, found.spread, found.slack, known.tail)
+            # Waits that were measured are those for a thread, and say nothing of the queue for processors.
+            busy = busiest(max(round(at_once), 1), found.each, USUAL_SPREAD, found.slack, known.tail)
             load = min(load, busy * at_once / found.each)
     why = f"{text}, others use {float(others.mean()):.2g} of {known.cores:g} processors"
     yield Bound("cpu", "the processors of the machine", load, why)
