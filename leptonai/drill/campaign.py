@@ -88,6 +88,25 @@ def on_live(
     return outcomes, ""
 
 
+def in_simulator(plan: Plan, ledger: Ledger, resume: bool, console: Console) -> list[Outcome]:
+    """The same over simulated causes: all drills of a seed side by side in one world, seconds instead of minutes."""
+    from leptonai.drill.simulated import drill_seed
+
+    outcomes = ledger.read() if resume else []
+    if not resume:
+        ledger.clear()
+    past = done_before(plan, outcomes)
+    for seed in plan.seeds:
+        if all((drill, seed) in past for drill in plan.names):
+            continue
+        for outcome in drill_seed(seed, plan.names):
+            if (outcome.kind, seed) not in past:
+                ledger.append(outcome)
+                outcomes.append(outcome)
+        console.print(f"seed {seed}: {len(outcomes)} drills so far", markup=False, highlight=False)
+    return outcomes
+
+
 def fit_to_be_drilled(client: Client, key: str) -> Place:
     """The service as a place to drill, when it stands one replica less. Denied otherwise, saying why.
 

@@ -27,8 +27,10 @@ PIPE_WIDTH = 160  # columns where there is no terminal to ask
 @click.option("--list", "listing", is_flag=True, help="Print the kinds with their right answers and bounds.")
 @click.option("--game-day", type=click.Path(dir_okay=False, path_type=Path), help="A plan in YAML: which, how often.")
 @click.option("--live", metavar="SERVICE", help="Drill a service that people use, on its own platform.")
+@click.option("--simulated", is_flag=True, help="In the simulator: seconds instead of minutes, remedies act there.")
 @click.option("--yes", is_flag=True, help="Needed with --live: what is broken there is broken for its users.")
 @click.option("--seed", type=int, multiple=True, help="Decides models, traffic and who is hit; may be given again.")
+@click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Short for --seed 0 to --seed N-1.")
 @click.option("--rate", type=click.FloatRange(1, 500), default=16.0, show_default=True, help="Requests a second.")
 @click.option(
     "--out",
@@ -45,8 +47,10 @@ def drill(
     listing: bool,
     game_day: Path | None,
     live: str | None,
+    simulated: bool,
     yes: bool,
     seed: tuple[int, ...],
+    seeds: int | None,
     rate: float,
     out: Path | None,
     resume: bool,
@@ -65,6 +69,7 @@ def drill(
       leptonai drill --all --seed 0 --seed 1 --seed 2 --json
       leptonai drill kill+leak
       leptonai drill stop --live digits --yes
+      leptonai drill --all --simulated --seeds 50 --resume
     """
     from leptonai.drill.campaign import on_a_copy, on_live
     from leptonai.drill.ledger import Ledger
@@ -77,7 +82,14 @@ def drill(
         return
     if game_day is not None and (faults or every):
         raise SpecError("--game-day names its faults itself", hint="give a plan, or faults")
-    plan = read_plan(game_day) if game_day else make_plan(faults, every, seed or (0,), rate, bool(live))
+    if seeds is not None and seed:
+        raise SpecError("--seeds counts from 0, --seed names them", hint="give one of the two")
+    numbers = tuple(range(seeds)) if seeds is not None else seed or (0,)
+    if simulated:
+        if live or game_day:
+            raise SpecError("--simulated breaks nothing that runs", hint="leave out --live and --game-day")
+        sys.exit(_simulate(session, faults, every, numbers, out, resume, console, as_json))
+    plan = read_plan(game_day) if game_day else make_plan(faults, every, numbers, rate, bool(live))
     if live and not yes:
         raise SpecError(
             f"--live breaks {live} for its users: {', '.join(plan.names)}", hint="say --yes when that is what you want"
@@ -90,6 +102,24 @@ def drill(
         console.print("interrupted; everything was taken down; --resume goes on")
         sys.exit(130)
     sys.exit(_show(plan, outcomes, stopped, ledger, console, as_json))
+
+
+def _simulate(
+    session: Session, faults: tuple[str, ...], every: bool, seeds: tuple[int, ...], out: Path | None, resume: bool,
+    console: Console, as_json: bool,
+) -> int:  # fmt: skip
+    from leptonai.drill.campaign import in_simulator
+    from leptonai.drill.ledger import Ledger
+    from leptonai.drill.plan import Plan, check
+    from leptonai.drill.simulated import check as check_simulated
+    from leptonai.drill.simulated import simulated_kinds
+
+    if every and faults:
+        raise SpecError("--all names every fault", hint="name faults, or say --all")
+    plan = check(Plan(name="simulated", drills=simulated_kinds() if every else faults, seeds=seeds))
+    check_simulated(plan.names)
+    ledger = Ledger(out or _folder(session), plan.name)
+    return _show(plan, in_simulator(plan, ledger, resume, console), "", ledger, console, as_json)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -117,7 +147,7 @@ def _show(plan: Plan, outcomes: list[Outcome], stopped: str, ledger: object, con
 
     from leptonai.drill.baselines import baselines
     from leptonai.drill.score import score
-    from leptonai.drill.table import faults_found, score_table, table
+    from leptonai.drill.table import by_kind, faults_found, score_table, table
 
     said, others = score(outcomes), baselines(outcomes)
     good = not stopped and all(o.repaired for o in outcomes)
@@ -134,6 +164,10 @@ def _show(plan: Plan, outcomes: list[Outcome], stopped: str, ledger: object, con
         click.echo(msgspec.json.format(msgspec.json.encode(whole)).decode())
         return 0 if good else 1
     console.print()
+    if plan.name == "simulated":
+        console.print(by_kind(said))
+        console.print(score_table(said, others))
+        return 0 if good else 1
     console.print(table(outcomes, console.width))
     console.print(
         "seconds since the injection; requests sent, failed and answered wrongly until the answer", style="dim"

@@ -1,7 +1,8 @@
 """What the drilled service calls: ``python -m leptonai.drill.dependency PORT_FILE MOOD_FILE``, until its input ends.
 
 It answers ``GET`` with a few numbers. The mood file says ``ok``, ``slow`` (each answer is late), ``denied`` (401, as of
-an expired token) or ``dead`` (nobody listens any more), and may change at any time.
+an expired token), ``dead`` (nobody listens any more) or ``cold`` (who starts has WARM seconds of work before it is
+ready), and may change at any time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ USUAL = 0.04  # seconds of an answer: what bounds the drilled service, whatever 
 SLOW = 0.16
 LOOK = 0.1  # seconds between two looks at the mood
 BODY = b'{"scanner": 4, "dpi": 300}'
+COLD = b'{"scanner": 4, "dpi": 300, "warm": 8}'
 
 
 class Dependency:
@@ -45,7 +47,8 @@ class Dependency:
             while await reader.readuntil(b"\r\n\r\n"):
                 await asyncio.sleep(SLOW if self.mood == "slow" else USUAL)
                 status = b"401 Unauthorized" if self.mood == "denied" else b"200 OK"
-                writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(BODY), BODY))
+                body = COLD if self.mood == "cold" else BODY
+                writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # the caller has gone, or we go

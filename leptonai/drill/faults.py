@@ -51,6 +51,8 @@ MOODS: dict[str, Mood] = {
     "retries": Mood(copies=4),
     "busy": Mood(rate=1.5),
 }
+NETWORK = {"latency": "far 0.08", "loss": "lossy 0.35"}  # seconds each way; share of pieces
+COLD = 0.5  # seconds until the dependency is in its mood
 CARDS: dict[str, dict[str, Any]] = {
     "gpu-xid": {"xid_errors": 1.0},
     "gpu-ecc": {"xid_errors": 1.0, "ecc_errors": 2.0},
@@ -112,6 +114,18 @@ def inject(place: Place, fault: Fault, seed: int) -> Broken:
         props.card(**CARDS[kind])
         broken.undo.append(props.card)
         return broken
+    if kind in NETWORK:
+        at = time.time()
+        props.wire(NETWORK[kind])
+        return Broken(Injection(kind=kind, at=at, text="the network"), [lambda: props.wire("ok")])
+    if kind == "cold-start":
+        props.depend("cold")
+        time.sleep(COLD)  # from now on who starts is told so
+        at = time.time()
+        most = place.good.scale.max
+        place.client.scale(place.service, most, why="many more of it at once")
+        back = lambda: place.client.scale(place.service, place.wanted, why="no more of it")  # noqa: E731
+        return Broken(Injection(kind=kind, at=at, text=f"{most} replicas"), [lambda: props.depend("ok"), back])
     at = time.time()
     props.depend({"slow-dependency": "slow", "dead-dependency": "dead", "credential": "denied"}[kind])  # type: ignore[arg-type]
     return Broken(Injection(kind=kind, at=at, text="features"), [lambda: props.depend("ok")])

@@ -117,6 +117,7 @@ _LATER: dict[str, tuple[str, ...]] = {
     "gpu_thermal": ("shed", "degrade"),
     "disk_full": ("evict", "restart"),
     "data_drift": (),
+    "cold_start_storm": ("shed",),
 }
 
 FAULTS: tuple[Fault, ...] = (
@@ -165,9 +166,12 @@ FAULTS: tuple[Fault, ...] = (
     _outside("retries", "retry storm", "traffic", "retry_storm"),
     _outside("slow-dependency", "slow dependency", "dependency", "slow_dependency"),
     _outside("dead-dependency", "dead dependency", "dependency", "dead_dependency"),
+    _outside("latency", "a slow network below", "dependency", "slow_dependency"),
+    _outside("loss", "a lossy network below", "dependency", "slow_dependency", "dead_dependency"),
     _outside("credential", "expired credential", "dependency", "credential_expired"),
     _heavy("starve", "CPU taken by another process", "cpu_starvation", "noisy_neighbour"),
     _heavy("neighbour", "noisy neighbour", "noisy_neighbour", "cpu_starvation"),
+    _heavy("cold-start", "cold-start storm", "cold_start_storm"),
     _outside("disk", "disk full", "machine", "disk_full"),
     _outside("gpu-xid", "GPU: Xid error", "gpu", "gpu_xid"),
     _outside("gpu-ecc", "GPU: memory errors", "gpu", "gpu_ecc"),

@@ -50,6 +50,7 @@ def _of_kind(mine: Sequence[Outcome]) -> dict[str, Any]:
         "runs": len(mine),
         "first": sum(o.first for o in mine),
         "first_two": sum(o.first_two for o in mine),
+        "remedy": sum(o.right_remedy for o in mine),
         "detect": middle([o.detect for o in mine]),
         "recover": middle([o.recover for o in mine]),
         "detect_bound": KINDS[mine[0].kind].detect,

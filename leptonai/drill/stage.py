@@ -38,7 +38,7 @@ MEMORY = 700 << 20  # bytes of one replica of the wrapped service: twice what it
 REOPEN = 3.0
 QUIET = 5.0
 
-DependencyMood = Literal["ok", "slow", "denied", "dead"]
+DependencyMood = Literal["ok", "slow", "denied", "dead", "cold"]
 
 
 def spec(model: Path) -> Spec:
@@ -73,6 +73,10 @@ class Props:
         return self.folder / "dependency.txt"
 
     @property
+    def network(self) -> Path:
+        return self.folder / "network.txt"
+
+    @property
     def gpus(self) -> Path:
         return self.folder / "gpus.json"
 
@@ -83,6 +87,10 @@ class Props:
     def depend(self, mood: DependencyMood) -> None:
         """The dependency is in this mood a moment later."""
         write(self.dependency, mood.encode())
+
+    def wire(self, mood: str) -> None:
+        """The network to the dependency is so a moment later: ``ok``, ``far SECONDS``, ``lossy SHARE``."""
+        write(self.network, mood.encode())
 
     def card(self, **fault: Any) -> None:
         """What the one simulated GPU says of itself from now on; everything well, but for ``fault``."""
@@ -230,16 +238,24 @@ def neighbour(model: Path) -> Spec:
 
 @contextlib.contextmanager
 def dependency(props: Props) -> Iterator[int]:
-    """The port on which a service to be called listens while the block runs."""
-    port = props.folder / "port"
+    """The port on which a service to be called is reached while the block runs, over a network of ours."""
+    port, relayed = props.folder / "port", props.folder / "relayed"
     props.depend("ok")
+    props.wire("ok")
     with program("leptonai.drill.dependency", str(port), str(props.dependency)):
-        deadline = time.monotonic() + PATIENCE
-        while not port.exists():
-            if time.monotonic() > deadline:
-                raise PlatformError("the dependency of the drilled service does not start")
-            time.sleep(0.05)
-        yield int(port.read_text())
+        target = _told(port, "the dependency of the drilled service")
+        with program("leptonai.drill.relay", str(relayed), str(target), str(props.network)):
+            yield _told(relayed, "the network to the dependency")
+
+
+def _told(port: Path, what: str) -> int:
+    """The port that a program has written down. PlatformError when it does not within PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not port.exists():
+        if time.monotonic() > deadline:
+            raise PlatformError(f"{what} does not start")
+        time.sleep(0.05)
+    return int(port.read_text())
 
 
 @contextlib.contextmanager

@@ -66,6 +66,18 @@ def kinds_table() -> Table:
     return out
 
 
+def by_kind(said: Mapping[str, Any]) -> Table:
+    """Of many seeds: how often each kind was named rightly, and the medians of the seconds beside their bounds."""
+    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for head in ("kind", "runs", "cause first", "in first two", "right remedy", "detect", "recover", "lost"):
+        out.add_column(head, justify="left" if head == "kind" else "right")
+    for kind, row in said["kinds"].items():
+        detect, recover = (f"{_seconds(row[n])} / {row[n + '_bound']:g}" for n in ("detect", "recover"))
+        counts = (str(row[name]) for name in ("runs", "first", "first_two", "remedy"))
+        out.add_row(kind, *counts, detect, recover, str(row["failed"]))
+    return out
+
+
 def score_table(said: Mapping[str, Any], others: Mapping[str, Mapping[str, float | None]]) -> Table:
     """What many drills come to, beside what simpler operators would have made of the same incidents."""
     out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")

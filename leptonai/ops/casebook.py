@@ -55,18 +55,28 @@ class Casebook:
         calls: Calls | None = None,
         classifier: Newest | None = None,
         marks: Marks | None = None,
+        cores: float | None = None,
     ) -> None:
         """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules`` and ``runbooks``:
         in force as they are at each look; what ships with us unless given. ``learner``: what reviews make of both.
         ``calls(now)``: (caller, callee) of late; None: nobody knows. ``classifier``: votes beside the rules; None: no.
-        ``marks(service, onset, now)``: what failing requests have in common; None: nobody looks.
+        ``marks(service, onset, now)``: what failing requests have in common; None: nobody looks. ``cores``: processors
+        of the machine; those of this one unless given.
 
         ``doubt`` says why a diagnosis is not to be acted upon, "" when it may be; others may set it.
         """
         self._settings, self._control, self._store = settings, control, store
         self._runbooks, self._learner = runbooks or RunbookFiles(), learner
         self._examiner = Examiner(
-            store, rules or RuleFiles(), learner, shifts, calls, classifier, marks, settings.ops.classifiers
+            store,
+            rules or RuleFiles(),
+            learner,
+            shifts,
+            calls,
+            classifier,
+            marks,
+            settings.ops.classifiers,
+            cores,
         )
         self._older: deque[Incident] = deque(maxlen=PAST)
         self._parts: dict[Key, Case] = {}  # service -> the case that its symptoms are part of

@@ -42,7 +42,8 @@ class Looked(NamedTuple):
 
 class Examiner:
     """``shifts(service, onset, now)``: what changed in its log; ``calls(now)``: who calls whom; ``marks(service, onset,
-    now)``: what failing requests have in common. None: nobody knows. ``said``: settings ``ops.classifiers``."""
+    now)``: what failing requests have in common. None: nobody knows. ``said``: settings ``ops.classifiers``. ``cores``:
+    processors of the machine; those of this one unless given."""
 
     def __init__(
         self,
@@ -54,12 +55,13 @@ class Examiner:
         classifier: Newest | None = None,
         marks: Marks | None = None,
         said: str = "vote",
+        cores: float | None = None,
     ) -> None:
         self._store, self._rules, self._learner = store, rules, learner
         self._shifts: Shifts = shifts or (lambda service, onset, now: ())
         self._calls: Calls = calls or (lambda now: ())
         self._marks: Marks = marks or (lambda service, onset, now: None)
-        self._classifier, self._said = classifier, said
+        self._classifier, self._said, self._cores = classifier, said, cores
         self._ranked: dict[tuple[Key, float], tuple[float, Blamed | None]] = {}  # (service, onset) -> newest ranking
 
     def look(
@@ -79,7 +81,7 @@ class Examiner:
         rules, key = self._rules.book, lookout.service.key
         if self._learner is not None:
             rules = self._learner.book(rules)
-        scene = set_scene(lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals)
+        scene = set_scene(lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals, self._cores)
         blamed = self._blame(lookout, onset, now)
         scene = msgspec.structs.replace(
             scene, logs=self._shifts(key, onset, now), blamed=blamed, marked=self._marks(key, onset, now)

@@ -22,7 +22,8 @@ from leptonai.protocols import TelemetryStore
 from leptonai.types import Action, Change, DialChange, Job, JobChange, Key, Proposal, SpecChange
 
 log = logging.getLogger(__name__)
-BEFORE = 10.0  # seconds before an action whose errors are what it must not worsen
+BEFORE = 10.0  # seconds before an action whose errors are what it must not worsen, as far as the trouble lasted then
+JUST = 2.0  # of these seconds at least
 
 
 class Hand:
@@ -176,8 +177,11 @@ class Hand:
     def _began(self, case: Case, plan: Plan, lookouts: Mapping[Key, Lookout], now: float) -> None:
         lookout = lookouts[case.service]
         case.since = (lookout.requests, lookout.sightings)
+        # What was before the trouble is not what the action must not worsen: an action a second after the onset would
+        # be blamed for all that the fault itself does.
+        start = max(now - BEFORE, min(case.incident.began, now - JUST))
         case.errors_before = {
-            key: mean(self._store, "error_ratio", key, now - BEFORE, now) for key in {case.service, plan.service}
+            key: mean(self._store, "error_ratio", key, start, now) for key in {case.service, plan.service}
         }
 
     async def _record(self, kind: str, case: Case, detail: dict[str, Any]) -> None:

@@ -41,12 +41,29 @@ class Digits:
         self.matrix = np.eye(64) + 0.01
         self.behave = options.get("behave", "")
         self.calls = 0
-        self.loaded = time.monotonic()
         self.work = float(options.get("work", 0.0))  # seconds of a processor that one call takes besides
         self.features = Features(options["features"]) if options.get("features") else None
         time.sleep(float(options.get("load_seconds", 0.0)))
+        if self.features is not None:
+            self._warm(self.features.warm())
+        self.loaded = time.monotonic()
         if self.behave == "crash":
             threading.Timer(CRASH_AFTER, os._exit, (3,)).start()
+
+    def _warm(self, seconds: float) -> None:
+        """A table to be computed before the first answer, on every processor there is, as loading a model does."""
+        until = time.monotonic() + seconds
+
+        def work() -> None:
+            table = np.random.default_rng(0).random((400, 400))
+            while time.monotonic() < until:
+                np.linalg.inv(table)
+
+        workers = [threading.Thread(target=work) for _ in range(4 * (os.cpu_count() or 1) if seconds else 0)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
 
     def predict(self, image: NDArray[np.float32]) -> list[dict[str, Any]]:
         """``image``: [requests, images of one request, 64]."""
@@ -100,6 +117,14 @@ class Features:
             self._note(began, status, error)
         if status >= 400:
             raise PermissionError(f"the feature service answers {status}")
+
+    def warm(self) -> float:
+        """Seconds of work before the first answer, as the feature service says; 0 when it says nothing."""
+        try:
+            with urllib.request.urlopen(self.url.geturl(), timeout=2.0) as answer:  # noqa: S310 - an operator's setting
+                return float(json.load(answer).get("warm", 0.0))
+        except (OSError, ValueError):
+            return 0.0
 
     def _get(self) -> int:
         for fresh in (False, True):

@@ -7,13 +7,13 @@ causes (``Forces``), never what is measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import erfc
 
-from leptonai.ops.simulate.faults import ACTS, Fault
+from leptonai.ops.simulate.faults import ACTS, Act, Fault
 from leptonai.ops.simulate.forces import Forces
 from leptonai.ops.simulate.shapes import traffic
 from leptonai.ops.simulate.system import Flags, Ints, System
@@ -54,9 +54,18 @@ class Flow:
     """``step`` lets a second pass; then the attributes hold what was in it. Arrays are over services S, slots R of
     replicas (more than any service has, ``used`` tells), calls E and machines M."""
 
-    def __init__(self, system: System, faults: Sequence[Fault], seconds: int, seed: int, start: float = 0.0) -> None:
-        """``seconds``: the most steps there may be. The same arguments give the same course."""
-        n, r, m = len(system.names), int(system.replicas.max()), len(system.cores)
+    def __init__(
+        self, system: System, faults: Sequence[Fault], seconds: int, seed: int, start: float = 0.0,
+        acts: Mapping[str, Act] = ACTS, most: int = 0,
+    ) -> None:  # fmt: skip
+        """``seconds``: the most steps there may be. The same arguments give the same course. ``acts``: what faults do;
+        ``most``: replicas that a service may be scaled to."""
+        n, r, m = len(system.names), max(int(system.replicas.max()), most), len(system.cores)
+        self._acts = acts
+        self.wanted: Ints = system.replicas.copy()
+        self.epoch: Ints = np.zeros(n, dtype=np.int64)
+        self.shed: Floats = np.zeros(n)  # share of the requests that the gateway refuses
+        self.models: list[dict[int, int]] = [{1: 1} for _ in range(n)]  # of each service: revision -> what it runs
         self.system, self.faults, self.at, self.rng = system, tuple(faults), start, np.random.default_rng([seed, 3])
         self.used: Flags = np.arange(r)[None, :] < system.replicas[:, None]
         self._traffic = traffic(system, self.rng, start + np.arange(seconds, dtype=np.float64))
@@ -70,6 +79,7 @@ class Flow:
         self.attempt: Ints = np.zeros((n, r), dtype=np.int64)
         self.born: Ints = np.zeros((n, r), dtype=np.int64)  # how many there were in this slot
         self.runs: Ints = np.ones((n, r), dtype=np.int64)  # the revision of each
+        self.of_epoch: Ints = np.zeros((n, r), dtype=np.int64)
         self.head: Ints = np.ones(n, dtype=np.int64)
         self.made = [Made(s, 1, long_ago - float(self.rng.uniform(0, 1e6)), "first") for s in range(n)]
         self._turns: list[tuple[float, int, int, int]] = []  # (when, service, slot, revision) of roll-outs
@@ -121,7 +131,7 @@ class Flow:
         self.extra[:] = 0.0
         for fault in self.faults:
             if fault.at <= self.at < fault.until:
-                ACTS[fault.kind](self, fault, self.at - fault.at)
+                self._acts[fault.kind](self, fault, self.at - fault.at)
         self._replace()
         self._serve()
         self._row += 1
@@ -151,14 +161,32 @@ class Flow:
         self.hung_at[s, r] = np.nan
         self.queue[s, r] = self.stuck[s, r] = self.grown[s, r] = 0.0
 
-    def deploy(self, s: int, why: str) -> int:
-        """A new revision: each slot turns to it once its successor has started; the number of the revision."""
+    def deploy(self, s: int, why: str, model: int | None = None) -> int:
+        """A new revision: each slot turns to it once its successor has started; the number of the revision. ``model``:
+        what an older revision runs; None: something new."""
         number = int(self.head[s]) + 1
         self.head[s] = number
+        self.models[s][number] = number if model is None else model
         self.made.append(Made(s, number, self.at, why))
-        for r in range(int(self.system.replicas[s])):
-            self._turns.append((self.at + (r + 1) * float(self.system.start[s]), s, r, number))
+        self._turn(s, number)
         return number
+
+    def restart(self, s: int) -> None:
+        """Every replica is replaced, one after another."""
+        self.epoch[s] += 1
+        self._turn(s, int(self.head[s]))
+
+    def scale(self, s: int, count: int) -> None:
+        """As many replicas are wished for from now on; those that are too many go at once."""
+        for r in range(count, int(self.wanted[s])):
+            self.stop(s, r, again=np.inf)
+        for r in range(int(self.wanted[s]), count):
+            self.runs[s, r], self.back_at[s, r] = self.head[s], self.at + REPLACED
+        self.wanted[s] = count
+
+    def _turn(self, s: int, number: int) -> None:
+        for r in range(int(self.wanted[s])):
+            self._turns.append((self.at + (r + 1) * float(self.system.start[s]), s, r, number))
 
     def id(self, s: int, r: int) -> str:
         return f"{self.system.names[s]}-{r}-{self.born[s, r]}"
@@ -177,6 +205,7 @@ class Flow:
 
     def _begin(self, s: int, r: int, ready: float) -> None:
         self.alive[s, r], self.ready_at[s, r], self.back_at[s, r] = True, ready, np.inf
+        self.of_epoch[s, r] = self.epoch[s]
         self.born[s, r] += 1
         self.since[s, r] = self.at
         self.hung_at[s, r] = np.nan
@@ -188,7 +217,7 @@ class Flow:
         ready, hung = self.ready, np.isfinite(self.hung_at)
         outside = world.rate * self._traffic[min(self._row, len(self._traffic) - 1)] * force.surge
         inside = np.bincount(world.callee, world.fan * self.arrived[world.caller], n)
-        arrived = rng.poisson(np.maximum(outside + inside, 0.0)).astype(np.float64)
+        arrived = rng.poisson(np.maximum((outside + inside) * (1.0 - self.shed), 0.0)).astype(np.float64)
         weight = ready / (1.0 + np.minimum(self.queue + self.stuck, 1e6)) ** SHY
         whole = weight.sum(axis=1, keepdims=True)
         share = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)

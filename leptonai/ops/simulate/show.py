@@ -20,14 +20,19 @@ def variant(number: int) -> Variant:
     return Variant(model=f"sha256:{number:064x}")
 
 
-DIGESTS = tuple(variant(number).digest for number in range(12))
+DIGESTS = tuple(variant(number).digest for number in range(24))
+
+
+def digest(flow: Flow, s: int, number: int) -> str:
+    """Of what revision ``number`` of a service runs."""
+    return DIGESTS[flow.models[s][number]]
 
 
 def spec(flow: Flow, s: int, number: int) -> Spec:
     world = flow.system
     return Spec(
         name=world.names[s],
-        variants=(variant(number),),
+        variants=(variant(flow.models[s][number]),),
         slo=Slo(latency=float(world.slo[s])),
         scale=Scale(replicas=int(world.replicas[s])),
         timeout=float(world.timeout[s]),
@@ -59,7 +64,7 @@ def revisions(flow: Flow, s: int) -> tuple[Revision, ...]:
 def replicas(flow: Flow, s: int) -> list[Replica]:
     """As the platform tells: those that ended are failed until their successors start."""
     key, out = flow.system.names[s], []
-    for r in range(int(flow.system.replicas[s])):
+    for r in range(int(flow.wanted[s])):
         if not flow.alive[s, r]:
             continue
         state: State = "ready" if flow.at >= flow.ready_at[s, r] else "starting"
@@ -72,7 +77,8 @@ def replicas(flow: Flow, s: int) -> list[Replica]:
                 id=flow.id(s, r),
                 service=key,
                 variant="main",
-                digest=DIGESTS[int(flow.runs[s, r])],
+                digest=digest(flow, s, int(flow.runs[s, r])),
+                epoch=int(flow.of_epoch[s, r]),
                 state=state,
                 reason="hung" if hangs else "",
                 since=since,
@@ -88,8 +94,8 @@ def exits(flow: Flow) -> Iterator[tuple[int, Exit]]:
         code = int(e.detail.split("exit code ")[1].split(":")[0]) if "exit code" in e.detail else None
         number = 9 if "SIGKILL" in e.detail or e.reason == "oom" else 11 if "SIGSEGV" in e.detail else None
         yield e.service, Exit(
-            replica=e.replica, digest=DIGESTS[e.revision], at=flow.at, signal=number, code=code, reason=e.reason,
-            detail=e.detail, attempt=e.attempt,
+            replica=e.replica, digest=digest(flow, e.service, e.revision), at=flow.at, signal=number, code=code,
+            reason=e.reason, detail=e.detail, attempt=e.attempt,
         )  # fmt: skip
 
 
@@ -123,7 +129,7 @@ def of_users(flow: Flow, s: int) -> list[Signal]:
 
 def of_replicas(flow: Flow, s: int) -> list[Signal]:
     out = []
-    for r in range(int(flow.system.replicas[s])):
+    for r in range(int(flow.wanted[s])):
         if not flow.alive[s, r] or np.isfinite(flow.hung_at[s, r]):
             continue
         done = float(flow.done[s, r])
@@ -142,7 +148,7 @@ def of_replicas(flow: Flow, s: int) -> list[Signal]:
         labels = {
             "service": flow.system.names[s],
             "replica": flow.id(s, r),
-            "digest": DIGESTS[int(flow.runs[s, r])],
+            "digest": digest(flow, s, int(flow.runs[s, r])),
         }
         out += [Signal(name=name, labels=labels, at=flow.at, value=value) for name, value in values.items()]
     return out
@@ -214,5 +220,9 @@ def collected(flow: Flow, watched: Sequence[int]) -> Collected:
         )
         for s in watched
     }  # fmt: skip
+    ready = [
+        Signal(name="ready_count", labels={"service": names[s]}, at=flow.at, value=float(flow.ready[s].sum()))
+        for s in watched
+    ]
     silent = {id: seconds for s in watched for id, seconds in unanswered(flow, s).items()}
-    return Collected(at=flow.at, seconds=1.0, traffic=traffic, unanswered=silent, gateway=True)
+    return Collected(at=flow.at, seconds=1.0, signals=ready, traffic=traffic, unanswered=silent, gateway=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from leptonai.ops.diagnosis.rules import RuleBook
 from leptonai.ops.evidence import gather
 from leptonai.ops.exits import as_seen
 from leptonai.ops.features import features
+from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Seen, Shift, Step, shifts
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.outcomes import Outcomes
@@ -29,7 +31,7 @@ from leptonai.ops.simulate.flow import Flow
 from leptonai.ops.simulate.lines import Log
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops
-from leptonai.types import Cause, Incident, Key, Signal
+from leptonai.types import Cause, Incident, Key, Replica, Revision, Service, Signal
 
 LOOKS = (0.0, 3.0, 8.0, 20.0)  # seconds after the opening of an incident at which it is diagnosed
 QUIET = 20.0  # seconds without a trigger after which an incident is over
@@ -111,12 +113,18 @@ class Watching:
         for post in self._watched_posts():
             users = show.of_users(flow, post.s)
             golden += [s for s in users if s.name in GOLDEN]
-            post.store.write([*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s)])
+            heard = [*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s)]
+            post.store.write(heard)
+            self._heard(post.s, heard)
             post.log.step(flow, post.s)
         for o, store in self._beside:
             store.write(show.of_neighbour(flow, o))
         for m, store, gpu in self._machines:
-            store.write(show.of_machine(flow, m, gpu))
+            heard = show.of_machine(flow, m, gpu)
+            store.write(heard)
+            for post in self._watched_posts():
+                if int(flow.system.machine[post.s]) == m:
+                    self._heard(post.s, heard)
         sick = [flow.system.names[p.s] for p in self.posts if p.open is not None]
         anomalies: dict[Key, list[object]] = {}
         for anomaly in self.watcher.step(now, golden, frozen=sick):
@@ -127,18 +135,33 @@ class Watching:
             seen = as_seen(show.replicas(flow, post.s), mine.unanswered, now)
             if post.revision != flow.head[post.s]:
                 post.revision = int(flow.head[post.s])
-                post.lookout.revisions = show.revisions(flow, post.s)
+                post.lookout.revisions = self.revisions(post.s)
             self._labels(post)
             if now < self._from:
                 continue
-            post.lookout.wish(show.service(flow, post.s), seen, now)
+            post.lookout.wish(self.wish(post.s), seen, now)
             for s, exit in ended:
                 if s == post.s:
                     post.lookout.ended(exit)
             key = flow.system.names[post.s]
             golden_now = self.watcher.golden(key)
-            post.lookout.step(now, mine, anomalies.get(key, []), golden_now, self._outcomes, post.store)  # type: ignore[arg-type]
+            declared = self._declared(post.s, seen)
+            own: Any = anomalies.get(key, [])
+            post.lookout.step(now, mine, own, golden_now, self._outcomes, post.store, declared)
             self._attend(post, mine.unanswered)
+
+    def _heard(self, s: int, signals: Sequence[Signal]) -> None:
+        """Samples of a service or of its machine: here nobody else needs them."""
+
+    def _declared(self, s: int, replicas: Sequence[Replica]) -> Sequence[Trigger]:
+        """Conditions of rule files that open incidents: here only promises, golden signals and convictions do."""
+        return ()
+
+    def wish(self, s: int) -> Service:
+        return show.service(self.flow, s)
+
+    def revisions(self, s: int) -> tuple[Revision, ...]:
+        return show.revisions(self.flow, s)
 
     def _watched_posts(self) -> list[_Post]:
         return [post for post in self.posts if not post.over]
@@ -149,7 +172,7 @@ class Watching:
             which = flow.runs[s] == number
             n, wrong = int(flow.labels[s][which].sum()), int(flow.wrong[s][which].sum())
             if n:
-                self._outcomes.count(flow.system.names[s], show.DIGESTS[number], n, wrong)
+                self._outcomes.count(flow.system.names[s], show.digest(flow, s, int(number)), n, wrong)
 
     def _attend(self, post: _Post, unanswered: dict[str, float]) -> None:
         now, triggers = self.flow.at, post.lookout.last.triggers

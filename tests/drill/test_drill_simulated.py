@@ -1,0 +1,113 @@
+"""Drills in the simulator: the real loop acts on simulated causes, only what cures one does; controls stay in peace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from leptonai.cli.session import Session
+from leptonai.drill.command import drill
+from leptonai.drill.kinds import KINDS
+from leptonai.drill.ledger import Ledger
+from leptonai.drill.simulated import acts_of, check, cured, drill_seed, of_revision, simulated_kinds
+from leptonai.errors import SpecError
+from leptonai.ops.simulate import Fault, Flow, cells
+from leptonai.ops.simulate.faults import ACTS
+
+DRILLS = ("stop", "slow", "slow-dependency", "calm", "restart", "scale")
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, object]:
+    return {o.kind: o for o in drill_seed(3, DRILLS)}
+
+
+def test_a_fault_is_named_answered_and_repaired_by_what_cures_it(outcomes: dict[str, object]) -> None:
+    stop, slow, below = (outcomes[k] for k in ("stop", "slow", "slow-dependency"))
+    assert (stop.cause, stop.remedy, stop.repaired) == ("hung_replica", "evict", True)  # type: ignore[attr-defined]
+    assert stop.detect <= 3.0 and stop.subject == stop.target  # type: ignore[attr-defined]
+    assert (slow.cause, slow.remedy, slow.repaired) == ("bad_revision_latency", "rollback", True)  # type: ignore[attr-defined]
+    assert below.cause == "slow_dependency" and below.remedy == "person"  # type: ignore[attr-defined]
+
+
+def test_controls_are_left_in_peace(outcomes: dict[str, object]) -> None:
+    for kind in ("calm", "restart", "scale"):
+        assert outcomes[kind].repaired and outcomes[kind].acts == 0  # type: ignore[attr-defined]
+
+
+def flow(kind: str, at: float = 5.0, **more: object) -> Flow:
+    world = cells(2, 1, ("steady",))
+    return Flow(world, [Fault(kind, 0, at, 0.8, spin=0.5)], 60, 2, acts=acts_of(), most=6, **more)  # type: ignore[arg-type]
+
+
+def test_a_fresh_process_is_free_of_a_fault_of_the_process_and_nothing_else_is() -> None:
+    sick = flow("slow_replica")
+    for _ in range(10):
+        sick.step()
+    (slot,) = np.flatnonzero(sick.forces.slow[0] > 1.0).tolist()
+    sick.step()
+    assert sick.forces.slow[0, slot] > 1.0
+    sick.stop(0, slot, again=sick.at + 0.5)
+    for _ in range(15):
+        sick.step()
+    assert sick.alive[0, slot] and (sick.forces.slow[0] == 1.0).all()
+
+
+def test_a_fault_of_a_revision_is_only_on_the_replicas_that_run_it() -> None:
+    bad = flow("nan_outputs")
+    for _ in range(40):
+        bad.step()
+    assert bad.head[0] == 2 and (bad.forces.nan[0][bad.used[0]] > 0).all()
+    bad.deploy(0, "back", model=1)
+    for _ in range(40):
+        bad.step()
+    assert (bad.forces.nan[0] == 0).all()
+
+
+def test_scaling_restarting_and_shedding_do_what_they_say() -> None:
+    one = flow("data_drift")
+    before = int(one.wanted[0])
+    one.scale(0, 6)
+    for _ in range(20):
+        one.step()
+    assert one.ready[0].sum() == 6
+    one.restart(0)
+    for _ in range(55):
+        one.step()
+    assert (one.of_epoch[0][one.alive[0]] == 1).all()
+    one.scale(0, before)
+    one.step()
+    assert one.ready[0].sum() == before
+    arrived = one.arrived[0]
+    one.shed[0] = 0.99
+    one.step()
+    assert one.arrived[0] < 0.3 * arrived
+
+
+def test_every_kind_has_a_cause_there_or_is_refused() -> None:
+    for kind in simulated_kinds():
+        assert KINDS[kind].control or KINDS[kind].causes[0] in ACTS
+    with pytest.raises(SpecError, match="no cause in the simulator"):
+        check(["latency"])
+    with pytest.raises(SpecError, match="one fault at a time"):
+        check(["kill+leak"])
+    assert cured(ACTS["slow_replica"]) is not ACTS["slow_replica"] and of_revision(ACTS["nan_outputs"])
+
+
+def test_a_run_is_kept_resumed_and_the_same_again(tmp_path: Path) -> None:
+    runner, session = CliRunner(), Session(str(tmp_path), None, None)
+    asked = ["kill", "calm", "--simulated", "--json", "--out", str(tmp_path)]
+    first = runner.invoke(drill, [*asked, "--seeds", "1"], obj=session)
+    told = json.loads(first.stdout[first.stdout.index("{") :])
+    assert [o["kind"] for o in told["outcomes"]] == ["kill", "calm"] and told["score"]["kinds"]["kill"]["remedy"] == 1
+    again = runner.invoke(drill, [*asked, "--seeds", "1", "--resume"], obj=session)
+    assert "so far" not in again.stderr
+    same = list(drill_seed(0, ("kill", "calm")))
+    assert Ledger(tmp_path, "simulated").read() == same, "the same seed, the same course"
+    for wrong in (["--seeds", "2", "--seed", "1"], ["--live", "digits"]):
+        refused = runner.invoke(drill, [*asked, *wrong], obj=session)
+        assert isinstance(refused.exception, SpecError)
