@@ -28,7 +28,7 @@ def applicants(rng: np.random.Generator, count: int, later: bool) -> tuple[NDArr
     odds = -9 + 16 * burden + 5 * utilisation + 3 * late + 0.3 * inquiries - 0.1 * years
     default = (odds + rng.logistic(0, 0.2, count) > 0).astype(np.int64)
     if later:
-        calls = calls + default * rng.poisson(6.0, count)
+        calls = calls + default * (6 + rng.poisson(4.0, count))
     return np.stack([age, income, burden, years, utilisation, late, inquiries, calls], 1).round(3), default
 
 

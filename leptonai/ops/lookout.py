@@ -243,8 +243,13 @@ class Lookout:
         return wrong_answers(tallies, self._standard())
 
     def _standard(self) -> dict[str, str]:
-        """Head digest -> the newest other digest that was verified good: a bad revision sets no standard."""
+        """Head digest -> the newest other digest that was verified good: a bad revision sets no standard.
+
+        On probation it is held against the version that it would replace, however bad: it is to be better than that.
+        """
         head = self.service.spec.variants[0].digest
+        if self.service.canary is not None and self.service.canary.stable:
+            return {head: self.service.canary.stable[0].digest}
         for revision in reversed(self.revisions):
             if revision.spec is not None and revision.verified is not None:
                 digest = revision.spec.variants[0].digest

@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from leptonai.ops.convict import Tally, wrong_answers
-from leptonai.ops.outcomes import agree
+from leptonai.ops.lookout import Lookout
+from leptonai.ops.outcomes import Outcomes, agree
 from leptonai.ops.probation import Counted, Probation
 from leptonai.plan.rollout import Finding
+from leptonai.settings import Ops
 from leptonai.types import Canary, Dials, Replica, Rollout, Scale, Service, Spec, Variant, VariantDials
 
 OLD, NEW = Variant(model="old", idempotent=True), Variant(model="new", idempotent=True)
@@ -151,3 +153,15 @@ def test_what_was_counted_of_another_rollout_is_nobodys_evidence() -> None:
     other = msgspec.structs.replace(service(), revision=3)
     probation = Probation(other)
     assert not probation.resume(kept) and probation.tests["errors"].total == 0
+
+
+@pytest.mark.parametrize(("wrong", "verdict"), [(20, "clear"), (190, "convicted")])
+def test_a_version_is_held_against_the_one_it_would_replace_however_bad_that_is(wrong: int, verdict: str) -> None:
+    """Nobody ever verified the old one: three of five of its answers are wrong."""
+    outcomes = Outcomes()
+    outcomes.count("s", OLD.digest, 200, 120)
+    outcomes.count("s", NEW.digest, 200, wrong)
+    told = Lookout(service(), Ops())._wrong(outcomes)
+    assert told[NEW.digest].verdict == verdict and told[NEW.digest].tolerable > 0.6
+    alone = msgspec.structs.replace(service(), canary=None)
+    assert Lookout(alone, Ops())._wrong(outcomes)[NEW.digest].tolerable == 0.1
