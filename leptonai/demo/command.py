@@ -30,8 +30,19 @@ FAULTS = ("kill", "stop", "wrong", "leak", "slow")
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides models, traffic and who is hit.")
 @click.option("--rate", type=click.FloatRange(1, 500), default=40.0, show_default=True, help="Requests a second.")
+@click.option("--on", type=click.Choice(["local", "kubernetes"]), default="local", show_default=True)
+@click.option("--load", metavar="COMMAND", help="Of --on kubernetes: imports an OCI archive into the nodes.")
 @click.option("--only", type=click.Choice(FAULTS), multiple=True, help="Only this fault; may be given again.")
-def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, only: tuple[str, ...]) -> None:
+def demo(
+    as_json: bool,
+    stay: bool,
+    home: Path | None,
+    seed: int,
+    rate: float,
+    only: tuple[str, ...],
+    on: str,
+    load: str | None,
+) -> None:
     """Serve a real model, break it in five real ways, watch it being repaired.
 
     Trains a digits classifier, serves it with two replicas behind Envoy on ports of its own, sends it real traffic,
@@ -42,6 +53,7 @@ def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, o
     Example:
       leptonai demo --stay
       leptonai demo --only kill --only leak --json
+      leptonai demo --on kubernetes --load 'cluster load'
     """
     from rich.console import Console
 
@@ -50,6 +62,8 @@ def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, o
     from leptonai.drill.kinds import KINDS
     from leptonai.drill.stage import stage
 
+    if (on == "kubernetes") != (load is not None):
+        raise click.UsageError("--on kubernetes and --load go together: the models' images must reach the nodes")
     began = time.monotonic()
     console = Console(stderr=as_json)
     if not console.is_terminal:
@@ -58,7 +72,7 @@ def demo(as_json: bool, stay: bool, home: Path | None, seed: int, rate: float, o
     faults = [KINDS[kind] for kind in FAULTS if not only or kind in only]
     screen = screens.Plain(console) if as_json else screens.screen(console)
     try:
-        with screen, stage(home and home.absolute(), seed, rate, screen) as where:
+        with screen, stage(home and home.absolute(), seed, rate, screen, load=load) as where:
             report = tell(where, faults, screen, seed, began)
             example = _example(where, report)
             if stay:

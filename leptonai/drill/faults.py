@@ -20,6 +20,7 @@ import msgspec
 import psutil
 
 from leptonai.client import Client
+from leptonai.drill import pods
 from leptonai.drill.kinds import Fault
 from leptonai.drill.outcome import Injection
 from leptonai.drill.stage import NEIGHBOUR, Place, program
@@ -133,6 +134,8 @@ def inject(place: Place, fault: Fault, seed: int) -> Broken:
 
 def _replica(place: Place, fault: Fault, replica: Replica) -> Broken:
     kind = fault.kind
+    if "/" not in replica.address:
+        return _pod(place, fault, replica)
     match kind:
         case "kill":
             return Broken(signal_replica(kind, replica, signal.SIGKILL))
@@ -151,6 +154,17 @@ def _replica(place: Place, fault: Fault, replica: Replica) -> Broken:
     _ask(kind, what, "--socket", socket, "--amount", f"{amount:g}", "--heal-after", f"{healing:g}")
     heal = lambda: _ask(kind, what, "--socket", socket, "--amount", "0", "--heal-after", "0")  # noqa: E731
     return Broken(Injection(kind=kind, at=at, replica=replica.id, pid=replica.pid), [heal])
+
+
+def _pod(place: Place, fault: Fault, replica: Replica) -> Broken:
+    kind = fault.kind
+    what, amount = IN_REPLICA.get(kind, (kind, 1.0))
+    space = str(place.client.platform()["cluster"]["namespace"])
+    healing = HEALS_AFTER if fault.breaks == "replica" else fault.lasts
+    at = time.time()
+    pods.ask(space, what, replica.id, amount, healing)
+    heal = [] if kind == "kill" else [lambda: pods.ask(space, what, replica.id, 0.0, 0.0)]
+    return Broken(Injection(kind=kind, at=at, replica=replica.id), [*heal])
 
 
 def _ask(kind: str, *arguments: str) -> None:

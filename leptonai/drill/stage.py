@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from leptonai.client import Client
-from leptonai.drill import traffic
+from leptonai.drill import pods, traffic
 from leptonai.drill.screen import Screen
 from leptonai.drill.train import Trained, train
 from leptonai.errors import PlatformError, SpecError
@@ -146,13 +146,20 @@ def write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def stage(
-    folder: Path | None, seed: int, rate: float, screen: Screen, whole: bool = False, work: float = 0.0
+    folder: Path | None,
+    seed: int,
+    rate: float,
+    screen: Screen,
+    whole: bool = False,
+    work: float = 0.0,
+    load: str | None = None,
 ) -> Iterator[Stage]:
     """A stage that is ready when the block begins; nothing of it is left when the block ends, however it ends.
 
     ``folder``: the home of the platform, new or empty, kept afterwards; None: a temporary one, removed. ``whole``: the
     service is an application that calls another one, on a machine with a (simulated) GPU and with a neighbour; each
     call of its model takes ``work`` seconds of a processor besides.
+    ``load``: replicas are pods of the cluster that KUBECONFIG names, and this command imports images into its nodes.
     Raises SpecError for a folder that holds something: whatever runs there is not ours to take down.
     """
     with contextlib.ExitStack() as stack:
@@ -175,6 +182,11 @@ def stage(
         if whole:
             props.card()
             settings = SETTINGS | {"ops": {"gpus": str(props.gpus), "reopen": REOPEN}}
+        if load is not None:
+            settings = SETTINGS | pods.settings(stack.enter_context(pods.namespace()))
+            screen.doing("building images with the models, and loading them into the cluster")
+            models = {"good": trained.good, "wrong": trained.wrong, "slow": trained.slow}
+            pods.images(props.folder, models, load, lambda *a, patience: run_cli(home, *a, patience=patience))
         (home / "settings.yaml").write_bytes(msgspec.yaml.encode(settings))
         stack.callback(run_cli, home, "down")
         # From here on a second Ctrl-C does not cut the cleaning up short.
@@ -332,11 +344,11 @@ def environment(home: Path) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("LEPTONAI_")} | {"LEPTONAI_HOME": str(home)}
 
 
-def run_cli(home: Path, *arguments: str) -> str:
+def run_cli(home: Path, *arguments: str, patience: float = PATIENCE) -> str:
     """``leptonai ARGUMENTS`` as a person would type it. PlatformError with what it complained of."""
     command = [sys.executable, "-c", "from leptonai.cli import main; main()", *arguments]
     done = subprocess.run(
-        command, env=environment(home), capture_output=True, text=True, timeout=PATIENCE, start_new_session=True
+        command, env=environment(home), capture_output=True, text=True, timeout=patience, start_new_session=True
     )
     if done.returncode != 0:
         raise PlatformError(f"leptonai {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")

@@ -37,6 +37,12 @@ def leaving(service: Service, pods: Sequence[Json]) -> Leaving:
     return Leaving(release, end)
 
 
+def short(service: Service, pods: Sequence[Json]) -> bool:
+    """Whether a lane has fewer pods than wished that its Deployment counts."""
+    held = [_label(p, f"{OWN}/lane") for p in pods if _label(p, EVICTED) != "yes"]
+    return any(held.count(lane.name) < lane.wanted for lane in lanes(service))
+
+
 def ready(pod: Json) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
-from leptonai.platforms.kubernetes.evict import leaving
+from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.names import Ref
 from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
@@ -47,6 +48,7 @@ Json = dict[str, Any]
 
 FIGHTS = 5  # times that somebody else may set a field of ours within FIGHT_SECONDS ...
 FIGHT_SECONDS = 60.0  # ... until we stop taking it back, and say who it is
+_SUBSTITUTE_WITHIN = 3.0  # seconds for a Deployment to make a pod in the place of a released one; usually 0.1
 _GONE_WITHIN = 30.0  # seconds for an object that is made anew to be gone
 
 
@@ -299,14 +301,7 @@ class KubernetesPlatform:
                 raise foreign(key, {"kind": at.kind} | here, cluster.namespace)
         said = canonical(wish)
         try:
-            made = await cluster.apply(wish)
-            if move.verb == "change" and self._applied.get(at) == said:
-                self._count_fight(move, None)
-        except Conflict as e:
-            if e.code != "conflict":
-                raise
-            self._count_fight(move, e)
-            made = await cluster.apply(wish, force=True)
+            made = await self._set(move, again=self._applied.get(at) == said)
         except SpecError as e:
             if e.code != "immutable":
                 raise
@@ -316,6 +311,19 @@ class KubernetesPlatform:
         left = next(iter(moves(key, [wish], {at: made}, ())), None)
         if left is not None and left.verb == "change":  # said otherwise by the cluster, or shared with others
             self._as_good[at] = (said, left.fields)
+
+    async def _set(self, move: Move, again: bool) -> Json:
+        """The fields of the object are ours. ``again``: we have set them so before."""
+        try:
+            made = await self._the_cluster.apply(move.object)
+        except Conflict as e:
+            if e.code != "conflict":
+                raise
+            self._count_fight(move, e)
+            return await self._the_cluster.apply(move.object, force=True)
+        if again and move.verb == "change":
+            self._count_fight(move, None)
+        return made
 
     def _count_fight(self, move: Move, conflict: Conflict | None) -> None:
         """Fields of ours that somebody set are set back. Conflict, once that happens again and again."""
@@ -350,6 +358,12 @@ class KubernetesPlatform:
             patch = {"metadata": {"labels": {names.EVICTED: "yes"}}}
             self._mirrors["Pod"].told(await self._the_cluster.merge("v1", "Pod", name, patch))
             steps.append(Applied(object=f"Pod/{name}", verb="change", fields=(f"metadata.labels.{names.EVICTED}",)))
+        if steps:  # who looks next is to see that another is on its way
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SUBSTITUTE_WITHIN):
+                    while short(service, self._pods(service.key)):
+                        self._moved.clear()
+                        await self._moved.wait()
         for pod, grace in leaving(service, self._pods(service.key)).end:
             meta = pod["metadata"]
             await self._the_cluster.delete("v1", "Pod", meta["name"], uid=meta["uid"], grace=grace)

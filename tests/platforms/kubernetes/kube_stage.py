@@ -65,7 +65,9 @@ MODELS = {"a": GOOD.format(tag="a"), "b": GOOD.format(tag="b"), "failing": FAILI
 
 
 def kubectl(*args: str, check: bool = True, stdin: str | None = None) -> str:
-    done = subprocess.run(["kubectl", *args], capture_output=True, text=True, input=stdin, check=False)
+    done = subprocess.run(
+        ["kubectl", "--kubeconfig", KUBECONFIG, *args], capture_output=True, text=True, input=stdin, check=False
+    )
     assert not check or done.returncode == 0, f"kubectl {args}: {done.stderr}"
     return done.stdout
 

@@ -15,7 +15,9 @@ from kube_stage import KUBECONFIG, Namespace, image, kubectl, needs_cluster, unt
 from msgspec.structs import replace
 
 from leptonai.errors import Conflict, Denied, LeptonError, PlatformError
+from leptonai.plan.render import Apis, to_yaml
 from leptonai.platforms.kubernetes import KubernetesPlatform
+from leptonai.platforms.kubernetes.rights import role
 from leptonai.settings import Gateway, Kubernetes, Local, Settings
 from leptonai.types import Dials, Resources, Service, Spec, Variant, VariantDials
 
@@ -260,6 +262,29 @@ def test_no_cluster_bad_credentials_and_missing_rights_say_so(
     told = starts_with(poor)
     assert isinstance(told, Denied) and told.code == "rbac"
     assert "may not get serviceaccounts" in told.message and "patch deployments.apps" in told.detail["missing"]
+
+
+def test_the_exported_rights_are_all_that_a_platform_needs(
+    space: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, digests = image()
+    space.kubectl("apply", "-f", "-", stdin=to_yaml(role(Apis.of("1.20"), space.name, "leptonai")))
+    config = yaml.safe_load(Path(KUBECONFIG).read_text())
+    config["users"][0]["user"] = {"token": _token(space, "leptonai")}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    stage = Stage(space, tmp_path / "home", name)
+
+    async def story() -> None:
+        service = wish(1, model=digests["a"])
+        (pod,) = await _ready(stage, service, 1)
+        await until(lambda: stage.platform.logs(pod))
+        evicted = replace(service, dials=replace(service.dials, evict=(pod,)))
+        assert await _ready(stage, evicted, 1) != [pod]
+        await stage.platform.remove("digits")
+        assert stage.of("deployment,configmap,service,pod") == []
+
+    stage.play(story)
 
 
 def _token(space: Namespace, account: str) -> str:
