@@ -138,7 +138,7 @@ def _wanted(model: Path, inputs: Inputs, locked: lock.Lock | str | None) -> tupl
 
 
 def _installed(wanted: Iterable[str], ground: Base) -> list[Distribution]:
-    return [installed(name, ground.python) for name in [*needs.closure(wanted), OURS]]
+    return [installed(name, ground.python) for name in sorted({*needs.closure(wanted), OURS})]
 
 
 def _environment(distributions: Iterable[Distribution], ground: Base, head: bool = False) -> list[Item]:

@@ -58,7 +58,7 @@ def installed(name: str, python: Python) -> Distribution:
         files = [(p, site / p) for p in paths]
         if any(p.suffix == ".pth" and "editable" in p.name for p in paths):
             raise SpecError(f"{name} is installed as editable, so its files are elsewhere", hint=f"pip install {name}")
-    items = [Item(str(p), _there(name, real)) for p, real in files if _belongs(p)]
+    items = [_item(str(p), _there(name, real)) for p, real in files if _belongs(p)]
     if not items:
         raise SpecError(f"{name} says not which files it has", hint="install it by pip, or give --lock with wheels")
     _fits(name, _tags(found.read_text("WHEEL") or ""), python)
@@ -72,10 +72,11 @@ def wheel(path: Path, python: Python, scratch: Path) -> Distribution:
     items = []
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                place = _place(PurePosixPath(name))
-                if place is not None and not name.endswith("/") and _belongs(place):
-                    items.append(Item(str(place), Path(archive.extract(name, scratch / path.name))))
+            for info in archive.infolist():
+                place = _place(PurePosixPath(info.filename))
+                if place is not None and not info.is_dir() and _belongs(place):
+                    mode = 0o755 if info.external_attr >> 16 & 0o111 else 0o644  # as pip does
+                    items.append(Item(str(place), Path(archive.extract(info, scratch / path.name)), mode))
     except (zipfile.BadZipFile, OSError, RuntimeError) as e:
         raise SpecError(f"{path.name} is no whole wheel: {e}", hint="download it again") from e
     infos = [i for i in items if ".dist-info/" in i.path and i.path.count("/") == 1]
@@ -100,6 +101,10 @@ def _belongs(path: PurePosixPath) -> bool:
     if ".." in path.parts or path.is_absolute() or "__pycache__" in path.parts or path.suffix == ".pyc":
         return False
     return not (path.parts[0].endswith(".dist-info") and path.name in _LOCAL)
+
+
+def _item(place: str, path: Path) -> Item:
+    return Item(place, path, 0o755 if path.stat().st_mode & 0o111 else 0o644)
 
 
 def _there(name: str, path: Path) -> Path:

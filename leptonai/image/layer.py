@@ -20,6 +20,7 @@ from leptonai.errors import LeptonError, SpecError
 
 CHUNK = 1 << 20
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_LEVEL = 4  # half the time of 6 for 4 % more bytes: measured on the base and on the environment of an ONNX model
 _GZIP = 31  # zlib's window bits for a gzip header, which then holds no time and no name
 
 
@@ -71,7 +72,7 @@ def compress(chunks: Iterable[bytes], folder: Path) -> Blob:
     """A plain tar, in chunks, as a layer in ``folder``."""
     plain = hashlib.sha256()
     part = folder / ".layer.part"
-    packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     with part.open("wb") as f:
         out = _Hashed(f)
         for chunk in chunks:

@@ -45,7 +45,9 @@ def wheel(
     info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as z:
         for file, text in (files or {f"{name}.py": f"WORDS = {{'a', 'b', '{name}'}}\n"}).items():
-            z.writestr(file, text)
+            info_of = zipfile.ZipInfo(file)
+            info_of.external_attr = (0o100755 if text.startswith("#!") else 0o100644) << 16
+            z.writestr(info_of, text)
         z.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense: MIT\n")
         z.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         z.writestr(f"{info}/RECORD", "")

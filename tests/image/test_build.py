@@ -17,6 +17,7 @@ from image_stage import build, document, lock, parts, rootfs, service, unpack, w
 
 from leptonai.store.tree import tree_digest
 
+BETA = {"beta/__init__.py": "X = 1\n", "beta/bin/run": "#!/bin/sh\n"}
 MINOR = sys.version_info.minor
 
 
@@ -25,7 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with base/, wheels/, lock.txt and doubler/service.yaml."""
     folder = tmp_path_factory.mktemp("inputs")
     rootfs(folder / "base")
-    made = [wheel(folder / "wheels", "alpha"), wheel(folder / "wheels", "beta", files={"beta/__init__.py": "X = 1\n"})]
+    made = [wheel(folder / "wheels", "alpha"), wheel(folder / "wheels", "beta", files=BETA)]
     lock(folder / "lock.txt", *made)
     service(folder / "doubler")
     return folder
@@ -77,6 +78,7 @@ def test_what_the_objects_for_kubernetes_expect_lies_in_it(inputs: Path, archive
     assert stat.S_IMODE(model.stat().st_mode) & stat.S_IROTH
     site = root / f"opt/leptonai/lib/python3.{MINOR}/site-packages"
     assert (site / "leptonai/runtime/__main__.py").is_file() and (site / "alpha.py").is_file()
+    assert os.access(site / "beta/bin/run", os.X_OK) and not os.access(site / "beta/__init__.py", os.X_OK)
     assert (root / "opt/leptonai/bin/python").readlink() == Path(f"/usr/bin/python3.{MINOR}")
     started = config["config"]
     assert [*started["Entrypoint"], *started["Cmd"]] == ["python", "-P", "-m", "leptonai.runtime", "/run/leptonai"]
