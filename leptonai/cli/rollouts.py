@@ -48,6 +48,9 @@ def wait(
         print_json(verdict)
     else:
         click.echo(f"{key} revision {verdict.revision}: {verdict.outcome}. {verdict.why}".rstrip())
+        if verdict.outcome == "not enough evidence":
+            ends = f"`leptonai promote {key}` ends it well, `leptonai undo {key}` takes it back"
+            click.echo(f"It goes on with every request: `leptonai why {key}` shows what is missing; {ends}.")
     context.exit(EXITS[verdict.outcome])
 
 

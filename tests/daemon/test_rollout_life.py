@@ -137,7 +137,9 @@ def test_bad_versions_are_taken_back_by_what_is_measured_and_manual_ones_by_a_pe
         client.deploy(spec(machine, "by-hand", "manual"))
         machine.run("promote", "doubler", "--to", "50")
         assert client.service("doubler").service.canary.weight == 0.5  # type: ignore[union-attr]
-        assert client.wait_judged("doubler", 0.1).outcome == "not enough evidence"
+        waiting = machine.run("wait", "doubler", "--judged", "--timeout", "0.1", check=False)
+        assert waiting.returncode == 11 and "not enough evidence" in waiting.stdout
+        assert "leptonai promote doubler" in waiting.stdout and "leptonai undo doubler" in waiting.stdout
         client.undo("doubler")
         assert client.service("doubler").service.canary is None
         assert eventually(lambda: alone(client), "only the old ones") == stable
