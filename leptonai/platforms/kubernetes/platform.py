@@ -424,15 +424,19 @@ class KubernetesPlatform:
             assert before is not None
             name = str(before["metadata"]["name"])
             last = self._replicas.pop(name, None)
-            if last is not None and not last.gone and last.state != "stopping":
-                fallen = {"state": "failed", "reason": "killed", "detail": "its pod was deleted without grace"}
-                self._fallen[name] = replace(last, **fallen, since=now)
+            if last is not None and last.reason == "killed":
+                self._fallen[name] = last
+            elif last is not None and last.state != "stopping" and not last.gone:  # while nobody watched
+                self._fallen[name] = replace(last, state="failed", reason="killed", detail="its pod is gone", since=now)
             if found := self._attended.pop(name, None):
                 self._go(found.bury())
             self._front.changed()
             return
         name = str(after["metadata"]["name"])
-        replica = self._replicas[name] = pods.replica(after, self.settings.local.stable_after, now)
+        last, replica = self._replicas.get(name), pods.replica(after, self.settings.local.stable_after, now)
+        if last is not None and last.state == "stopping" and replica.reason == "killed":
+            replica = last  # the kubelet ends every pod so, when its grace is over
+        self._replicas[name] = replica
         if name not in self._attended:
             home, local = self.home, self.settings.local
             self._attended[name] = Attendant(self._the_cluster, name, home, self._secret, local)

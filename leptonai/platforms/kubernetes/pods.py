@@ -66,6 +66,8 @@ def _look(meta: Json, status: Json, container: Json, made: float) -> tuple[State
         ended = _ended(now.get("terminated") or {})
         return "failed", reason, str(status.get("message") or ended[1]), ended[2] or changed
     if meta.get("deletionTimestamp"):
+        if meta.get("deletionGracePeriodSeconds") == 0:
+            return "failed", "killed", "its pod was deleted without grace", unix(meta["deletionTimestamp"])
         evicted = (meta.get("labels") or {}).get(f"{OWN}/evicted") == "yes"
         since = unix(meta["deletionTimestamp"]) - float(meta.get("deletionGracePeriodSeconds") or 0)
         return "stopping", "evicted" if evicted else "replaced", "", since

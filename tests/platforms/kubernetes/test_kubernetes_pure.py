@@ -287,6 +287,8 @@ TERMINATED = {
         (pod({"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": LATER}}), "failed", "killed", "nal 9"),
         (pod({"terminated": {"exitCode": 3, "reason": "Error", "finishedAt": LATER}}), "failed", "exited", "code 3"),
         (pod(RUNNING, ready="True", meta={"deletionTimestamp": LATER}), "stopping", "replaced", ""),
+        (pod(RUNNING, ready="True", meta={"deletionTimestamp": LATER, "deletionGracePeriodSeconds": 0}), "failed",
+         "killed", "without grace"),
         (pod(phase="Failed", reason="Evicted", message="low on memory"), "failed", "evicted", "low on memory"),
         (pod(phase="Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes fit"}]),
          "starting", "unschedulable", "0/1 nodes fit"),
