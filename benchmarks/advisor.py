@@ -1,17 +1,23 @@
 """Is a service's first limit named, and the load at which it bites, from telemetry below it?
 
     python benchmarks/advisor.py simulated [--worlds 10] [--part development|held-out]
+    python benchmarks/advisor.py live [--seconds 30]
 
 simulated: services drawn at random (leptonai/ops/simulate/ramp.py), each driven request by request until its promise
 breaks: that is the truth. The advisor sees ten minutes of telemetry well below. Development: five kinds of service
 under two shapes of load; held out: two kinds never looked at, and all kinds under the two other shapes. Peer: linear
 extrapolation of processor use (of the busiest of replica and machine), which names the processors.
+
+live: a service that computes and one that waits for what it calls, one after the other on a platform of its own,
+remedies frozen. Users ask at four loads below half of what one request's time suggests; then the advice is asked for;
+then they ask ever more until more than 5 % of the answers of a step are late or fail.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -146,16 +152,71 @@ def simulated(arguments: argparse.Namespace) -> None:
         print(f"  {true:12s} named {named:12s} {count}")
 
 
+def live(arguments: argparse.Namespace) -> None:
+    import time
+
+    import msgspec
+    from rich.console import Console
+
+    from leptonai.client import calls
+    from leptonai.drill.screen import Plain
+    from leptonai.drill.stage import SERVICE, stage
+    from leptonai.drill.traffic import Mood
+
+    base, seconds = 2.0, arguments.seconds
+    with stage(None, arguments.seed, base, Plain(Console(stderr=True)), whole=True) as where:
+        client = where.client
+        client.send(calls.turn(True, "the benchmark looks for the limit"))
+        waits = where.good
+        options = {**waits.variants[0].options, "features": "", "work": 0.03}
+        computes = msgspec.structs.replace(
+            waits, variants=(msgspec.structs.replace(waits.variants[0], options=options),)
+        )
+        for name, spec in (("waits for what it calls", waits), ("computes", computes)):
+            client.deploy(spec, why=name)
+            began = time.time()
+
+            def ask(load: float, length: float) -> list[Any]:
+                """The answers to what was asked at this load, the first seconds left out."""
+                where.props.ask(Mood(rate=load / base))
+                time.sleep(length)
+                now = time.time()
+                time.sleep(2.0)  # the last ones come home
+                return [a for a in where.answers.read() if now - length + 3.0 <= a.due < now]
+
+            alone = float(np.median([a.seconds for a in ask(base, 15.0)]))
+            guess = spec.scale.replicas / alone
+            for part in (0.15, 0.25, 0.35, 0.45):
+                ask(part * guess, seconds)
+            advice = client.advice(SERVICE, max(60.0, time.time() - began))
+            cpu = client.signals("replica_cpu_ratio", time.time() - seconds, time.time(), {"service": SERVICE})
+            line = 0.45 * guess / max(np.mean([np.nanmean(s.value) for s in cpu]), 1e-9)
+            load, bad = 0.55 * guess, 0.0
+            while bad <= 0.05 and load < 4.0 * guess:
+                load *= 1.1
+                answers = ask(load, 15.0)
+                late = [a for a in answers if a.seconds > spec.slo.latency or a.result == "failed"]
+                bad = len(late) / max(len(answers), 1)
+                print(f"  {name}: {load:.1f} requests/s, {bad:.1%} late or failed", file=sys.stderr)
+            where.props.ask(Mood())
+            time.sleep(10.0)
+            first = advice.first
+            told = f"{first.name} at {first.load:.1f} ({first.low:.1f} to {first.high:.1f})" if first else "cannot tell"
+            print(f"{name}: broke between {load / 1.1:.1f} and {load:.1f} requests/s; told: {told}; linear: {line:.1f}")
+            print(json.dumps(msgspec.to_builtins(advice)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=("simulated",))
+    parser.add_argument("mode", choices=("simulated", "live"))
     parser.add_argument("--worlds", type=int, default=10, help="of each kind of service and shape of load")
     parser.add_argument("--part", choices=("development", "held-out"), default="held-out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0, help="live: of each load that is seen beforehand")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
-    simulated(arguments)
+    live(arguments) if arguments.mode == "live" else simulated(arguments)
 
 
 if __name__ == "__main__":

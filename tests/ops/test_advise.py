@@ -120,6 +120,18 @@ def test_the_processors_of_the_machine() -> None:
     assert found.proposal is None and "processors" in found.told
 
 
+def test_a_limit_below_what_was_carried_in_time_is_refuted() -> None:
+    """Others keep the whole machine busy, and yet 40 requests a second were answered in time: they make room."""
+    seen = telemetry(cores=4.0, others=4.0)
+    assert told(service(), seen, cores=4.0).first.name == "cpu"
+    rate = seen["request_rate_per_second"][0]
+    seen["slow_ratio"] = (Series(name="slow_ratio", labels={}, at=rate.at, value=[0.001] * len(rate.at)),)
+    found = told(service(), seen, cores=4.0)
+    assert found.first.name == "compute" and any("were carried in time" in text for text in found.cannot_tell)
+    seen["slow_ratio"] = (Series(name="slow_ratio", labels={}, at=rate.at, value=[0.5] * len(rate.at)),)
+    assert told(service(), seen, cores=4.0).first.name == "cpu", "what was late was not carried"
+
+
 def test_memory_that_requests_hold() -> None:
     seen = telemetry(held=50e6)
     found = told(service(memory=600_000_000), seen)

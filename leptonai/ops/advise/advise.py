@@ -47,7 +47,7 @@ def advise(
     cannot = tuple(f"{limit.what}: {limit.why}" for limit in limits if limit.load is None)
     if not told:
         return msgspec.structs.replace(blank, limits=limits, cannot_tell=cannot)
-    first = min(told, key=lambda limit: limit.load or inf)
+    first = min(told, key=lambda limit: inf if limit.load is None else limit.load)
     change, text = propose(service, seen, known, first, peak)
     return msgspec.structs.replace(
         blank, first=first, room=(first.load or 0.0) / max(peak, 1e-9), limits=limits, proposal=change, told=text,
@@ -111,7 +111,7 @@ def _with_chances(found: Sequence[Bound], seen: Seen, known: Known, peak: float)
             why = bound.why if not isfinite(bound.load) else f"more than {AHEAD:g} times what was seen: {bound.why}"
             out.append(Limit(name=bound.name, what=bound.what, why=why, first_share=_share(first[n])))
             continue
-        spread = max(float(np.log(column).std()), float(wide[n]))
+        spread = max(float(np.log(np.maximum(column, 1e-9)).std()), float(wide[n]))
         low, high = (bound.load * float(np.exp(side * NINETY * spread)) for side in (-1.0, 1.0))
         out.append(
             Limit(

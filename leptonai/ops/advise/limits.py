@@ -60,7 +60,18 @@ class Bound(NamedTuple):
 
 
 def bounds(seen: Seen, known: Known) -> list[Bound]:
-    """One for each resource that could end first, in no order."""
+    """One for each resource that could end first, in no order. What would end below a load that was carried in time is
+    refuted by that: somebody else has made room, and how much more they would is not known."""
+    carried = seen.carried(known.tail)
+    return [b if b.load >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
+
+
+def _refuted(found: Bound, carried: float) -> Bound:
+    why = f"it should end at {found.load:.3g} requests/s, and {carried:.3g} were carried in time: {found.why}"
+    return found._replace(load=inf, why=why)
+
+
+def _bounds(seen: Seen, known: Known) -> list[Bound]:
     found = threads(seen, known.replicas, known.latency, known.tail, known.size, known.queue, known.cost)
     out = [*_threads(seen, known, found), *_processors(seen, known, found), *_dependencies(seen, known, found)]
     if found is not None:

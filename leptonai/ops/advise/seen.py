@@ -29,6 +29,7 @@ COLUMNS: dict[str, tuple[str, Across]] = {
     "p50": ("latency_p50_seconds", "mean"),
     "p99": ("latency_p99_seconds", "mean"),
     "host": ("host_cpu_ratio", "mean"),
+    "slow": ("slow_ratio", "mean"),
 }
 CALLS = ("dependency_seconds", "dependency_rate_per_second")
 
@@ -51,6 +52,7 @@ class Seen:
     p50: Floats
     p99: Floats
     host: Floats
+    slow: Floats
     calls: Mapping[str, Floats]
     asked: Mapping[str, Floats]
 
@@ -62,6 +64,12 @@ class Seen:
         columns = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name not in ("calls", "asked")}
         calls, asked = ({k: v[which] for k, v in of.items()} for of in (self.calls, self.asked))
         return replace(self, **columns, calls=calls, asked=asked)
+
+    def carried(self, tail: float) -> float:
+        """The load that was carried while no more than ``tail`` of the answers were late: the mean of the tenth of such
+        windows with the most requests; 0 where lateness was not seen."""
+        kept = np.sort(self.rate[np.isfinite(self.slow) & (self.slow <= tail)])
+        return float(kept[-max(len(kept) // 10, 1) :].mean()) if len(kept) else 0.0
 
     def fan(self, dependency: str) -> float:
         """Calls of it that one request makes; 1 where they were not counted."""
