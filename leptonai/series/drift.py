@@ -10,6 +10,7 @@ from leptonai.series.columns import Columns
 
 LEAST = 0.3  # correlation of increments that is believed at least
 LOCAL = 4.0
+CHANGED = 2.0  # standard errors of the mean rate from which the newest one is believed, with its own wider error
 
 
 class Drift(Columns):
@@ -82,7 +83,15 @@ class Drift(Columns):
     def wander(self, seconds: float) -> Floats:
         """Standard deviation of where the series is ``seconds`` from now: of its rate, and of a random walk."""
         walk = self._variance() * self["apart"] * seconds
-        return np.sqrt((self.error() * seconds) ** 2 + walk)
+        return np.sqrt((self.now()[1] * seconds) ** 2 + walk)
+
+    def now(self) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """The rate, its standard error, and where the rate is no longer the mean one: of the newest span / LOCAL
+        increments, where these differ from the mean by CHANGED of its standard errors."""
+        error = self.error()
+        changed = (np.abs(self["local"] - self["rate"]) > CHANGED * error) & self.ready
+        rate = np.where(changed, self["local"], self["rate"])
+        return rate, np.where(changed, error * np.sqrt(LOCAL), error), changed
 
     def freedom(self) -> Floats:
         return np.clip(self["n"] / 2 - 1, 1.0, 2 * self.span)

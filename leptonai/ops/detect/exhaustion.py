@@ -11,7 +11,7 @@ from scipy.special import log_ndtr, stdtr
 from leptonai.ops.detect.slotted import Slotted
 from leptonai.protocols import Floats, Scored, Slots
 from leptonai.series.columns import Columns
-from leptonai.series.drift import Drift
+from leptonai.series.drift import LOCAL, Drift
 from leptonai.series.tails import LN10, MAX_SCORE
 
 SLOW = 30  # steps whose means tell a slow climb out of noise
@@ -30,8 +30,10 @@ class Exhaustion(Slotted):
 
     The rate is looked at step by step and between means of SLOW steps (``series.drift``): fast fills are seen at once,
     slow ones out of noise. Score of each: the smaller of two tests' decades, "the rate is towards the limit" (t test)
-    and "at this rate it is reached in time" (normal law); the greater of both less log10(2), because two were asked. So
-    a leak is told as soon as it is certain that it matters, and what only fluctuates is not. nan without a limit.
+    and "at this rate it is reached in time" (normal law); the greater of both less log10(2), because two were asked.
+    Where the newest rate is off the mean one it is believed instead, with its wider error: a climb that has just begun
+    is no slower for what was before it. So a leak is told as soon as it is certain that it matters, and what only
+    fluctuates is not. nan without a limit.
     ``expected``: the value one ``horizon`` ahead; ``scale``: its standard error. Cost: two drifts, 200 bytes a series.
     Cold start: 30 steps. Fails on: what fills in one jump. Nothing is ever adopted as normal.
     """
@@ -83,18 +85,19 @@ class Exhaustion(Slotted):
     def _surer(self) -> tuple[Floats, Floats, Floats]:
         """Rate, its error and where it leads, of the drift with the smaller error."""
         fast, slow = self._fast, self._slow
-        errors = fast.error(), slow.error()
-        take = slow.ready & (errors[1] < errors[0])
+        (quick, quick_error, _), (calm, calm_error, _) = fast.now(), slow.now()
+        take = slow.ready & (calm_error < quick_error)
         wide = np.where(take, slow.wander(self.horizon), fast.wander(self.horizon))
-        return np.where(take, slow["rate"], fast["rate"]), np.where(take, errors[1], errors[0]), wide
+        return np.where(take, calm, quick), np.where(take, calm_error, quick_error), wide
 
     def _decades(self, drift: Drift, x: Floats) -> Floats:
-        rate, error = drift["rate"], drift.error()
+        rate, error, changed = drift.now()
         speed = np.abs(rate)
         room = np.where(rate >= 0, self._limits["upper"] - x, x - self._limits["lower"])
         ahead = np.where(np.isfinite(room), speed * self.horizon - np.where(np.isfinite(room), room, 0.0), -1.0)
         z = ahead / np.maximum(drift.wander(self.horizon), 1e-100)
         reached = np.where(z > 0, -log_ndtr(-np.maximum(z, 0.0)) / LN10, 0.0)
         t = np.where(error > 0, speed / np.where(error > 0, error, 1.0), np.where(speed > 0, 1e6, 0.0))
-        climbs = -np.log10(np.clip(2 * stdtr(drift.freedom(), -t), 1e-300, 1.0))
+        freedom = np.where(changed, np.maximum(drift.freedom() / LOCAL, 1.0), drift.freedom())
+        climbs = -np.log10(np.clip(2 * stdtr(freedom, -t), 1e-300, 1.0))
         return np.where(drift.ready, np.minimum(np.minimum(climbs, reached), MAX_SCORE), 0.0)

@@ -78,6 +78,17 @@ def test_a_random_walk_is_no_trend() -> None:
     assert (known[100:] >= 3.0).mean() < 1e-3
 
 
+def test_a_climb_that_has_just_begun_is_no_slower_for_the_quiet_before_it() -> None:
+    """800 s after a climb of 0.5/s began, out of 1,000 s of nothing, the band holds when its limit is truly reached."""
+    x = 400.0 + 0.5 * np.clip(np.arange(1800) - 1000, 0, None)[:, None]
+    x = x + 5.0 * np.random.default_rng(3).standard_normal((1800, 50))
+    detector = Exhaustion(limit=1000.0, horizon=900.0)
+    scores(detector, x)
+    likely, soonest, latest = detector.remaining()
+    assert ((soonest <= 400.0) & (latest >= 400.0)).mean() > 0.9
+    assert np.median(np.abs(likely - 400.0)) < 60.0
+
+
 def test_bounded_noise_has_no_tail_and_the_threshold_follows_a_change() -> None:
     """Uniform noise never scores 3 by its level; after the scale doubles the tail is right again."""
     rng = np.random.default_rng(2)
