@@ -127,6 +127,7 @@ def judge(
     mine = incidents[0] if incidents else None
     names = {f"incident:{i.id}" for i in incidents}
     automatic = [p for p in proposals if p.by.startswith("incident:") and not p.dry_run and p.service == good.key]
+    automatic = sorted(automatic, key=lambda p: p.at)  # a compensation comes after what it takes back
     acts = [p for p in automatic if p.status == "admitted" and (p.by in names or injection.at <= p.at < until)]
     done = recovered if recovered is not None else told(fault, mine)
     end = done if done is not None else until

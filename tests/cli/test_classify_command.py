@@ -63,7 +63,7 @@ def test_trained_shown_and_judged_on_drills(tmp_path: Path) -> None:
         tmp_path, ("disk_full", "disk_full", FULL), ("traffic_surge", "retry_storm", SURGE), ("", "unknown", SURGE)
     )
     if said["kept"] or SHIPPED.exists():
-        found = json.loads(leptonai(tmp_path, "evaluate", "--drills", str(drills.parent), "--json"))
+        found = json.loads(leptonai(tmp_path, "evaluate", "--drills", str(tmp_path), "--json"))
         rules = found["scores"]["rules"]
         assert (rules["incidents"], rules["first"]) == (2, 0.5), "a control is no labelled incident"
         low, high = rules["first_interval"]

@@ -224,3 +224,25 @@ def test_every_kind_has_a_bound_a_severity_and_causes_that_exist() -> None:
     for fault in FAULTS:
         assert fault.causes and set(fault.causes) <= CAUSES.keys()
         assert 0 < fault.detect <= fault.recover <= fault.lasts and fault.remedies
+
+
+def test_what_takes_a_right_act_back_is_no_harm_in_whatever_order_proposals_are_listed() -> None:
+    """The API lists the newest first."""
+    drill = KINDS["retries"]
+    incident, _ = right_answer(drill)
+    shed = proposal(DialChange(service="digits", set={"shed": 0.5}), id="a")
+    back = proposal(DialChange(service="digits", set={"shed": 0.0}), id="b", at=AT + 15)
+    tried = Action(remedy="shed", proposal="a", at=AT + 6, verdict="ineffective")
+    incident = msgspec.structs.replace(incident, actions=(tried,), escalated=None)
+    for listed in ([shed, back], [back, shed]):
+        assert outcome(drill, [incident], listed, None).harm == ()
+    assert outcome(drill, [incident], [back], None).harm, "nothing was there to be taken back"
+
+
+def test_refused_requests_are_counted_among_the_failed() -> None:
+    drill = KINDS["poison"]
+    incident, _ = right_answer(drill)
+    told = enumerate((500, 422))
+    answers = [Answer(id=str(n), due=AT + n, seconds=0.01, status=status, result="failed") for n, status in told]
+    seen = judge(drill, injection(drill), [incident], [], answers, GOOD, None, AT + 20)
+    assert (seen.failed, seen.refused, seen.truth) == (2, 1, ("poisoned_input",))

@@ -83,11 +83,12 @@ class Told(msgspec.Struct):
 
 
 def drilled(paths: Iterable[Path]) -> list[Sample]:
-    """Of outcomes of drills, ``*.jsonl`` files or folders with them (``<home>/drills``), the incidents that were
-    opened and diagnosed, labelled with what was injected. SpecError for a file that is none, or holds none of them."""
+    """Of outcomes of drills, files or folders with them (a home, or what ``drill --out`` named), the incidents that
+    were opened and diagnosed, labelled with what was injected. SpecError for a file that is none, or that holds no
+    such incident."""
     out: list[Sample] = []
     for path in paths:
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        files = sorted([*path.glob("*.jsonl"), *path.glob("drills/*.jsonl")]) if path.is_dir() else [path]
         before = len(out)
         for file in files:
             try:
