@@ -39,7 +39,7 @@ def ask(served: Replica, body: object) -> object:
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_an_example_trains_serves_and_answers_its_users(name: str, tmp_path: Path) -> None:
     folder = RUN["copied"](name, tmp_path)
     given = ", ".join(f"{k}={v}" for k, v in SMALL[name].items())
