@@ -18,8 +18,10 @@ SPAN = 6.0  # standardised lags and forecasts stay within +-6 sigmas: one outlie
 class Ar(Slotted):
     """Residual of an AR(order) fitted by recursive least squares on the value standardised by a robust level.
 
-    A missing value is carried forward as a lag. Cold start: nan for the first 60 values of a slot (30 for the level,
-    30 for the regression). Level shifts: as in ``series.robust.Level``.
+    Residuals of an autoregression as a chart: Alwan & Roberts (1988); the recursion: ``series.rls``. A missing value
+    is carried forward as a lag. Cost: order + 1 coefficients and their covariance, a Level and a Tail, 330 bytes a
+    series. Cold start: nan for the first 60 values of a slot (30 for the level, 30 for the regression). Level shifts:
+    as in ``series.robust.Level``. Fails on: slow climbs, which it forecasts.
     """
 
     name = "ar"

@@ -14,7 +14,9 @@ from leptonai.series.tails import Tail
 class Ewma(Slotted):
     """Residual from a robust EWMA (``series.robust.Level``), scored by a learnt tail (``series.tails.Tail``).
 
-    Cold start: nan for the first 30 values of a slot. Level shifts are adopted after 60 steps, see Level.
+    The chart of Roberts (1959), with the robust steps of Huber (1964) and a tail by peaks over a threshold. Cost: a
+    Level and a Tail, 130 bytes a series. Cold start: nan for the first 30 values of a slot. Level shifts are adopted
+    after 60 steps, see Level. Fails on: memory, since a series that wanders looks odd at each end of its way.
     """
 
     name = "ewma"

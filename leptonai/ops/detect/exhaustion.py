@@ -28,6 +28,7 @@ class Remaining(NamedTuple):
 class Exhaustion(Slotted):
     """Memory, disk, queue: a climb that reaches its limit within ``horizon`` seconds.
 
+    Increments are tested, not levels, so that sums of noise are no climbs (Granger & Newbold 1974).
     The rate is looked at step by step and between means of SLOW steps (``series.drift``): fast fills are seen at once,
     slow ones out of noise. Score of each: the smaller of two tests' decades, "the rate is towards the limit" (t test)
     and "at this rate it is reached in time" (normal law); the greater of both less log10(2), because two were asked.

@@ -19,10 +19,11 @@ class Volatility(Slotted):
     """Change of variance regime: how far the variance of the last ``span`` AR residuals is from the long-run one.
 
     The statistic is the absolute log ratio of the two, its law learnt per series (``series.peaks``). The volatility of
-    the next step is GARCH(1,1) (``series.garch``): it gives ``scale``, the band and the risk of a limit, and is not
-    what residuals are judged by: after one shock it swallows the next (measured: docs/benchmarks.md). Cost: an Ar, 17
-    candidates and a tail, 700 bytes a series. Cold start: 60 residuals after Ar's 60 values, and 60 for the tail. Fails
-    on: seasons of variance, which are news every day until the tail has learnt them.
+    the next step is GARCH(1,1) (Bollerslev 1986; ``series.garch``): it gives ``scale``, the band and the risk of a
+    limit, and is not what residuals are judged by: after one shock it swallows the next (measured:
+    docs/benchmarks.md). Cost: an Ar, 17 candidates and a tail, 700 bytes a series. Cold start: 60 residuals after
+    Ar's 60 values, and 60 for the tail. Fails on: seasons of variance, which are news every day until the tail has
+    learnt them.
     """
 
     name = "garch"
