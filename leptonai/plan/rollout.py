@@ -14,6 +14,7 @@ from leptonai.plan.lanes import lanes
 from leptonai.types import Canary, Noun, Replica, Rollout, Service
 
 RECORDED = "recorded"  # the measure of what the new version answers to recorded requests
+HALF = 0.5  # of the requests, before all of them: what answers them alone can be compared with nothing
 SETTLE = 2.0  # seconds at the full share before promotion: the gateway's health checks have found the hosts by then
 
 
@@ -61,8 +62,8 @@ def decide(service: Service, replicas: Sequence[Replica], findings: Sequence[Fin
     surge -> ready (models check their golden examples before that) -> recorded requests, where the spec wants some ->
     mirror, where every variant is idempotent -> the spec's steps, each at least ``step_seconds`` long and passed only
     on evidence -> promoted. ``findings`` are those since the rollout began. ``blue_green`` goes from the mirror to the
-    full share; ``manual`` moves forward when a person sets the dials. Whatever convicts or crashes is taken back, in
-    every strategy.
+    full share; whoever would come to it without a mirror has half of the requests first; ``manual`` moves forward when
+    a person sets the dials. Whatever convicts or crashes is taken back, in every strategy.
     """
     canary, rollout = service.canary, service.spec.rollout
     assert canary is not None
@@ -124,6 +125,8 @@ def _forward(
         return Turn(set={"mirror": min(1.0, ready / wanted)}, why=f"{said}: requests are copied to it")
     steps = (1.0,) if rollout.strategy == "blue_green" else rollout.steps
     share = next((s for s in steps if s > canary.weight + 1e-9), None)
+    if share is not None and share >= 1.0 and not begun:
+        share = HALF
     if share is None:
         return Turn(set={"promoted": 1.0}, why=f"{said}: promoted")
     short = _capacity(share, canary, ready, wanted)

@@ -68,6 +68,17 @@ def test_blue_green_goes_at_once_and_only_with_all_its_replicas() -> None:
     assert turned(move(service(rollout=rollout, mirror=0.25, replicas=4), world(4, 4))) == {"weight": 1.0, "mirror": 0}
 
 
+@pytest.mark.parametrize("rollout", [Rollout(strategy="blue_green"), Rollout(strategy="canary", steps=(1.0,))])
+def test_without_a_mirror_half_comes_before_all_or_nothing_could_be_compared(rollout: Rollout) -> None:
+    made = {"rollout": rollout, "idempotent": False}
+    assert turned(move(service(**made), world(4, 1, idempotent=False))) == {"replicas": 2.0}
+    assert turned(move(service(**made, replicas=2), world(4, 2, idempotent=False))) == {"weight": 0.5, "mirror": 0.0}
+    half = service(**made, weight=0.5, replicas=4)
+    unsure = [Finding(measure="errors", verdict="not enough evidence", text="3 of 5")]
+    assert isinstance(move(half, world(4, 4, idempotent=False), unsure), Wait)
+    assert turned(move(half, world(4, 4, idempotent=False))) == {"weight": 1.0, "mirror": 0.0}
+
+
 def test_manual_moves_nothing_forward_and_still_takes_back() -> None:
     manual = service(rollout=Rollout(strategy="manual"))
     assert isinstance(move(manual, world(4, 1)), Wait)
