@@ -18,6 +18,9 @@ from leptonai.drill.ledger import Ledger
 from leptonai.drill.screen import Plain
 from leptonai.drill.stage import SERVICE, environment, stage
 from leptonai.errors import Denied, SpecError
+from leptonai.ops.classify import CLASSES
+from leptonai.ops.classify.opinion import OPINION
+from leptonai.ops.classify.samples import drilled
 
 LEPTONAI = str(Path(sys.executable).parent / "leptonai")
 
@@ -40,6 +43,9 @@ def test_a_drill_on_a_copy_is_measured_kept_labelled_and_not_repeated(tmp_path: 
     assert told["score"]["first"]["share"] == 1.0 and told["baselines"]["always-restart"]["cause"] == 0.0
     (kept,) = Ledger(tmp_path, "drill").read()
     assert kept.incidents[0].causes[0].name == "replica_killed" and kept.incidents[0].features
+    (learnt,) = drilled([tmp_path])
+    assert learnt.cause == "replica_killed" and learnt.rules.argmax() == CLASSES.index("replica_killed")
+    assert any(e.kind == OPINION and "only told" in e.text for e in kept.incidents[0].evidence), "what ships votes not"
     again = run("kill", "--json", "--seed", "3", "--resume", "--out", str(tmp_path), home=tmp_path / "none")
     assert again.returncode == 0 and json.loads(again.stdout)["outcomes"] == told["outcomes"]
     assert "starting the platform" in done.stderr and "starting the platform" not in again.stderr
