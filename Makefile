@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # For the PyTorch tests; `make test TORCH=` leaves it out, and the tests say so.
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test check unit bench-serving clean
+.PHONY: install demo test test-kubernetes check unit bench-serving clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PY) -m venv $(VENV)
@@ -36,6 +36,11 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25
 
 test: check unit
+
+# On the cluster that KUBECONFIG names. LEPTONAI_TEST_LOAD: a command that imports an OCI archive into its nodes.
+test-kubernetes: $(VENV)/.dev
+	@test -n "$$KUBECONFIG" || { echo "NO CLUSTER: set KUBECONFIG, and LEPTONAI_TEST_LOAD" >&2; exit 1; }
+	$(BIN)/pytest tests/platforms/kubernetes
 
 # The peers live in environments of their own; one that cannot be installed is left out, loudly.
 .bench/%/.ready: benchmarks/peers/requirements-%.txt

@@ -14,12 +14,14 @@ import asyncio
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from msgspec.structs import replace
 
 from leptonai.drill import pods
+from leptonai.errors import PlatformError
 from leptonai.platforms.kubernetes import KubernetesPlatform
 from leptonai.settings import Gateway, Kubernetes, Settings
 from leptonai.types import Dials, Service, Spec, Variant, VariantDials
@@ -39,7 +41,10 @@ async def settle(platform: KubernetesPlatform, services: list[Service]) -> float
 
     async def one(service: Service) -> None:
         async with gate:
-            while await platform.apply(service):  # noqa: ASYNC110 - steps are what is waited for
+            while True:
+                with suppress(PlatformError):  # a busy API server: tried again, as the reconcile loop does
+                    if not await platform.apply(service):
+                        return
                 await asyncio.sleep(0.01)
 
     await asyncio.gather(*(one(s) for s in services))

@@ -389,9 +389,9 @@ class KubernetesPlatform:
         wanted = {v.digest: Tuning.of(service.spec, v, service.dials.quarantine) for v in known(service)}
         steps: list[Step] = []
         for name in list(self._mirrors["Pod"].of(service.key)):
-            replica, orders = self._replicas[name], self._attended[name].orders
-            tuning = wanted.get(replica.digest)
-            if replica.state != "ready" or orders is None or tuning is None:
+            replica, orders = self._replicas.get(name), self._attended[name].orders
+            tuning = None if replica is None else wanted.get(replica.digest)
+            if replica is None or replica.state != "ready" or orders is None or tuning is None:
                 continue
             if orders.tuning not in (None, tuning) and await orders.tune(tuning):
                 steps.append(Tune(replica=name, tuning=tuning))
@@ -437,6 +437,8 @@ class KubernetesPlatform:
         if last is not None and last.state == "stopping" and replica.reason == "killed":
             replica = last  # the kubelet ends every pod so, when its grace is over
         self._replicas[name] = replica
+        if pods.over(after) and replica.state == "stopping":
+            del self._replicas[name]
         if name not in self._attended:
             home, local = self.home, self.settings.local
             self._attended[name] = Attendant(self._the_cluster, name, home, self._secret, local)

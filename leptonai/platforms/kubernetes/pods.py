@@ -56,6 +56,13 @@ def replica(pod: Json, stable_after: float, now: float) -> Replica:
     )
 
 
+def over(pod: Json) -> bool:
+    """Whether nothing of a pod that was told to end runs any more, though its object waits for the node to tidy up."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    ended = bool(containers) and all("terminated" in (c.get("state") or {}) for c in containers)
+    return ended and bool(pod["metadata"].get("deletionTimestamp"))
+
+
 def _look(meta: Json, status: Json, container: Json, made: float) -> tuple[State, str, str, float]:
     phase, now = status.get("phase"), container.get("state") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or []}

@@ -301,6 +301,13 @@ def test_what_a_pod_is_as_a_replica(seen: Json, state: str, reason: str, detail:
     assert found.digest == wish().spec.variants[0].digest and found.address == "10.244.0.9:8080"
 
 
+def test_a_pod_whose_container_has_ended_is_over_once_it_was_told_to_end() -> None:
+    ended = {"terminated": {"exitCode": 0, "finishedAt": LATER}}
+    told = {"deletionTimestamp": LATER}
+    assert pods.over(pod(ended, meta=told))
+    assert not pods.over(pod(ended)) and not pods.over(pod(RUNNING, meta=told)) and not pods.over(pod(meta=told))
+
+
 def test_restarts_are_attempts_until_it_has_been_ready_for_a_while() -> None:
     seen = pod(RUNNING, ready="True", started=True, changed=LATER, restarts=3)
     assert pods.replica(seen, 10.0, pods.unix(LATER) + 9.0).attempt == 3

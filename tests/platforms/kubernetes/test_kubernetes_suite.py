@@ -18,7 +18,7 @@ from leptonai.types import Variant
 
 @needs_cluster
 @pytest.mark.world
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 class TestKubernetesPlatform(PlatformSuite):
     deadline = 120.0  # a pod takes some seconds, and one that ends leaves slowly
     period = 0.2

@@ -21,7 +21,7 @@ from leptonai.platforms.kubernetes.rights import role
 from leptonai.settings import Gateway, Kubernetes, Local, Settings
 from leptonai.types import Dials, Resources, Service, Spec, Variant, VariantDials
 
-pytestmark = [needs_cluster, pytest.mark.world, pytest.mark.timeout(240)]
+pytestmark = [needs_cluster, pytest.mark.world, pytest.mark.timeout(600)]
 
 NONE = "sha256:" + "0" * 64
 
