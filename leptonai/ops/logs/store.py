@@ -20,6 +20,7 @@ from leptonai.ops.logs import segments as on_disk
 from leptonai.ops.logs.lines import Lines, total
 from leptonai.ops.logs.query import Query
 from leptonai.ops.logs.segments import Segment
+from leptonai.platforms.arrow import release
 from leptonai.settings import Logs
 from leptonai.types import LogPage
 
@@ -101,6 +102,7 @@ class LogStore:
                 os.write(self._file, _lines.encode_lines(list(self._hot)))
             except OSError as e:
                 self._failed("write_failed", f"log lines are kept in memory only: {e}")
+        release()
 
     def search(self, query: Query, before: int | None = None, limit: int = 100) -> LogPage:
         """One page, newest first: at most ``limit`` lines older than ``before``. Safe to call in a thread."""

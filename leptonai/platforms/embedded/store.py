@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from leptonai.errors import TelemetryError
+from leptonai.platforms.arrow import release
 from leptonai.platforms.embedded import segments as on_disk
 from leptonai.platforms.embedded.log import Ids, Log, replay
 from leptonai.platforms.embedded.segments import Found, Segment
@@ -302,6 +303,7 @@ class Embedded:
         path.unlink(missing_ok=True)
         self._compact()
         self._expire()
+        release()
 
     def _compact(self) -> None:
         """Neighbouring small segments become one."""
