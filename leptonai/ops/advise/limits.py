@@ -98,7 +98,7 @@ def _threads(seen: Seen, known: Known, found: Threads | None) -> Iterator[Bound]
     if known.bound_by:
         name, what = "declared", f"{known.bound_by}: {what}"
     elif blocked >= BLOCKED * found.each:
-        name, base = "dependency", f"{base}, {blocked / found.each:.0%} of it waiting for what it calls"
+        name, base = "dependency", f"{base}, {min(blocked / found.each, 1.0):.0%} of it waiting for what it calls"
     elif found.batches is not None and found.batches.growth > PAYS:
         b = found.batches
         name = "batch"
