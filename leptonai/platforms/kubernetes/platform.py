@@ -437,7 +437,7 @@ class KubernetesPlatform:
         if last is not None and last.state == "stopping" and replica.reason == "killed":
             replica = last  # the kubelet ends every pod so, when its grace is over
         self._replicas[name] = replica
-        if pods.over(after) and replica.state == "stopping":
+        if pods.over(after):
             del self._replicas[name]
         if name not in self._attended:
             home, local = self.home, self.settings.local

@@ -305,6 +305,7 @@ def test_a_pod_whose_container_has_ended_is_over_once_it_was_told_to_end() -> No
     ended = {"terminated": {"exitCode": 0, "finishedAt": LATER}}
     told = {"deletionTimestamp": LATER}
     assert pods.over(pod(ended, meta=told))
+    assert pods.over(pod(ended, meta=told | {"deletionGracePeriodSeconds": 0})), "the kubelet's last word, no kill"
     assert not pods.over(pod(ended)) and not pods.over(pod(RUNNING, meta=told)) and not pods.over(pod(meta=told))
 
 
