@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN = runpy.run_path(str(EXAMPLES / "run.py"))
 USERS = runpy.run_path(str(EXAMPLES / "users.py"))
 SMALL = {
-    "faults": {"rows": 150, "epochs": 1},
+    "faults": {"rows": 150, "jobs": ("svm",)},
     "recommendation": {"rows": 300, "epochs": 1},
     "risk": {"rows": 300},
     "sentiment": {"rows": 300, "epochs": 1},
@@ -60,8 +60,8 @@ def test_an_example_trains_serves_and_answers_its_users(name: str, tmp_path: Pat
         for line in lines[:20]:
             said = USERS["opinion"](line, ask(served, line["body"]))
             assert ("rating" in said and 1 <= said["rating"] <= 5) or said["label"] == line["label"]
+        served.stop()  # what it logged is written by then
         [log] = (served.folder / "predictions").glob("*.jsonl")
-        served.stop()
         seen = [json.loads(row)["output"] for row in log.read_text().splitlines()]
     kind = type(lines[0].get("label", ""))
     assert all(isinstance(s[0] if isinstance(s, list) else s, kind) for s in seen), "labels can be joined to it"
