@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # For the PyTorch tests; `make test TORCH=` leaves it out, and the tests say so.
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo test test-kubernetes check unit bench-serving clean
+.PHONY: install demo example test test-kubernetes check unit bench-serving clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PY) -m venv $(VENV)
@@ -22,6 +22,12 @@ install: $(VENV)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/leptonai demo
+
+# One of sentiment, support, recommendation, faults, risk: from training to a canary that is judged live.
+NAME ?= sentiment
+
+example: $(VENV)/.dev
+	$(BIN)/python examples/run.py $(NAME)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
