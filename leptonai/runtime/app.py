@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
@@ -16,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
-from leptonai.runtime import background, golden, loaders
+from leptonai.runtime import background, loaders
 from leptonai.runtime.answers import LastAnswers
 from leptonai.runtime.asgi import Mounted
 from leptonai.runtime.background import BACKGROUND
@@ -28,8 +27,9 @@ from leptonai.runtime.faults import Faults
 from leptonai.runtime.flow import Step
 from leptonai.runtime.health import STALE_GRACE, Phase, Readiness, Running, readiness
 from leptonai.runtime.http import BINARY, JSON, Connection, Parts, Request
+from leptonai.runtime.loading import load
 from leptonai.runtime.metrics import Metrics, Run
-from leptonai.runtime.model import Model, TensorModel
+from leptonai.runtime.model import Model
 from leptonai.runtime.openai import error_body
 from leptonai.runtime.pages import Pages, Route
 from leptonai.runtime.predictions import PredictionLog, summary
@@ -64,8 +64,7 @@ class App:
         self._loop = loop
         self.name = parse_key(launch.service)[1]
         self.version = str(launch.revision)
-        self.max_body = int(max_body)
-        self.read_timeout = read_timeout
+        self.max_body, self.read_timeout = int(max_body), read_timeout
         self.closing = False
         self.connections: set[Connection] = set()
         self.clock = time.monotonic
@@ -88,8 +87,7 @@ class App:
             self.version,
         )
         self.done: asyncio.Future[LeptonError | None] = loop.create_future()
-        self.drain = launch.drain
-        self.socket, self.secret = launch.socket, secret
+        self.drain, self.socket, self.secret = launch.drain, launch.socket, secret
         self._halted: asyncio.TimerHandle | None = None
         self._unheard: list[Request] = []  # while halted
         self.model: Model | None = None
@@ -120,34 +118,11 @@ class App:
     # --- loading, in the compute thread -----------------------------------------------------------------------------
 
     def _load(self) -> Loaded:
-        variant = self._launch.variant
-        predictor, file = loaders.load(self._launch.artifact, variant)
-        from leptonai.runtime.loaders.python import PythonPredictor
-
-        model: Model
-        if isinstance(predictor, PythonPredictor):
-            from leptonai.runtime.objects import ObjectModel
-
-            model = ObjectModel(predictor)
-        else:
-            model = TensorModel(predictor)
-        examples = golden.read(self._launch.artifact, file)
-        golden.check(model, examples)
-        is_code = file.endswith(".py")
-        idempotent = variant.idempotent if variant.idempotent is not None else not is_code
-        canned = None
-        if examples:
-            job = model.example_job(examples[0].inputs)
-
-            def canned() -> None:
-                model.run([job])
-
-        gc.collect()
-        gc.freeze()  # libraries and the model stay: collections look at requests only, which keeps the tail short
-        if model.app is not None:
-            self._app = Mounted(model.app, self._soon)
+        loaded = load(self._launch)
+        if loaded.model.app is not None:
+            self._app = Mounted(loaded.model.app, self._soon)
             self._app.start()
-        return Loaded(model, canned, idempotent)
+        return loaded
 
     def _on_loaded(self, loaded: Loaded) -> None:
         model = self.model = loaded.model
