@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from statistics import linear_regression
+from typing import NamedTuple
 
 from leptonai.ops import incidents as book
 from leptonai.ops.jobs.form import Ended
@@ -19,6 +21,20 @@ MORE_ERRORS = 0.25  # of the answers: what an action costs at least to have done
 MOST_REFUSED = 0.5  # of the requests in quarantine: what most users send is not what makes a model fail
 
 
+class Trend(NamedTuple):
+    """Of the errors before an action: their mean, and how fast they rose (per second, never below 0)."""
+
+    level: float
+    rise: float
+    at: float  # the middle of the time they are of
+    seconds: float  # how long that was
+
+    def ahead(self, at: float) -> float:
+        """The share of errors to be expected at ``at`` had nothing been done. A fault that grows goes on growing, which
+        is believed for as long as it was seen to."""
+        return min(1.0, self.level + self.rise * min(max(0.0, at - self.at), 1.5 * self.seconds))
+
+
 class Case:
     """After a restart it begins anew, which can but delay an act."""
 
@@ -28,10 +44,11 @@ class Case:
         self.sent_at = now
         self.quiet_since: float | None = None
         self.since = (0.0, 0.0)  # requests and sightings of the service when the last action was taken
-        self.errors_before: dict[Key, float | None] = {}  # of those it changed
+        self.errors_before: dict[Key, Trend | None] = {}  # of those it changed
         self.waiting: frozenset[str] = frozenset()
         self.ended: Ended | None = None  # how the process of the last action ended
         self.told = ""  # why nothing was done, when last recorded
+        self.leads = ("", "", now)  # cause and subject that lead, and since when
 
     @property
     def service(self) -> Key:
@@ -45,6 +62,13 @@ class Case:
     def trying(self) -> bool:
         """An action of it is being verified, or waits for approval."""
         return self.incident.closed is None and self.last is not None and self.last.verdict is None
+
+    def led(self, now: float) -> None:
+        """Note which cause leads."""
+        if self.incident.causes:
+            first = self.incident.causes[0]
+            if self.leads[:2] != (first.name, first.subject):
+                self.leads = (first.name, first.subject, now)
 
     def fault(self) -> str:
         first = self.incident.causes[0]
@@ -110,7 +134,7 @@ def sight(
         serving=frozenset(r.id for r in lookout.replicas if r.state == "ready"),
         waiting=case.waiting,
         denied=book.refusals(incident),
-        worse=_worse(case, around.lookouts, now, settings, store),
+        worse=_worse(case, around.lookouts, now, settings, store, _patience(case, runbook, settings)),
         others=services,
         held=around.held(case, now, settings),
         acting=acting,
@@ -121,6 +145,7 @@ def sight(
         running=last is not None and last.proposal in around.running,
         job=case.ended.failed if case.ended is not None and last is not None and last.verdict is None else "",
         told=frozenset(recommended),
+        leads_since=case.leads[2],
     )
 
 
@@ -138,9 +163,21 @@ def _readings(
     return {name: mean(store, name, case.service, now - settle, now) for name in step.verify.signals}
 
 
-def _worse(case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Ops, store: TelemetryStore) -> str:
+def _patience(case: Case, runbook: Runbook, settings: Ops) -> float:
+    """Seconds that the last remedy has until its verdict."""
+    incident, last = case.incident, case.last
+    row = runbook.row(incident.causes[0].name, incident.severity) if incident.causes else None
+    step = row.step(last.remedy) if row is not None and last is not None else None
+    own = step.verify.seconds if step is not None else None
+    return settings.verify_timeout if own is None else own
+
+
+def _worse(
+    case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Ops, store: TelemetryStore, patience: float
+) -> str:
     """How the last remedy did harm: a quarter more of the answers of a service that it changed, or that it was for, are
-    errors than before, once it has settled; or a quarantine refuses most requests."""
+    errors than was to be expected from before, once it has settled and, for ``patience``, all is as wished; or a
+    quarantine refuses most requests."""
     last = case.last
     if last is None or last.verdict is not None or now - last.at < 2 * settings.settle:
         return ""
@@ -150,14 +187,30 @@ def _worse(case: Case, lookouts: Mapping[Key, Lookout], now: float, settings: Op
     for key, before in case.errors_before.items():
         lookout = lookouts.get(key)
         after = mean(store, "error_ratio", key, now - settings.settle, now)
-        if lookout is None or before is None or after is None or after < before + MORE_ERRORS:
+        if lookout is None or before is None or after is None:
             continue
-        if lookout.converged_since is None and now - last.at < settings.verify_timeout / 2:
+        expected = before.ahead(now - settings.settle / 2)
+        if after < expected + MORE_ERRORS:
+            continue
+        if lookout.converged_since is None and now - last.at < patience:
             continue  # what was wrong still answers: it is being replaced
         if key != case.service or lookout.requests - case.since[0] >= MANY:
             whose = "" if key == case.service else f" of {key}"
-            return f"{after:.0%} of the answers{whose} are errors, {before:.0%} were before"
+            grown = f", {expected:.0%} was to be expected" if expected > before.level + 0.01 else ""
+            return f"{after:.0%} of the answers{whose} are errors, {before.level:.0%} were before{grown}"
     return ""
+
+
+def trend(store: TelemetryStore, name: str, service: Key, start: float, end: float) -> Trend | None:
+    """Of a signal of a service over ``[start, end]``, by least squares; None: nothing was seen."""
+    found = store.read(name, start, end + 1e-3, {"service": service})
+    seen = [(at, v) for s in found for at, v in zip(s.at, s.value, strict=True) if isfinite(v)]
+    if not seen:
+        return None
+    times, values = zip(*seen, strict=True)
+    lasted = max(times) - min(times)
+    rise = linear_regression(times, values).slope if lasted > 0 else 0.0
+    return Trend(sum(values) / len(seen), max(0.0, rise), sum(times) / len(seen), lasted)
 
 
 def mean(store: TelemetryStore, name: str, service: Key, start: float, end: float) -> float | None:

@@ -201,6 +201,7 @@ class Casebook:
             if not book.forgets(case.incident, looked.causes):
                 case.incident = book.explain(case.incident, cited(looked.facts, looked.causes), looked.causes, now)
                 case.incident = msgspec.structs.replace(case.incident, features=looked.features)
+                case.led(now)
             if looked.blamed is not None:
                 self._fold(case, triggers, looked.blamed, now)
         await self._send(case, now)

@@ -52,6 +52,9 @@ _REVISION: dict[str, Kind] = {  # of the newest change of what runs
     "wrong_answers": "flag",  # convicted by labels
     "label_error_share": "share",
     "labels": "number",
+    "former_seconds": "number",  # for which it had answered before the onset
+    "former_compute_ratio": "number",  # its compute then / that of the digest before it
+    "former_error_share": "share",  # its share of errors then
     "most_leak": "flag",  # more than half of several replicas leak
     "failed_starts": "number",  # replicas of it that ended since it was made
     "load_failures": "number",  # of them, those whose model could not be loaded
@@ -320,6 +323,18 @@ def _compared(scene: Scene, change: Change, notes: _Notes) -> None:
         notes.add(
             "revision", subject, "errors", text, error_share=share,
             error_excess=share - (before or 0.0), previous_fails_too=(before or 0.0) > share / 2,
+        )  # fmt: skip
+    former = scene.former.get(new)
+    if former is not None and former.seconds > 0:
+        base = scene.compute.get(old, 0.0)
+        ratio = former.compute / base if former.compute is not None and base > 0 else None
+        text = f"Revision {number} had answered for {former.seconds:.0f} s before the onset"
+        said = [f"its calls computed {ratio:.1f} times as long as those of the one before"] if ratio is not None else []
+        said += [f"{former.error:.1%} of its answers were errors"] if former.error is not None else []
+        text += f": {', '.join(said)}." if said else "."
+        notes.add(
+            "revision", subject, "former", text, former_seconds=former.seconds, former_compute_ratio=ratio,
+            former_error_share=former.error,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from leptonai.errors import LeptonError
 from leptonai.ops import incidents as book
-from leptonai.ops.case import Case, mean
+from leptonai.ops.case import Case, trend
 from leptonai.ops.control import Control
 from leptonai.ops.jobs import Jobs
 from leptonai.ops.jobs.form import Ended
@@ -181,7 +181,7 @@ class Hand:
         # be blamed for all that the fault itself does.
         start = max(now - BEFORE, min(case.incident.began, now - JUST))
         case.errors_before = {
-            key: mean(self._store, "error_ratio", key, start, now) for key in {case.service, plan.service}
+            key: trend(self._store, "error_ratio", key, start, now) for key in {case.service, plan.service}
         }
 
     async def _record(self, kind: str, case: Case, detail: dict[str, Any]) -> None:

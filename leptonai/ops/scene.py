@@ -30,6 +30,15 @@ class Level(Noun, frozen=True, kw_only=True):
     apart: float = 0.0
 
 
+class Former(Noun, frozen=True, kw_only=True):
+    """What a digest did before the onset. ``seconds``: how long it had answered by then; medians of compute, mean of
+    errors over the newest minute of that time; None where nothing was seen."""
+
+    seconds: float
+    compute: float | None = None
+    error: float | None = None
+
+
 class Blamed(Noun, frozen=True, kw_only=True):
     """Another service or dependency that explains ``share`` of the trouble, by the call graph (``ops.rank``).
 
@@ -84,6 +93,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     wrong: tuple[Wrong, ...] = ()  # verdicts over digests that have labels
     compute: dict[str, float] = {}  # digest -> median seconds of compute, newest minute of its life
     errors: dict[str, float] = {}  # digest -> share of 5xx, newest minute of its life
+    former: dict[str, Former] = {}  # digest -> how it did in the minute before the onset
     own_compute: tuple[float, float] | None = None  # compute of the digest that served before: (before, since) onset
     host_cpu: float | None = None  # busy share since the onset
     edge: dict[str, float] = {}  # signal of the edge -> its highest value since the onset

@@ -12,7 +12,7 @@ from leptonai.ops.diagnosis.rules import SignalFeature
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.levels import read_levels
 from leptonai.ops.lookout import Lookout
-from leptonai.ops.scene import Scene, Users
+from leptonai.ops.scene import Former, Scene, Users
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Key, Series
 
@@ -59,6 +59,7 @@ def set_scene(
         wrong=lookout.last.wrong,
         compute={d: median(v) for d, v in _by_digest(compute).items()},
         errors={d: fmean(v) for d, v in _by_digest(errors).items()},
+        former=_former(compute, errors, before),
         own_compute=_own(compute, before, since),
         host_cpu=_mean(v for s in busy for v in s.value),
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
@@ -151,6 +152,24 @@ def _own(series: list[Series], before: tuple[float, float], since: tuple[float, 
         return None
     early, late = max(usable, key=lambda side: len(side[0]))
     return median(early), median(late)
+
+
+def _former(compute: list[Series], errors: list[Series], before: tuple[float, float]) -> dict[str, Former]:
+    """By digest: how long it had answered when ``before`` ended, and how well during ``before``."""
+    first: dict[str, float] = {}
+    sides: dict[str, tuple[list[float], list[float]]] = {}
+    for side, series in enumerate((compute, errors)):
+        for one in series:
+            digest = one.labels.get("digest", "")
+            for at, value in zip(one.at, one.value, strict=True):
+                if at < before[1] and isfinite(value):
+                    first[digest] = min(at, first.get(digest, at))
+                    if at >= before[0]:
+                        sides.setdefault(digest, ([], []))[side].append(value)
+    return {
+        digest: Former(seconds=before[1] - first[digest], compute=_median(seconds), error=_mean(failed))
+        for digest, (seconds, failed) in sides.items()
+    }
 
 
 def _median(values: list[float]) -> float | None:

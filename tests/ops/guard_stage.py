@@ -251,7 +251,9 @@ class Guarded:
             causes=(Cause(name=cause, subject=subjects[about], confidence=confidence),),
         )  # fmt: skip
         incident = msgspec.structs.replace(incident, evidence=evidence(self.now, serving, self.refused))
-        self.book.cases.append(Case(incident, self.now))
+        case = Case(incident, self.now)
+        case.leads = (cause, subjects[about], self.now - 60.0)  # told for long: test_respond has what is not
+        self.book.cases.append(case)
         self.firing.add(key)
 
     def deploy(self, key: Key) -> None:

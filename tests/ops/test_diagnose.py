@@ -18,7 +18,8 @@ from leptonai.ops.diagnosis.files import BASE, shipped_book
 from leptonai.ops.diagnosis.rules import bind, read
 from leptonai.ops.evidence import gather
 from leptonai.ops.exits import Exit
-from leptonai.ops.scene import Scene, Users
+from leptonai.ops.scene import Former, Scene, Users
+from leptonai.settings import Ops
 from leptonai.types import Cause, Dials, Replica, Revision, Service, Spec, Variant, VariantDials
 
 ONSET, NOW = 10_000.0, 10_005.0
@@ -160,6 +161,27 @@ def test_each_cause_is_named(more: dict[str, Any], cause: str, subject: str) -> 
 )
 def test_look_alikes_are_told_apart(more: dict[str, Any], never: str) -> None:
     assert never not in {c.name for c in causes(scene(**more))}
+
+
+@pytest.mark.parametrize(
+    ("served", "compute", "acted"),
+    [
+        (5.0, 0.005, True),  # seconds after its deployment: nothing speaks for it
+        (88.0, 0.06, True),  # it was slow before the onset, which only was noticed late
+        (88.0, 0.005, False),  # as fast as the one before for a minute and a half: something else began
+    ],
+)
+def test_a_revision_is_not_blamed_for_what_began_while_it_served_well(
+    served: float, compute: float, acted: bool
+) -> None:
+    """It may still be named, where nothing else is known; it is not rolled back for that."""
+    found = scene(
+        revisions=history(served + 2.0),
+        after=Users(rate=40.0, error=0.0, slow=0.5, p50=0.05, p99=0.2),
+        compute={OLD: 0.005, NEW: 0.05},
+        former={NEW: Former(seconds=served, compute=compute, error=0.0)},
+    )
+    assert (causes(found)[0].confidence >= Ops().min_confidence) is acted, causes(found)
 
 
 def test_symptoms_alone_are_unknown() -> None:

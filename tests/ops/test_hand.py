@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from leptonai.ops.case import Case
+from leptonai.ops.case import Case, trend
 from leptonai.ops.hand import BEFORE, Hand
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.remedies import Shed
@@ -35,4 +37,30 @@ def test_the_errors_before_an_action_are_those_of_the_trouble(lasted: float, bef
     asked = Proposal(id="", change=change, by="incident:1", why="", at=NOW, expires=NOW + 1)
     hand = Hand(None, store)  # type: ignore[arg-type] - control is not asked
     hand._began(case, plan_of(Step(Shed()), asked, service), {"digits": Lookout(service, Ops())}, NOW)
-    assert case.errors_before["digits"] == pytest.approx(before, abs=0.2) and BEFORE == 10.0
+    known = case.errors_before["digits"]
+    assert known is not None and known.level == pytest.approx(before, abs=0.2) and BEFORE == 10.0
+
+
+@given(st.floats(0.0, 0.5), st.floats(-0.1, 0.1), st.integers(2, 10), st.floats(0.0, 60.0))
+def test_a_fault_that_grows_is_expected_to_for_as_long_as_it_was_seen_to(
+    first: float, slope: float, points: int, later: float
+) -> None:
+    """Never below the level before, never above 1; on the line for as long again as it was watched, not beyond."""
+    store = Memory(keep=1e9)
+    values = [min(max(first + slope * n, 0.0), 1.0) for n in range(points)]
+    for n, value in enumerate(values):
+        store.write([Signal(name="error_ratio", labels={"service": "digits"}, at=NOW + n, value=value)])
+    end = NOW + points - 1
+    found = trend(store, "error_ratio", "digits", NOW, end)
+    assert found is not None
+    expected = found.ahead(end + later)
+    assert found.level - 1e-9 <= expected <= 1.0
+    if slope <= 0:
+        assert expected == pytest.approx(found.level)
+    elif values[0] > 0.0 and values[-1] < 1.0:
+        line = min(1.0, first + slope * (points - 1 + min(later, points - 1)))
+        assert expected == pytest.approx(line, abs=1e-6)
+
+
+def test_what_was_not_seen_has_no_trend() -> None:
+    assert trend(Memory(keep=1e9), "error_ratio", "digits", NOW, NOW + 10) is None

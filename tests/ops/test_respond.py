@@ -17,6 +17,7 @@ from leptonai.ops.runbook import shipped
 from leptonai.settings import Ops
 from leptonai.types import (
     Action,
+    Anomaly,
     Cause,
     Dials,
     Incident,
@@ -167,6 +168,36 @@ def test_what_serve_repairs_is_noted_as_reconciled() -> None:
 def test_the_second_try_is_the_next_remedy() -> None:
     found = act(incident(actions=tried("ineffective")), sight())
     assert isinstance(found, Propose) and found.remedy == "restart"
+
+
+@pytest.mark.parametrize(
+    ("cause", "subject", "opener", "led", "opened", "kind"),
+    [
+        # Of a whole service by elimination: twice ops.settle.
+        ("traffic_surge", "digits", ("burn_latency", {}), 0.0, 0.0, Wait),
+        ("traffic_surge", "digits", ("burn_latency", {}), 5.9, 5.9, Wait),
+        ("traffic_surge", "digits", ("burn_latency", {}), 6.0, 6.0, Propose),
+        # Of a revision or replica, by what it is compared with: ops.settle.
+        ("bad_revision_errors", "digits#2", ("burn_errors", {}), 2.9, 2.9, Wait),
+        ("bad_revision_errors", "digits#2", ("burn_errors", {}), 3.0, 3.0, Propose),
+        # What opened the incident is about that very subject: at once.
+        ("hung_replica", "r1", ("replica_hung", {"replica": "r1"}), 0.0, 0.0, Propose),
+        ("bad_revision_wrong_answers", "digits#2", ("wrong_answers", {"digest": "d"}), 0.0, 0.0, Propose),
+        # ... not when it is about another.
+        ("slow_replica", "r1", ("replica_hung", {"replica": "r2"}), 0.0, 0.0, Wait),
+        ("traffic_surge", "digits", ("wrong_answers", {"digest": "d"}), 0.0, 0.0, Wait),
+        # Where causes only take turns, a person is called.
+        ("traffic_surge", "digits", ("burn_latency", {}), 1.0, 31.0, Escalate),
+    ],
+)
+def test_a_cause_is_acted_upon_once_it_has_led(
+    cause: str, subject: str, opener: tuple[str, dict[str, str]], led: float, opened: float, kind: type
+) -> None:
+    signal, labels = opener
+    why = Anomaly(signal=signal, labels=labels, began=NOW - opened, last=NOW, score=1.0)
+    found = incident(cause, subject, opened=NOW - opened, anomalies=(why,))
+    answer = act(found, sight(leads_since=NOW - led))
+    assert isinstance(answer, kind), answer
 
 
 def test_waiting_for_approval_is_no_failure() -> None:

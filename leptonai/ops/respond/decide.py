@@ -9,6 +9,7 @@ not help against a fault is not tried against it again within the row's window.
 
 from __future__ import annotations
 
+from leptonai.ops.incidents import service_of
 from leptonai.ops.remedies import shown
 from leptonai.ops.respond.acts import Act, Close, Escalate, Propose, Recommend, Wait
 from leptonai.ops.respond.plan import Plan, plan_of, reverse
@@ -134,6 +135,11 @@ def _respond(incident: Incident, row: Row, sight: Sight, now: float, settings: O
         return Escalate(why=called(f"{unsure}; would try {known}", row)) if old else Wait(why=unsure)
     if not row.steps:
         return Escalate(why=called(f"the runbook has no remedy for {cause.name}", row))
+    if now - sight.leads_since < (wanted := unsettled(incident, settings)):
+        since = max([incident.opened, *(a.judged or a.at for a in incident.actions)])
+        if now - since > settings.verify_timeout:
+            return Escalate(why=called(f"no cause has led for {wanted:g} s", row))
+        return Wait(why=f"{cause.name} has to lead for {wanted:g} s")
     if len(sight.denied) >= settings.denials:
         return Escalate(why=called(f"the door refused {len(sight.denied)} times", row))
     fault = fault_of(cause.name, cause.subject)
@@ -154,10 +160,26 @@ def _respond(incident: Incident, row: Row, sight: Sight, now: float, settings: O
         return _take(step, plan, incident, row, sight, now, settings, cooldown, old)
     if row.reconcile and not old:
         return Wait(why="serve replaces it")
-    if old:
+    if now - incident.opened > settings.verify_timeout / 2:  # nothing is being tried: the rest would be waiting in vain
         names = ", ".join(s.name for s in row.steps)
         return Escalate(why=called(f"no remedy of {names} applies to {cause.subject} ({spent})", row))
     return Wait(why=f"no remedy applies to {cause.subject} yet")
+
+
+def unsettled(incident: Incident, settings: Ops) -> float:
+    """Seconds for which the first cause must have led before it is acted upon.
+
+    None where what opened the incident is about the very subject, a replica or a revision by its labels: that had to
+    hold already, or was decided by statistics of its own. What else is told of a replica or revision, by its siblings
+    or by the version before, needs ``settle``; what is told of a whole service, by elimination, twice that: as long as
+    a replica needs to stand out.
+    """
+    subject = incident.causes[0].subject
+    named = {a.labels.get("replica") for a in incident.anomalies}
+    labelled = "#" in subject and any(a.signal == "wrong_answers" for a in incident.anomalies)
+    if subject in named or labelled:
+        return 0.0
+    return settings.settle * (2.0 if subject == service_of(incident) else 1.0)
 
 
 def _take(

@@ -20,6 +20,7 @@ class Sight(Noun, frozen=True, kw_only=True):
     upon, such as a classifier that says otherwise. ``frozen``: why the kill switch is on. ``readings``: signals that
     the runbook wants for a verdict -> their mean over the time to settle, None: nothing was seen. ``running``: the
     process of the last action does; ``job``: how it failed. ``told``: hashes of plans that were recommended already.
+    ``leads_since``: since when the first cause has been first.
     """
 
     service: Service | None
@@ -44,3 +45,4 @@ class Sight(Noun, frozen=True, kw_only=True):
     running: bool = False
     job: str = ""
     told: frozenset[str] = frozenset()
+    leads_since: float = 0.0
