@@ -24,7 +24,7 @@ from leptonai.errors import SpecError
 from leptonai.export import Site, grafana, prometheus
 from leptonai.ops import page
 from leptonai.ops.alert.page import families
-from leptonai.runtime.metrics import GAUGES, Metrics
+from leptonai.runtime.metrics import GAUGES, Metrics, Run
 from leptonai.settings import Alerts
 from leptonai.types import Alert, Slo
 
@@ -56,6 +56,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
             for error in list(kind.metrics.errors.values):
                 kind.metrics.errors.add(error)
             for _ in range(20):
+                kind.metrics.ran.append(Run(4, 0.02, good=True))
                 kind.metrics.saw((200, 0.03, 0.001, 0.002, 0.02, 4, 0.001, 0.001))
             body = kind.metrics.text(dict.fromkeys(GAUGES, 1.0), kind.looks)
         else:

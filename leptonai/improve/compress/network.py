@@ -36,7 +36,6 @@ def capture(predictor: Predictor, inputs: dict[str, Array]) -> Any:
     SpecError when it is no PyTorch model, or one that holds no parameters to change.
     """
     module = getattr(predictor, "module", None)
-    torch.set_grad_enabled(True)  # a loaded predictor switched it off for its process
     if predictor.platform == "pytorch_export":
         graph = copied(module)
     elif predictor.platform == "pytorch_module":

@@ -196,6 +196,8 @@ def open_table(path: Path, value: str | None = None, time: str | None = None, la
         rows = [r for r in csv.reader(lines, delimiter=delimiter) if _filled(r)]
     except csv.Error as e:
         raise SpecError(f"{path}: {e}", hint="is this a CSV file?") from e
+    if not rows:
+        raise SpecError(f"{path} has no cell with a value", hint="a CSV file has at least one row with a number")
     first = [c.strip() for c in rows[0]]
     header = None if any(_spells(c) for c in first) else first
     body = rows[1:] if header is not None else rows

@@ -93,7 +93,6 @@ def _prepare(variant: Variant) -> None:
             hint=f"known: {', '.join(sorted(OPTIONS))}",
         )
     torch.set_num_threads(threads_of(variant))
-    torch.set_grad_enabled(False)
 
 
 def _declared(variant: Variant) -> list[dict[str, Any]]:
@@ -155,7 +154,7 @@ class TorchPredictor:
         import torch
 
         self.module = module
-        self._tensor = torch.from_numpy
+        self._tensor, self._no_grad = torch.from_numpy, torch.no_grad
         self.platform = platform
         self.inputs = inputs
         self.batchable = all(t["shape"][:1] == [-1] for t in inputs)
@@ -166,7 +165,8 @@ class TorchPredictor:
         self.outputs: list[dict[str, Any]] = [{"name": n, "datatype": "FP32", "shape": [-1]} for n in declared]
 
     def predict(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        result = self.module(*[self._tensor(np.ascontiguousarray(inputs[t["name"]])) for t in self.inputs])
+        with self._no_grad():
+            result = self.module(*[self._tensor(np.ascontiguousarray(inputs[t["name"]])) for t in self.inputs])
         if isinstance(result, dict):
             return {str(k): v.detach().numpy() for k, v in result.items()}
         values = list(result) if isinstance(result, list | tuple) else [result]
