@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from leptonai.cli.session import Session
 from leptonai.client.wire import Moved
 from leptonai.errors import Conflict, NotFound, SpecError
 from leptonai.image.layer import disk
+from leptonai.image.pack import pack
 from leptonai.store.tree import files_of, tree_digest
 from leptonai.types import Revision, parse_key
 
@@ -44,19 +44,14 @@ def write(session: Session, key: str, out: Path) -> Moved:
                 f"the model {variant.model} of {key} is not in {folder}",
                 hint="run this on the machine of the platform, with its --home",
             )
-    part = out.with_name(f".{out.name}.part")
+    files: dict[str, bytes | Path] = {ABOUT: msgspec.json.encode(moved)}
+    for digest in needed:
+        if kept[digest].is_dir():
+            found = files_of(kept[digest])
+            files |= {f"models/{digest.removeprefix('sha256:')}/{name}": file for name, file in found.items()}
     with disk(f"the bundle {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-                _add(tar, ABOUT, msgspec.json.encode(moved))
-                for digest in needed:
-                    if kept[digest].is_dir():
-                        for name, file in files_of(kept[digest]).items():
-                            _add(tar, f"models/{digest.removeprefix('sha256:')}/{name}", file)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        pack(out, files)
     return moved
 
 
@@ -136,15 +131,3 @@ def _gather(client: Client, key: str) -> Moved:
         incidents=tuple(sorted(closed, key=lambda i: i.id)[-INCIDENTS:]),
         feedback=tuple(feedback[-FEEDBACK:]),
     )
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes | Path) -> None:
-    info = tarfile.TarInfo(name)
-    info.mode = 0o644
-    if isinstance(content, bytes):
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    else:
-        info.size = content.stat().st_size
-        with content.open("rb") as f:
-            tar.addfile(info, f)

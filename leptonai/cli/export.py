@@ -12,7 +12,7 @@ from leptonai.cli.session import Session, json_option, key_of, print_json, works
 from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
-    from leptonai.plan.render import Traffic
+    from leptonai.plan.render import Ground, Traffic
     from leptonai.types import Service
 
 
@@ -61,13 +61,9 @@ def kubernetes(
       leptonai export kubernetes service.yaml | kubectl apply -f -
       leptonai export kubernetes digits --version 1.30 --traffic istio -o cluster/
     """
-    from leptonai.plan.render import Apis, Ground, render, to_yaml
+    from leptonai.plan.render import render, to_yaml
 
-    ground = Ground(
-        Apis.of(version), cast("Traffic", traffic), namespace=namespace, gateway=gateway, callers=tuple(callers)
-    )
-    if image is not None:
-        ground = ground._replace(image=image)
+    ground = ground_of(version, traffic, namespace, gateway, callers, image)
     wish = find(session, service, workspace)
     made = render(wish, ground)
     for sentence in made.lost:
@@ -129,6 +125,16 @@ def rbac(version: str, namespace: str, account: str, as_json: bool) -> None:
         print_json({"objects": made})
     else:
         click.echo(to_yaml(made), nl=False)
+
+
+def ground_of(
+    version: str, traffic: str, namespace: str, gateway: str, callers: tuple[str, ...], image: str | None
+) -> Ground:
+    """What a cluster serves, as the options say; SpecError when there is no such version."""
+    from leptonai.plan.render import Apis, Ground
+
+    ground = Ground(Apis.of(version), cast("Traffic", traffic), namespace=namespace, gateway=gateway, callers=callers)
+    return ground if image is None else ground._replace(image=image)
 
 
 def find(session: Session, service: str, workspace: str | None) -> Service:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from leptonai.cli.export import export, find, write
+from leptonai.cli.export import export, find, ground_of, write
 from leptonai.cli.session import Session, json_option, print_json, workspace_option
 from leptonai.errors import SpecError
 
@@ -71,7 +71,7 @@ def helm(
     """
     from leptonai.export.helm import files
 
-    ground = _ground(version, traffic, "default", gateway, callers, image)
+    ground = ground_of(version, traffic, "default", gateway, callers, image)
     chart = files(find(session, service, workspace), ground)
     _told(chart.files, chart.lost, out, as_json)
 
@@ -107,7 +107,7 @@ def istio(
     """
     from leptonai.export.istio import files
 
-    ground = _ground(version, "istio", namespace, "", callers, image)
+    ground = ground_of(version, "istio", namespace, "", callers, image)
     made = files(find(session, service, workspace), ground, behind_gateway)
     _told(made.files, made.lost, out, as_json)
 
@@ -312,15 +312,6 @@ def _delivery(service: str, platform: str, how: dict[str, Any]) -> Any:
         raise SpecError(f"{service!r} is no name of a service", hint="as in `leptonai ls`, of the default workspace")
     how["least"] = how.pop("at_least")
     return Delivery(service, **how), Site(platform=platform.rstrip("/")).checked()
-
-
-def _ground(
-    version: str, traffic: str, namespace: str, gateway: str, callers: tuple[str, ...], image: str | None
-) -> Any:
-    from leptonai.plan.render import Apis, Ground
-
-    ground = Ground(Apis.of(version), traffic, namespace=namespace, gateway=gateway, callers=callers)  # type: ignore[arg-type]
-    return ground if image is None else ground._replace(image=image)
 
 
 def _settings(session: Session, given: Path | None) -> Settings:

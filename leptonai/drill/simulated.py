@@ -17,6 +17,7 @@ from leptonai.drill.outcome import Injection, Outcome, judge, settled, told
 from leptonai.drill.traffic import Counts
 from leptonai.errors import SpecError
 from leptonai.ops.simulate.act import Acting
+from leptonai.ops.simulate.cases import life_of
 from leptonai.ops.simulate.faults import ACTS, OF_GPU, Act
 from leptonai.ops.simulate.faults import Fault as Cause
 from leptonai.ops.simulate.flow import Flow
@@ -27,6 +28,7 @@ from leptonai.types import Incident, Proposal
 WARM = 95  # seconds of ordinary life until ops begins to judge
 ONSET = 130.0  # when faults begin, give or take SPREAD
 SPREAD = 10.0
+LIFE = 60  # seconds in which harmless deploys fall: long before the fault
 AFTER = 25.0  # seconds that are followed after the longest fault
 MOST = 6  # replicas that a service may be scaled to
 THREE = frozenset({"sick", "sluggish", "cold-start", "stop", "leak", "hog"})  # a sick one is told apart from siblings
@@ -121,7 +123,7 @@ def drill_seed(seed: int, drills: Sequence[str]) -> Iterator[Outcome]:
     ]  # fmt: skip
     seconds = int(ONSET + SPREAD + max(f.lasts for f in faults) + AFTER)
     flow = Flow(world, causes, seconds + 5, seed, acts=acts_of(), most=MOST)
-    life = _life(rng, flow, len(faults))
+    life = life_of(rng, flow, len(faults), LIFE)
     watched = range(0, 3 * len(faults), 3)
     injections: dict[int, Injection] = {}
     done: dict[int, float] = {}
@@ -223,18 +225,3 @@ def _fitting(world: System, faults: Sequence[Fault]) -> System:
         world, gpu=gpu, replicas=replicas, rate=rate, machine=machine, idempotent=idempotent, cores=cores,
         memory=memory, disk=disk,
     )  # fmt: skip
-
-
-def _life(rng: np.random.Generator, flow: Flow, count: int) -> dict[int, list[int]]:
-    """What happens anyway: harmless deploys long before the fault, and standing conditions of machines."""
-    out: dict[int, list[int]] = {}
-    for i in range(count):
-        m = int(flow.system.machine[3 * i])
-        if rng.random() < 0.3:
-            out.setdefault(int(rng.integers(5, 60)), []).append(3 * i)
-        if rng.random() < 0.12:
-            flow.disk[m] = rng.uniform(0.9, 0.985)
-        if rng.random() < 0.1:
-            flow.xids[m] = rng.integers(1, 4)
-            flow.ecc[m] = rng.integers(0, 2)
-    return out

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from leptonai.image.layer import Blob, blob
+from leptonai.image.pack import pack
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -50,7 +49,7 @@ def write(images: Sequence[Image], out: Path) -> None:
         | {"annotations": {"io.containerd.image.name": x.name, "org.opencontainers.image.ref.name": x.name}}
         for x in images
     ]
-    files: dict[str, bytes | Blob] = {
+    files: dict[str, bytes | Path] = {
         "oci-layout": canonical({"imageLayoutVersion": "1.0.0"}),
         "index.json": canonical({"schemaVersion": 2, "manifests": listed}),
         # What `docker load` read before it knew OCI archives.
@@ -66,21 +65,8 @@ def write(images: Sequence[Image], out: Path) -> None:
         ),
     }
     for x in images:
-        files |= {place(b): b for b in (x.manifest, *x.blobs)}
-    part = out.with_name(f".{out.name}.part")
-    try:
-        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-            for name in ("blobs", "blobs/sha256"):
-                folder = tarfile.TarInfo(name)
-                folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(folder)
-            for name in sorted(files):
-                _add(tar, name, files[name])
-        with part.open("rb") as f:
-            os.fsync(f.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+        files |= {place(b): b.path for b in (x.manifest, *x.blobs)}
+    pack(out, {name: files[name] for name in sorted(files)}, folders=("blobs", "blobs/sha256"))
 
 
 def place(stored: Blob) -> str:
@@ -93,17 +79,3 @@ def descriptor(stored: Blob) -> dict[str, Any]:
 
 def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes | Blob) -> None:
-    import io
-
-    info = tarfile.TarInfo(name)
-    info.mode = 0o644
-    if isinstance(content, bytes):
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    else:
-        info.size = content.size
-        with content.path.open("rb") as f:
-            tar.addfile(info, f)

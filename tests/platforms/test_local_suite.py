@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from suite_models import ENDLESS, FAILING, GOOD
 
 from leptonai.platforms.local import LocalPlatform
 from leptonai.platforms.local.rundir import runtime_folder
@@ -15,32 +16,6 @@ from leptonai.store import Artifacts
 from leptonai.testing import PlatformSuite
 from leptonai.types import Variant
 
-GOOD = """
-class Double:
-    def setup(self):
-        print("loaded")
-
-    def predict(self, x: float) -> float:
-        return 2 * x
-"""
-FAILING = """
-class Broken:
-    def setup(self):
-        raise RuntimeError("no such weights")
-
-    def predict(self, x: float) -> float:
-        return x
-"""
-ENDLESS = """
-import time
-
-class Slow:
-    def setup(self):
-        time.sleep(600)
-
-    def predict(self, x: float) -> float:
-        return x
-"""
 SETTINGS = Settings(
     gateway=Gateway(port=0),
     local=Local(probe_interval=0.1, hung_after=1.0, backoff_first=0.1, stable_after=1.0, kill_after=0.5),

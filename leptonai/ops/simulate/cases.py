@@ -83,7 +83,7 @@ def _block(
                 Fault(kind, 3 * i, ONSET + float(rng.uniform(0, 10)), rng.uniform(low, high), spin=rng.random())
             )
     flow = Flow(world, faults, ONSET + LAST + 15, seed)
-    life = _life(rng, flow, len(kinds))
+    life = life_of(rng, flow, len(kinds), ONSET + 10)
     watching = Watching(flow, range(0, 3 * len(kinds), 3), lookouts_from=WATCH, once=ONSET - 1.0)
     for second in range(ONSET + LAST + 10):
         for s in life.get(second, ()):
@@ -114,13 +114,14 @@ def _fitting(world: System, kinds: Sequence[str]) -> System:
     return replace(world, gpu=gpu, replicas=replicas, rate=rate)
 
 
-def _life(rng: np.random.Generator, flow: Flow, count: int) -> dict[int, list[int]]:
-    """What happens anyway: second -> services that get a new version; and standing conditions."""
+def life_of(rng: np.random.Generator, flow: Flow, count: int, until: int) -> dict[int, list[int]]:
+    """What happens anyway in ``count`` cells: second, before ``until`` -> services that get a new version, harmlessly;
+    standing conditions of machines are set in ``flow``."""
     out: dict[int, list[int]] = {}
     for i in range(count):
         s, m = 3 * i, int(flow.system.machine[3 * i])
         if rng.random() < 0.3:
-            out.setdefault(int(rng.integers(5, ONSET + 10)), []).append(s)
+            out.setdefault(int(rng.integers(5, until)), []).append(s)
         if rng.random() < 0.12:
             flow.disk[m] = rng.uniform(0.9, 0.985)
         if rng.random() < 0.1:

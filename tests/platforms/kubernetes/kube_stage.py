@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from suite_models import ENDLESS, FAILING, GOOD
 
 import leptonai
 from leptonai.image import Inputs, build
@@ -30,34 +31,7 @@ needs_cluster = pytest.mark.skipif(
     not KUBECONFIG, reason="NO CLUSTER: KUBECONFIG is not set, so nothing is tested on a real Kubernetes"
 )
 
-GOOD = """
-class Double:
-    def setup(self):
-        print("loaded")
-
-    def predict(self, x: float) -> float:
-        return 2 * x
-# {tag}
-"""
-FAILING = """
-class Broken:
-    def setup(self):
-        raise RuntimeError("no such weights")
-
-    def predict(self, x: float) -> float:
-        return x
-"""
-ENDLESS = """
-import time
-
-class Slow:
-    def setup(self):
-        time.sleep(600)
-
-    def predict(self, x: float) -> float:
-        return x
-"""
-MODELS = {"a": GOOD.format(tag="a"), "b": GOOD.format(tag="b"), "failing": FAILING, "endless": ENDLESS}
+MODELS = {"a": f"{GOOD}# a\n", "b": f"{GOOD}# b\n", "failing": FAILING, "endless": ENDLESS}
 
 
 def kubectl(*args: str, check: bool = True, stdin: str | None = None) -> str:
