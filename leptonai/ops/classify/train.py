@@ -64,7 +64,7 @@ def fit(x: Floats, truth: Ints, seed: int) -> tuple[Model, ...]:
 def train(data: Data, seed: int = 0) -> Ensemble:
     """An ensemble: its machines learn from all rows; sharpness is fitted on what machines say of rows whose group they
     have not seen. Weights are equal: fitted ones trust the forest and forget the rules, which is right for incidents of
-    the same make and wrong for others (docs/benchmarks.md)."""
+    the same make and wrong for others (docs/benchmarks/loop.md)."""
     scaler = scaler_of(data.table)
     x = scaler.rows(data.table)
     held = [np.full((len(x), len(CLASSES)), np.nan) for _ in range(3)]

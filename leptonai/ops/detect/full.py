@@ -34,7 +34,7 @@ from leptonai.series.columns import Columns
 ALARM = 3.0  # decades
 LOUDER = 1.2  # within ``quiet`` steps of an alarm only what is so many times worse is another
 ON = ("ewma", "ar", "seasonal", "novelty", "cusum", "garch", "mahalanobis", "pca")
-# each adds nothing to those that are on: docs/benchmarks.md, Detectors
+# each adds nothing to those that are on: docs/benchmarks/detection.md, Detectors
 OFF = ("quantile", "bocpd", "isolation_forest", "random_forest", "one_class_svm", "autoencoder")
 STATED = ("threshold", "exhaustion", "missing")
 
