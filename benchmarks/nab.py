@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from leptonai.ops.detect import stream as tuned
+from leptonai.ops.detect import sized as tuned
 from leptonai.ops.detect.measure import Judged, Profile, climb, nab
 from leptonai.ops.detect.novelty import Novelty
-from leptonai.ops.detect.stream import Hints, Sampler, Stream
+from leptonai.ops.detect.sized import Hints, Sampler, Sized
+from leptonai.ops.detect.stream import Stream
 from leptonai.protocols import Floats
 
 
@@ -58,39 +59,39 @@ def read(data: Path) -> tuple[list[File], dict[str, Profile]]:
     return files, {name: Profile(c["CostMatrix"]["fpWeight"], c["CostMatrix"]["fnWeight"]) for name, c in costs.items()}
 
 
-def score(file: File, hints: Hints, kind: Callable[[Hints], Stream] = Stream) -> Judged:
-    return Judged(kind(hints).push(file.values)[0], file.windows)
+def score(file: File, hints: Hints, kind: Callable[[Hints], Sized] = Sized) -> Judged:
+    return Judged(Stream(hints, kind).push(file.values)[0], file.windows)
 
 
-class FineOnly(Stream):
+class FineOnly(Sized):
     def _agree(self, fine: float, coarse: float) -> float:
         return fine
 
 
-class CoarseOnly(Stream):
+class CoarseOnly(Sized):
     def _agree(self, fine: float, coarse: float) -> float:
         return coarse
 
 
-class Mean(Stream):
+class Mean(Sized):
     def _agree(self, fine: float, coarse: float) -> float:
         return (fine + coarse) / 2
 
 
-class Least(Stream):
+class Least(Sized):
     def _agree(self, fine: float, coarse: float) -> float:
         return min(fine, coarse)
 
 
-class Repeating(Stream):
+class Repeating(Sized):
     louder = 0.0
 
 
-class Trusting(Stream):
+class Trusting(Sized):
     doubt = 0.0
 
 
-class FirstValue(Stream):
+class FirstValue(Sized):
     """Samples are means, not extremes."""
 
     def __init__(self, hints: Hints) -> None:
@@ -103,24 +104,24 @@ class Averager(Sampler):
         return float(np.nanmean(block)) if np.isfinite(block).any() else np.nan
 
 
-def lengths(*of: int) -> Callable[[Hints], Stream]:
-    def made(hints: Hints) -> Stream:
-        stream = Stream(hints)
+def lengths(*of: int) -> Callable[[Hints], Sized]:
+    def made(hints: Hints) -> Sized:
+        stream = Sized(hints)
         stream._fine, stream._coarse = (Sampler(), Novelty(of)), (Sampler(), Novelty(of))
         return stream
 
     return made
 
 
-def unscaled(hints: Hints) -> Stream:
+def unscaled(hints: Hints) -> Sized:
     """Distances as they are, not by what is usual in this series."""
-    stream = Stream(hints)
+    stream = Sized(hints)
     stream._fine, stream._coarse = (Sampler(), Novelty(floor=1e3)), (Sampler(), Novelty(floor=1e3))
     return stream
 
 
-ABLATION: dict[str, Callable[[Hints], Stream]] = {
-    "all": Stream,
+ABLATION: dict[str, Callable[[Hints], Sized]] = {
+    "all": Sized,
     "fine scale only": FineOnly,
     "coarse scale only": CoarseOnly,
     "scales averaged": Mean,

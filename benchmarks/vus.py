@@ -16,7 +16,7 @@ from nab import ABLATION, File, read
 
 from leptonai.ops.detect import Ar, Ewma
 from leptonai.ops.detect.measure import period, vus_pr
-from leptonai.ops.detect.stream import Hints
+from leptonai.ops.detect.stream import Hints, Stream
 from leptonai.protocols import Detector, Floats
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         for name, kind in parts.items():
             pairs = []
             for file in files:
-                stream = kind(file.hints if hinted else Hints())
+                stream = Stream(file.hints if hinted else Hints(), kind)
                 score, ranges = stream.push(file.values)
                 pairs.append((score, np.concatenate((ranges, stream.finish()))))
             say(f"{name}, {word}: range", [p[1] for p in pairs])

@@ -97,7 +97,7 @@ def detect_file(
     Raises NotFound and SpecError as ``open_table`` does, SpecError when ``scores`` cannot be written.
     """
     table = open_table(Path(path), value, time, label)
-    stream, spans, picture = Stream(hints), _Spans(hints), _Thinned()
+    stream, spans, picture = Stream(hints), _Spans(), _Thinned()
     kept: list[tuple[Floats, Floats, NDArray[np.bool_]]] = []
     ranges: list[Floats] = []
     rows = 0
@@ -105,7 +105,7 @@ def detect_file(
         out = _Rows(scores, stack) if scores is not None else None
         for chunk in table.chunks():
             score, late = stream.push(chunk.value)
-            spans.add(rows, chunk, score)
+            spans.add(rows, chunk, score, QUIET * stream.coarse)
             picture.add(rows, chunk.value, score)
             if out is not None:
                 out.add(chunk, score, late)
@@ -146,15 +146,15 @@ def _measure(values: Floats, score: Floats, ranges: Floats, label: NDArray[np.bo
 class _Spans:
     """Alarms joined to anomalies: those closer together than the time an alarm quietens the next."""
 
-    def __init__(self, hints: Hints) -> None:
+    def __init__(self) -> None:
         self.found: list[Span] = []
-        self._near = QUIET * hints.coarse
 
-    def add(self, first: int, chunk: Chunk, score: Floats) -> None:
+    def add(self, first: int, chunk: Chunk, score: Floats, near: int) -> None:
+        """``near``: rows between two alarms of one anomaly."""
         for i in np.flatnonzero(score >= ALARM).tolist():
             at, when = first + i, chunk.text[i]
             alarm = Span(at, at, when, when, float(chunk.value[i]), float(score[i]))
-            if self.found and at - self.found[-1].last_row <= self._near:
+            if self.found and at - self.found[-1].last_row <= near:
                 before = self.found.pop()
                 worst = max(before, alarm, key=lambda s: s.score)
                 alarm = Span(before.row, at, before.began, when, worst.value, worst.score)

@@ -19,37 +19,44 @@ def series(seed: int, rows: int) -> np.ndarray:
     return x
 
 
+LONG = 1300  # rows: a guess of the length grows twice, at 500 and 1,000
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), cut=st.integers(0, 800), hint=st.booleans())
+@given(seed=st.integers(0, 1000), cut=st.integers(0, LONG), hint=st.booleans())
 def test_scores_of_a_prefix_are_the_prefix_of_the_scores(seed: int, cut: int, hint: bool) -> None:
-    x = series(seed, 800)
-    hints = Hints(-2.0, 6.0, 800) if hint else Hints()
+    x = series(seed, LONG)
+    hints = Hints(-2.0, 6.0, LONG) if hint else Hints()
     whole, _ = detect(x, hints)
     part, _ = detect(x[:cut], hints)
     assert np.array_equal(part, whole[:cut])
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), cut=st.integers(0, 800), hint=st.booleans())
+@given(seed=st.integers(0, 1000), cut=st.integers(0, LONG), hint=st.booleans())
 def test_another_future_changes_no_score_and_range_scores_one_window_back_at_most(
     seed: int, cut: int, hint: bool
 ) -> None:
-    """Rows from ``cut`` on are exchanged: scores before them stay, range scores of rows ``delay`` before them too."""
-    x = series(seed, 800)
-    hints = Hints(-2.0, 6.0, 800) if hint else Hints()
-    other = np.concatenate((x[:cut], series(seed + 1, 800)[cut:] * -3.0))
+    """Rows from ``cut`` on are exchanged: scores before them stay, and range scores known by then."""
+    x = series(seed, LONG)
+    hints = Hints(-2.0, 6.0, LONG) if hint else Hints()
+    other = np.concatenate((x[:cut], series(seed + 1, LONG)[cut:] * -3.0))
     (score, wide), (score2, wide2) = detect(x, hints), detect(other, hints)
-    settled = max(0, cut - Stream(hints).delay)
+    stream = Stream(hints)
+    settled = len(stream.push(x[:cut])[1])
+    assert settled >= cut - stream.delay
     assert np.array_equal(score[:cut], score2[:cut])
     assert np.array_equal(wide[:settled], wide2[:settled])
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, 800), max_size=6))
-def test_how_a_series_is_cut_changes_nothing_and_range_scores_are_one_window_late(seed: int, cuts: list[int]) -> None:
-    x = series(seed, 800)
-    whole = detect(x, Hints(rows=800))
-    stream = Stream(Hints(rows=800))
+@given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(0, LONG), max_size=6), hint=st.booleans())
+def test_how_a_series_is_cut_changes_nothing_and_range_scores_are_one_window_late(
+    seed: int, cuts: list[int], hint: bool
+) -> None:
+    x, hints = series(seed, LONG), Hints(rows=LONG) if hint else Hints()
+    whole = detect(x, hints)
+    stream = Stream(hints)
     scores, ranges, seen = [], [], 0
     for piece in np.split(x, sorted(cuts)):
         score, late = stream.push(piece)
@@ -60,6 +67,16 @@ def test_how_a_series_is_cut_changes_nothing_and_range_scores_are_one_window_lat
     ranges.append(stream.finish())
     assert np.array_equal(np.concatenate(scores), whole[0])
     assert np.array_equal(np.concatenate(ranges), whole[1])
+
+
+def test_a_series_of_unknown_length_is_read_in_longer_samples_as_it_grows() -> None:
+    stream, sizes = Stream(), []
+    for _ in range(8):
+        stream.push(np.random.default_rng(0).standard_normal(250))
+        sizes.append(stream.coarse)
+    known = [Stream(Hints(rows=n)).coarse for n in (2000, 4000, 5000, 100_000)]
+    assert sizes == [known[0]] * 2 + [known[1]] * 2 + [known[2]] * 4
+    assert known[2] == known[3]
 
 
 def test_a_new_shape_is_an_alarm_and_its_repetition_is_none() -> None:
