@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from leptonai.errors import SpecError
 from leptonai.series.burn import windows
-from leptonai.types import DIGEST, NAME, Balance, Noun, Spec, Survey, Variant
+from leptonai.types import DIGEST, NAME, Balance, Golden, ModelTests, Noun, Spec, Survey, Variant, canonical
 
 DAY = 86400.0
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -18,6 +18,8 @@ HASH_ON = re.compile(r"(header|cookie|query):[A-Za-z0-9!#$%&'*+.^_`|~-]{1,80}|so
 MAX_STEPS = 100
 MAX_CHOICES = 20  # of a form: each rating is a button
 MAX_QUESTION = 300  # characters
+MAX_GOLDEN = 100  # examples of a spec
+MAX_GOLDEN_BYTES = 64 << 10  # of them as JSON: the spec is read each second, and kept with every revision
 NEW = "-new"  # ends the cluster of a version on probation (plan.lanes)
 
 
@@ -81,6 +83,10 @@ BOUNDS: dict[str, Bound] = {
     "rate_limit.rate": Bound(0.01, 10**6, "requests per second"),
     "rate_limit.burst": Bound(1, 10**7, "requests"),
     "rate_limit.anonymous": Bound(0.01, 10**6, "requests per second"),
+    "tests.every": Bound(1.0, DAY, "seconds"),
+    "tests.failing": Bound(0.0, 1.0, open_high=True),
+    "tests.noise": Bound(1e-6, 1.0),
+    "tests.latency": Bound(0.001, 3600.0, "seconds"),
     "survey.satisfied": Bound(-1000.0, 1000.0),
     "survey.complaint": Bound(-1000.0, 1000.0),
     "batching.max_size": Bound(1, 65_536, "samples"),
@@ -111,6 +117,8 @@ def validate(spec: Spec, *, admitted: bool = False) -> None:
     _steps(spec.rollout.steps)
     if spec.survey is not None:
         _survey(spec.survey)
+    if spec.tests is not None:
+        _tests(spec.tests)
     for objective in ("availability", "latency_objective"):
         try:
             windows(getattr(spec.slo, objective), spec.slo.period)
@@ -220,6 +228,25 @@ def _survey(survey: Survey) -> None:
         raise FieldError("survey.question", f"has {len(survey.question)} characters, the limit is {MAX_QUESTION}")
 
 
+def _tests(tests: ModelTests) -> None:
+    if not tests.golden:
+        said = "is missing: without examples nothing can be asked"
+        raise FieldError("tests.golden", said, 'a file like golden.json: [{"inputs": {...}, "outputs": {...}}]')
+    if len(tests.golden) > MAX_GOLDEN:
+        raise FieldError("tests.golden", f"has {len(tests.golden)} examples, the limit is {MAX_GOLDEN}")
+    if (size := len(canonical(tests.golden))) > MAX_GOLDEN_BYTES:
+        said = f"has {size} bytes, the limit is {MAX_GOLDEN_BYTES}"
+        raise FieldError("tests.golden", said, "take fewer examples; in the model's folder golden.json may be larger")
+    if len(set(tests.invariances)) != len(tests.invariances):
+        raise FieldError("tests.invariances", f"{', '.join(tests.invariances)}: one is named twice")
+    for index, example in enumerate(tests.golden):
+        _plain(example.inputs, f"tests.golden[{index}].inputs")
+        _plain(example.outputs, f"tests.golden[{index}].outputs")
+        if not 0.0 <= example.tolerance < math.inf:
+            said = f"{example.tolerance:g} is out of bounds; it may be 0 or more"
+            raise FieldError(f"tests.golden[{index}].tolerance", said)
+
+
 def _steps(steps: tuple[float, ...]) -> None:
     ascending = all(a < b for a, b in pairwise(steps))
     if not (1 <= len(steps) <= MAX_STEPS and ascending and steps[0] > 0 and steps[-1] == 1.0):
@@ -245,7 +272,7 @@ def _numbers(noun: Noun, path: str) -> None:
             _numbers(value, inner)
         elif isinstance(value, tuple):
             for index, part in enumerate(value):
-                if isinstance(part, Noun):
+                if isinstance(part, Noun) and not isinstance(part, Golden):  # whose numbers are a model's
                     _numbers(part, f"{inner}[{index}]")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             bound = BOUNDS[re.sub(r"^variants\[\d+\]\.", "", inner)]

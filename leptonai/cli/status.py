@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from leptonai.client import Client
     from leptonai.types import Replica
 
+RECENT = 10.0  # seconds in which a replica's newest model tests are told anew
+
 
 @click.command()
 @click.argument("name", required=False)
@@ -72,6 +74,21 @@ def cost(replica: Replica) -> str:
     return f"{sample:.3g} n + {batch:.3g} ms"
 
 
+def tested(client: Client, key: str, now: float) -> str:
+    """The newest model tests, over all replicas."""
+    found: dict[str, list[float]] = {}
+    for series in client.signals("model_test_failed_ratio", now - RECENT, now, {"service": key}):
+        if series.value:
+            found.setdefault(series.labels.get("test", ""), []).append(series.value[-1])
+    said = [
+        f"{test}: {max(shares):.0%} FAIL on {sum(map(bool, shares))} of {len(shares)} replicas"
+        if any(shares)
+        else f"{test}: passed on {len(shares)} replicas"
+        for test, shares in sorted(found.items())
+    ]
+    return "; ".join(said) or "none yet"
+
+
 def show_service(client: Client, key: str, as_json: bool) -> None:
     view, revisions = client.service(key), client.revisions(key)
     if as_json:
@@ -88,6 +105,8 @@ def show_service(client: Client, key: str, as_json: bool) -> None:
     ]
     names = ["replica", "variant", "digest", "state", "reason", "for", "pid", "n samples take", "detail"]
     print_table(names, rows, "No replica runs.")
+    if view.service.spec.tests is not None:
+        click.echo(f"tests     {tested(client, key, now)}")
     history = [
         [str(r.number), ago(r.at, now), r.by, r.why, "deleted" if r.spec is None else "verified" if r.verified else ""]
         for r in revisions[-10:]

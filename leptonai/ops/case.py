@@ -219,4 +219,4 @@ def mean(store: TelemetryStore, name: str, service: Key, start: float, end: floa
     return sum(found) / len(found) if found else None
 
 
-_KINDS = book.SYMPTOMS | {"replica_gone", "replica_hung", "replica_leak", "wrong_answers"}
+_KINDS = book.SYMPTOMS | {"replica_gone", "replica_hung", "replica_leak", "replica_test", "wrong_answers"}

@@ -13,8 +13,9 @@ from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
+from leptonai.ops.modeltests import Round
 from leptonai.ops.scene import Change, Marked, Scene, latest_change
-from leptonai.types import Evidence, Replica
+from leptonai.types import Evidence, Replica, Spec
 
 # Every feature a rule may use, and its kind. A feature that was not seen is absent. Signals that rule files declare
 # are features too (``diagnosis.rules.SignalFeature``).
@@ -52,6 +53,9 @@ _REVISION: dict[str, Kind] = {  # of the newest change of what runs
     "wrong_answers": "flag",  # convicted by labels
     "label_error_share": "share",
     "labels": "number",
+    "fails_tests": "flag",  # each of its replicas that was tested answers the same model test wrongly
+    "slow_in_tests": "flag",  # ... or too slowly
+    "passed_tests": "flag",  # one of its replicas has passed all of them before
     "former_seconds": "number",  # for which it had answered before the onset
     "former_compute_ratio": "number",  # its compute then / that of the digest before it
     "former_error_share": "share",  # its share of errors then
@@ -69,6 +73,8 @@ _REPLICA: dict[str, Kind] = {
     "siblings_silent_share": "share",
     "leaking": "flag",
     "rss_slope_bytes_per_second": "number",
+    "fails_tests_alone": "flag",  # it fails a model test that a replica of its revision passes
+    "failed_tests_since": "flag",  # it fails one, and has passed them all before
     "memory_share": "share",  # of the limit of its variant that it holds
 }
 FEATURES: Mapping[str, Kind] = {**_SERVICE, **_REVISION, **_REPLICA}
@@ -133,6 +139,7 @@ def gather(scene: Scene) -> Facts:
     if change is not None:
         _compared(scene, change, notes)
     _labels(scene, notes)
+    _tested(scene, notes)
     _users(scene, notes)
     if scene.host_cpu is not None:
         text = f"The machine's processors were {scene.host_cpu:.0%} busy since the onset."
@@ -359,6 +366,37 @@ def _labels(scene: Scene, notes: _Notes) -> None:
         if seen.verdict == "convicted":
             text = "Labels convict what runs."
             notes.add("service", scene.service.key, READING, text, convicted_answers=True)
+
+
+def _tested(scene: Scene, notes: _Notes) -> None:
+    """What failed in the newest model tests, by revision and by replica."""
+    by_digest: dict[str, list[Round]] = {}
+    for found in scene.tested:
+        by_digest.setdefault(found.digest, []).append(found)
+    for digest, rounds in by_digest.items():
+        common = set.intersection(*({t.test for t in r.fails} for r in rounds))
+        revision = next((r for r in reversed(scene.revisions) if r.spec and _runs(r.spec, digest)), None)
+        for number, found in enumerate(rounds):
+            for test in found.fails:
+                said = f"Model test {test.test} fails on {test.failed} of {test.asked} examples at"
+                if test.test in common and number == 0 and revision is not None:
+                    who = f"all {len(rounds)} replicas of revision {revision.number} that were tested"
+                    notes.add(
+                        "revision", revision_subject(scene.service.key, revision.number), "model_test",
+                        f"{said} {who}: {test.text}.", found.at, test=test.test, fails_tests=test.wrong or None,
+                        slow_in_tests=None if test.wrong else True, passed_tests=any(r.passed for r in rounds),
+                    )  # fmt: skip
+                if test.test not in common or (found.passed and len(rounds) == 1):
+                    text = f"{said} replica {found.replica}: {test.text}."
+                    notes.add(
+                        "replica", found.replica, "model_test", text, found.at, test=test.test, gone=False,
+                        fails_tests_alone=test.wrong and test.test not in common,
+                        failed_tests_since=test.wrong and found.passed,
+                    )  # fmt: skip
+
+
+def _runs(spec: Spec, digest: str) -> bool:
+    return any(v.digest == digest for v in spec.variants)
 
 
 def _users(scene: Scene, notes: _Notes) -> None:

@@ -1,8 +1,9 @@
-"""One keep-alive HTTP connection for reading metrics: GET only, over a Unix socket or TCP."""
+"""One keep-alive HTTP connection to a replica or the gateway, over a Unix socket or TCP: to read and to ask."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from leptonai.errors import TelemetryError
 
@@ -21,6 +22,16 @@ class Unanswered(TelemetryError):
     code = "unanswered"
 
 
+class Refused(TelemetryError):
+    """Another status than 200. ``text``: the body."""
+
+    code = "refused"
+
+    def __init__(self, message: str, status: int, text: str) -> None:
+        super().__init__(message)
+        self.answered, self.text = status, text
+
+
 class Peer:
     """A place to ask. One request at a time; the connection is kept and made again when it broke."""
 
@@ -33,12 +44,21 @@ class Peer:
     async def get(self, path: str, timeout: float) -> bytes:
         """The body of a 200 answer.
 
-        Raises Gone when nothing listens, Unanswered when ``timeout`` seconds pass first, and TelemetryError for any
-        other status or an answer that is not HTTP.
+        Raises Gone when nothing listens, Unanswered when ``timeout`` seconds pass first, Refused for any other status,
+        and TelemetryError for an answer that is not HTTP.
         """
+        return await self._within(timeout, path, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+
+    async def post(self, path: str, body: bytes, timeout: float, headers: Mapping[str, str] = {}) -> bytes:
+        """The same of a JSON body. It is sent again when a kept connection broke: post what may be asked twice."""
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}"
+        return await self._within(timeout, path, f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+
+    async def _within(self, timeout: float, path: str, request: bytes) -> bytes:
         try:
             async with asyncio.timeout(timeout):
-                return await self._ask(path)
+                return await self._ask(path, request)
         except TimeoutError as e:
             self.close()
             raise Unanswered(f"{self.address}: no answer to {path} within {timeout:g} s") from e
@@ -54,17 +74,17 @@ class Peer:
             self._writer.close()
         self._reader = self._writer = None
 
-    async def _ask(self, path: str) -> bytes:
+    async def _ask(self, path: str, request: bytes) -> bytes:
         kept = self._writer is not None
         try:
-            return await self._exchange(path)
+            return await self._exchange(path, request)
         except (ConnectionError, EOFError):
             if not kept:
                 raise
         self.close()  # the peer closed an idle connection; that says nothing of its health
-        return await self._exchange(path)
+        return await self._exchange(path, request)
 
-    async def _exchange(self, path: str) -> bytes:
+    async def _exchange(self, path: str, request: bytes) -> bytes:
         if self._reader is None or self._writer is None:
             if self.address.startswith(("unix:", "/")):
                 opened = await asyncio.open_unix_connection(self.address.removeprefix("unix:"))
@@ -73,7 +93,7 @@ class Peer:
                 opened = await asyncio.open_connection(host, int(port))
             self._reader, self._writer = opened
         reader = self._reader
-        self._writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        self._writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         status, *lines = head.split(b"\r\n")
         headers = {name: value for name, _, value in (line.partition(b":") for line in lines if line)}
@@ -83,8 +103,9 @@ class Peer:
             body = await reader.readexactly(_bounded(int(headers[b"content-length"])))
         if b"close" in headers.get(b"connection", b""):
             self.close()
-        if status.split()[1] != b"200":
-            raise TelemetryError(f"{self.address}: {path} answered {status.decode('latin-1')}")
+        if (code := int(status.split()[1])) != 200:
+            said = f"{self.address}: {path} answered {status.decode('latin-1')}"
+            raise Refused(said, code, body.decode("utf-8", "replace"))
         return body
 
     async def _chunks(self, reader: asyncio.StreamReader) -> bytes:

@@ -237,6 +237,7 @@ _TITLES = {
     "replica_gone": "A replica of {service} ended",
     "replica_hung": "A replica of {service} does not answer",
     "replica_leak": "A replica of {service} uses more and more memory",
+    "replica_test": "A replica of {service} fails its model tests",
     "wrong_answers": "{service} gives wrong answers",
 }
 _NAMES = {

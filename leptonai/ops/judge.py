@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from leptonai.ops.convict import Leak, Wrong
+from leptonai.ops.modeltests import Round
 from leptonai.ops.slo import BurnState
 from leptonai.settings import Ops
 from leptonai.types import Anomaly, Key, Noun, Replica, Severity
@@ -20,6 +21,7 @@ Kind = Literal[
     "replica_gone",
     "replica_hung",
     "replica_leak",
+    "replica_test",
     "wrong_answers",
     "service_absent",
     "limit",
@@ -49,6 +51,7 @@ class Seen(Noun, frozen=True, kw_only=True):
     burns: tuple[BurnState, ...] = ()
     leaks: tuple[Leak, ...] = ()
     wrong: tuple[Wrong, ...] = ()
+    tested: tuple[Round, ...] = ()
     declared: tuple[Trigger, ...] = ()  # conditions of the rule files that have held long enough
 
 
@@ -194,6 +197,11 @@ def _convictions(now: float, seen: Seen) -> list[Trigger]:
         for leak in seen.leaks
         if leak.replica in present
     ]
+    for found in seen.tested:
+        if (fails := found.fails) and found.replica in present:
+            severity: Severity = "critical" if any(t.wrong for t in fails) else "warning"
+            terms = {t.test: t.text for t in fails} | {"detail": ", ".join(t.test for t in fails)}
+            out.append(_trigger(seen, "replica_test", severity, found.at, terms, found.replica))
     for wrong in seen.wrong:
         if wrong.verdict == "convicted" and wrong.digest in serving:
             out.append(_trigger(seen, "wrong_answers", "critical", now, msgspec.to_builtins(wrong), wrong.digest))

@@ -13,6 +13,7 @@ from leptonai.ops.collect import Collected, Traffic
 from leptonai.ops.convict import Leak, Tally, Wrong, leaks, wrong_answers
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Memory, Seen, Trigger, judge
+from leptonai.ops.modeltests import Round
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.scene import latest_change
 from leptonai.ops.slo import Burn, BurnState, Spent
@@ -53,6 +54,7 @@ class Lookout:
         self.at_convergence = (0.0, 0.0)  # requests and sightings then
         self.trial: Trial | None = None
         self.last = Look((), (), (), ())
+        self.tested: tuple[Round, ...] = ()  # the newest model tests of its replicas
         self._settings = settings
         self._burns = self._promises()
         self._recent: deque[tuple[float, Traffic]] = deque()
@@ -155,6 +157,7 @@ class Lookout:
             burns=burns,
             leaks=found,
             wrong=wrong,
+            tested=self.tested,
             declared=tuple(t for t in declared if t.subject not in self.service.dials.evict),
         )
         _, self._memory = judge(now, seen, self._memory, self._settings)

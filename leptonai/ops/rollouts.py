@@ -13,6 +13,7 @@ import msgspec
 from leptonai.errors import LeptonError
 from leptonai.ops.control import Control
 from leptonai.ops.lookout import Lookout
+from leptonai.ops.modeltests import finding
 from leptonai.ops.predictions import Line
 from leptonai.ops.probation import Counted, Probation
 from leptonai.ops.recorded import Recorded
@@ -113,6 +114,8 @@ class Rollouts:
             await recorded.step(service, replicas)
             if (said := recorded.finding(service)) is not None:
                 findings.append(said)
+            if service.spec.tests is not None:
+                findings.append(finding(lookout.tested, mine))
             try:
                 await self._move(service, decide(service, replicas, findings, now), findings, lookout, now)
             except LeptonError as e:

@@ -8,6 +8,7 @@ from leptonai.ops.convict import Leak, Wrong
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Shift
+from leptonai.ops.modeltests import Round
 from leptonai.types import Noun, Replica, Revision, Service, Variant
 
 
@@ -90,6 +91,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     after: Users = Users()
     unanswered: dict[str, float] = {}  # replica -> seconds
     leaks: tuple[Leak, ...] = ()
+    tested: tuple[Round, ...] = ()  # the newest model tests of its replicas
     wrong: tuple[Wrong, ...] = ()  # verdicts over digests that have labels
     compute: dict[str, float] = {}  # digest -> median seconds of compute, newest minute of its life
     errors: dict[str, float] = {}  # digest -> share of 5xx, newest minute of its life

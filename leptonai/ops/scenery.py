@@ -56,6 +56,7 @@ def set_scene(
         after=_users(store, key, *since),
         unanswered=unanswered,
         leaks=lookout.last.leaks,
+        tested=lookout.tested,
         wrong=lookout.last.wrong,
         compute={d: median(v) for d, v in _by_digest(compute).items()},
         errors={d: fmean(v) for d, v in _by_digest(errors).items()},

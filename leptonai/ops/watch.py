@@ -37,6 +37,7 @@ from leptonai.ops.judge import Memory, Trigger
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.privacy import Masker
 from leptonai.ops.lookout import Lookout
+from leptonai.ops.modeltests import Rounds
 from leptonai.ops.openers import Openers
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.outside import Outside
@@ -86,6 +87,7 @@ class Watch:
         shifts = pipeline.shifts if pipeline else None
         self.classifier = Newest(home / CLASSIFIER) if settings.ops.classifiers != "off" else Newest(None, None)
         self.answers = Answers()
+        self.model_tests = Rounds(clock)
         self.casebook = Casebook(
             settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier,
             self.answers.marked,
@@ -142,6 +144,7 @@ class Watch:
             ("collect", self._collect),
             ("labels", self._join_labels),
             ("issues", self._listen),
+            ("tests", self._test),
             ("detect", self._detect),
             ("rollouts", self._roll),
             ("respond", self._respond),
@@ -168,6 +171,7 @@ class Watch:
         with contextlib.suppress(OSError):
             self.promises.write(self.promises.snapshot(self.lookouts, self._clock()))
         self._scaler.keep(self._clock())
+        self.model_tests.close()
         self._edge.close()
         self._collector.close()
 
@@ -314,6 +318,14 @@ class Watch:
 
     async def _listen(self, now: float) -> None:
         await self.listener.verify(now)
+
+    async def _test(self, now: float) -> None:
+        self.model_tests.step(self._world.services, self._world.replicas, now)
+        self.store.write(self.model_tests.signals(now))
+        for key, lookout in self.lookouts.items():
+            lookout.tested = self.model_tests.of(key)
+        for key, kind, detail in self.model_tests.news():
+            await self.control.record(kind, key, detail)
 
     async def _detect(self, now: float) -> None:
         found = self._collected

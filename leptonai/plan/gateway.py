@@ -19,7 +19,7 @@ from leptonai.plan.lanes import lanes, shares
 from leptonai.plan.route import Table, fixed_routes, rate_limits, service_routes, usual_retry
 from leptonai.plan.stats import stats
 from leptonai.settings import Gateway
-from leptonai.types import Key, Replica, Service
+from leptonai.types import TEST_HEADER, Key, Replica, Service
 
 Json = dict[str, Any]
 Snapshot = dict[str, Json]  # file name under the gateway's folder -> content, in a safe order of writing
@@ -233,7 +233,13 @@ def _table(services: Sequence[Service], table: dict[str, Json], usual: Json | No
         host["retry_policy"] = usual
     if limits := rate_limits([s.spec for s in services]):
         host["typed_per_filter_config"] = limits
-    return {"@type": _ROUTES, "name": "gateway", "validate_clusters": False, "virtual_hosts": [host]}
+    return {
+        "@type": _ROUTES,
+        "name": "gateway",
+        "validate_clusters": False,
+        "request_headers_to_remove": [TEST_HEADER],  # what users ask counts
+        "virtual_hosts": [host],
+    }
 
 
 def _targets(service: Service, replicas: Sequence[Replica], ready: set[str]) -> list[tuple[str, float]]:

@@ -14,6 +14,7 @@ from leptonai.plan.lanes import lanes
 from leptonai.types import Canary, Noun, Replica, Rollout, Service
 
 RECORDED = "recorded"  # the measure of what the new version answers to recorded requests
+TESTED = "tests"  # ... and to the model tests of the spec
 HALF = 0.5  # of the requests, before all of them: what answers them alone can be compared with nothing
 SETTLE = 2.0  # seconds at the full share before promotion: the gateway's health checks have found the hosts by then
 
@@ -59,11 +60,11 @@ Move = Wait | Turn | TakeBack
 def decide(service: Service, replicas: Sequence[Replica], findings: Sequence[Finding], now: float) -> Move:
     """The next move of the rollout of ``service`` (its ``canary`` is not None).
 
-    surge -> ready (models check their golden examples before that) -> recorded requests, where the spec wants some ->
-    mirror, where every variant is idempotent -> the spec's steps, each at least ``step_seconds`` long and passed only
-    on evidence -> promoted. ``findings`` are those since the rollout began. ``blue_green`` goes from the mirror to the
-    full share; whoever would come to it without a mirror has half of the requests first; ``manual`` moves forward when
-    a person sets the dials. Whatever convicts or crashes is taken back, in every strategy.
+    surge -> ready (models check their golden examples before that) -> model tests and recorded requests, where the spec
+    wants some -> mirror, where every variant is idempotent -> the spec's steps, each at least ``step_seconds`` long and
+    passed only on evidence -> promoted. ``findings`` are those since the rollout began. ``blue_green`` goes from the
+    mirror to the full share; whoever would come to it without a mirror has half of the requests first; ``manual`` moves
+    forward when a person sets the dials. Whatever convicts or crashes is taken back, in every strategy.
     """
     canary, rollout = service.canary, service.spec.rollout
     assert canary is not None
@@ -109,8 +110,8 @@ def _forward(
             return held
     if begun and waited < max(rollout.step_seconds, SETTLE if canary.weight >= 1.0 else 0.0):
         return Wait(why=f"{_stage(canary)} for {waited:.0f} of {rollout.step_seconds:g} s")
-    # Recorded requests come first and decide about the first step alone; whoever went on knows of them.
-    weighed = [f for f in findings if (f.measure == RECORDED) != begun]
+    # Recorded requests and tests come first and decide about the first step alone; whoever went on knows of them.
+    weighed = [f for f in findings if (f.measure in (RECORDED, TESTED)) != begun]
     disagrees = [f.text for f in weighed if f.verdict == "disagrees"]
     if disagrees:
         return Wait(why=f"{'; '.join(disagrees)}: waits for a person or for labels", due=True, stalled=True)

@@ -37,6 +37,20 @@ def metadata(model: Model, name: str, version: str) -> Json:
     }
 
 
+def nothing_at(path: str, name: str, version: str) -> NotFound:
+    """Why there is nothing at ``path``, and what is here instead."""
+    parts = path.split("/")
+    if parts[1:3] == ["v2", "models"] and len(parts) > 3:
+        if parts[3] != name:
+            return NotFound(f"unknown model {parts[3][:80]!r}", hint=f"this replica serves {name!r}")
+        if parts[4:5] == ["versions"] and parts[5:6] != [version]:
+            return NotFound(
+                f"model {name!r} has no version {'/'.join(parts[5:6])[:80]!r}",
+                hint=f"this replica serves version {version!r}",
+            )
+    return NotFound(f"there is nothing at {path[:200]!r}", hint="try /predict or /v2")
+
+
 def index(name: str, version: str, verdict: Readiness, only_ready: bool) -> list[Json]:
     """The repository as one replica sees it: itself."""
     if only_ready and not verdict.ready:

@@ -14,8 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from leptonai.errors import CapacityError, LeptonError, NotFound, SpecError
-from leptonai.runtime import background, loaders
+from leptonai.errors import CapacityError, LeptonError, SpecError
+from leptonai.runtime import about, background, loaders
 from leptonai.runtime.answers import LastAnswers
 from leptonai.runtime.asgi import Mounted
 from leptonai.runtime.background import BACKGROUND
@@ -36,13 +36,14 @@ from leptonai.runtime.predictions import PredictionLog, summary
 from leptonai.runtime.quarantine import Quarantine
 from leptonai.runtime.shed import admit, schedule
 from leptonai.runtime.waiting import Waiting
-from leptonai.types import Launch, Tuning, parse_key
+from leptonai.types import TEST_HEADER, Launch, Tuning, parse_key
 
 log = logging.getLogger(__name__)
 
 MAX_BODY = 64 << 20  # bytes of one request; the environment variable LEPTONAI_MAX_BODY overrides it
 READ_TIMEOUT = 30.0  # seconds a request may take to arrive; the environment variable LEPTONAI_READ_TIMEOUT overrides it
 IDLE_BEFORE_EXIT = 0.5  # seconds without a request until a replica told to stop does stop
+TEST = TEST_HEADER.encode()
 KINDS = {422: "quarantined", 429: "shed", 500: "model_failed", 503: "starting", 504: "timeout"}
 
 
@@ -193,13 +194,14 @@ class App:
             if not isinstance(e, LeptonError):
                 log.exception("a request fails inside the replica")
                 e = LeptonError(f"internal error: {loaders.one_line(e)}", hint="see the replica's log")
-            route = self._routes.get(request.target.partition(b"?")[0])
-            self.metrics.refused += route is not None and route.handle == self.infer
-            self.refuse(request, e)
+            route, counted = self._routes.get(request.target.partition(b"?")[0]), TEST not in request.headers
+            self.metrics.refused += counted and route is not None and route.handle == self.infer
+            self.refuse(request, e, counted)
 
-    def refuse(self, request: Request, error: LeptonError) -> None:
-        self.metrics.requests.add(str(error.status))
-        self.metrics.errors.add(KINDS.get(error.status, "bad_request"))
+    def refuse(self, request: Request, error: LeptonError, counted: bool = True) -> None:
+        if counted:
+            self.metrics.requests.add(str(error.status))
+            self.metrics.errors.add(KINDS.get(error.status, "bad_request"))
         if request.target.startswith(b"/v1/"):
             request.fail(error, error_body(error))
         else:
@@ -216,16 +218,7 @@ class App:
         ours = path.startswith((b"/-/", b"/v2/models/", b"/v2/repository/"))
         if self._app is not None and self.model is not None and not ours:
             return Route((request.method,), self._mounted)
-        parts = path.decode("utf-8", "replace").split("/")
-        if parts[1:3] == ["v2", "models"] and len(parts) > 3:
-            if parts[3] != self.name:
-                raise NotFound(f"unknown model {parts[3][:80]!r}", hint=f"this replica serves {self.name!r}")
-            if parts[4:5] == ["versions"] and parts[5:6] != [self.version]:
-                raise NotFound(
-                    f"model {self.name!r} has no version {'/'.join(parts[5:6])[:80]!r}",
-                    hint=f"this replica serves version {self.version!r}",
-                )
-        raise NotFound(f"there is nothing at {path.decode('utf-8', 'replace')[:200]!r}", hint="try /predict or /v2")
+        raise about.nothing_at(path.decode("utf-8", "replace"), self.name, self.version)
 
     def infer(self, request: Request) -> None:
         """An inference that needs more than its body, that comes before there is a model, or is spelled unusually."""
@@ -264,6 +257,7 @@ class App:
         headers = request.headers
         if b"x-timeout-us" in headers or b"x-priority" in headers:
             schedule(job, headers)
+        job.test = TEST in headers
         job.request = request
         job.arrived = request.arrived
         job.deadline = request.arrived + (job.allowed or self.tuning.timeout)
@@ -320,7 +314,7 @@ class App:
             self._settle(self.compute.one(job, began), began, time.time())
             return
         body, error, not_finite, output, seconds, encoding = self.compute.computed(job, began)
-        if error is not None or not_finite or request.asked is not None:
+        if error is not None or not_finite or job.test or request.asked is not None:
             answer = Answer(job, began, 0.0, body, error, not_finite, output, seconds, encoding)
             self._settle(answer, self.clock(), time.time())
         else:
@@ -360,11 +354,13 @@ class App:
                 return
             request.end()
         elif error is not None:
-            self.refuse(request, error)
+            self.refuse(request, error, not job.test)
         elif step.body:
             request.answer(200, step.body, b"", BINARY if isinstance(step.body, Parts) else JSON)
         self.in_flight -= 1
         self._active = now
+        if job.test:
+            return
         if request.gone:
             self.metrics.errors.add("client_gone")
             return
@@ -386,14 +382,18 @@ class App:
         self.in_flight -= 1
         self._active = now
         request: Request = job.request
-        seconds = now - job.arrived
-        error = answer.error
+        seconds, error = now - job.arrived, answer.error
+        if job.test:
+            if error is None:
+                request.answer(200, answer.body, b"", JSON if isinstance(answer.body, bytes) else BINARY)
+            else:
+                self.refuse(request, error, counted=False)
+            return
         if error is not None:
             code = error.status
             self.refuse(request, error)
         elif answer.body:
-            code = 200
-            body = answer.body
+            code, body = 200, answer.body
             kind = JSON if body.__class__ is bytes else BINARY
             request.connection.answer(request, 200, body, b"", kind)
             if request.asked is not None and not answer.not_finite:

@@ -52,6 +52,7 @@ class Job(Struct, eq=False):
     computed: float = 0.0  # seconds that its slices took to compute
     priority: int = USUAL
     bytes: int = 0  # of the request's body
+    test: bool = False  # operations ask it: it is answered and not counted
     whole: Job | None = None  # the job that this one is a slice of
     sliced: int = 0  # samples that have left the queue in slices
     results: list[Any] | None = None  # of the slices computed so far

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import orjson
 
 from leptonai.errors import LeptonError, ModelError
-from leptonai.runtime.model import Model
 from leptonai.runtime.tensors import ORJSON
+from leptonai.types import Golden
 
-TOLERANCE = 1e-4  # relative and absolute; float32 kernels of different machines agree to about 1e-6
-
-
-class Golden(msgspec.Struct, forbid_unknown_fields=True):
-    inputs: dict[str, Any]
-    outputs: Any
-    tolerance: float = TOLERANCE
+if TYPE_CHECKING:
+    from leptonai.runtime.model import Model
 
 
 def read(folder: str, file: str) -> list[Golden]:
@@ -53,19 +48,27 @@ def check(model: Model, examples: list[Golden]) -> None:
             raise ModelError(
                 f"golden example {number} fails: {type(e).__name__}: {e}", hint="see the log", code="golden_failed"
             ) from e
-        expected = orjson.loads(orjson.dumps(example.outputs, option=ORJSON))
-        if isinstance(expected, dict) and isinstance(answer, dict):
-            pairs = [(name, value, answer.get(name)) for name, value in expected.items()]
-        else:
-            pairs = [("output", expected, answer)]
-        for name, want, have in pairs:
-            if not close(want, have, example.tolerance):
-                raise ModelError(
-                    f"golden example {number}: output {name!r} is {_short(have)}, should be {_short(want)} "
-                    f"within {example.tolerance:g}",
-                    hint="the model file is not the one these examples were made with, or its library changed",
-                    code="golden_failed",
-                )
+        if said := difference(example, answer):
+            raise ModelError(
+                f"golden example {number}: {said}",
+                hint="the model file is not the one these examples were made with, or its library changed",
+                code="golden_failed",
+            )
+
+
+def difference(example: Golden, answer: Any) -> str:
+    """The first output of ``answer`` that is not as the example has it, with both values; "": all are."""
+    if example.outputs is None:
+        return ""
+    expected = orjson.loads(orjson.dumps(example.outputs, option=ORJSON))
+    if isinstance(expected, dict) and isinstance(answer, dict):
+        pairs = [(name, value, answer.get(name)) for name, value in expected.items()]
+    else:
+        pairs = [("output", expected, answer)]
+    for name, want, have in pairs:
+        if not close(want, have, example.tolerance):
+            return f"output {name!r} is {_short(have)}, should be {_short(want)} within {example.tolerance:g}"
+    return ""
 
 
 def close(want: Any, have: Any, tolerance: float) -> bool:

@@ -41,6 +41,7 @@ UNITS: dict[str, Callable[[str], float]] = {
     "cookie_ttl": units.duration,
     "slow_start": units.duration,
     "eject": units.duration,
+    "every": units.duration,
     "window": units.duration,
     "hold": units.duration,
     "memory": units.size,
@@ -48,8 +49,10 @@ UNITS: dict[str, Callable[[str], float]] = {
 }
 
 
-def parse(source_text: str | dict[str, Any], source: str = "<text>") -> Spec:
+def parse(source_text: str | dict[str, Any], source: str = "<text>", base: Path | None = None) -> Spec:
     """The Spec that YAML text (or the same as a dict) says; equal text gives an equal Spec.
+
+    ``base``: the folder that the path of golden examples counts from; None: they must stand in the text.
 
     ``idempotent`` left out is filled in where the model's name tells: true for model files, false for Python code.
     SpecError names the source, the line where there is one, the field, the value and what was allowed.
@@ -61,7 +64,7 @@ def parse(source_text: str | dict[str, Any], source: str = "<text>") -> Spec:
         fields = source_text
     text.check_size(fields, source)
     try:
-        plain = _known(_without_sugar(fields), Spec, "")
+        plain = _known(_with_golden(_without_sugar(fields), base), Spec, "")
         spec = _told(msgspec.convert(plain, Spec))
         validate(spec)
     except FieldError as e:
@@ -111,7 +114,7 @@ def load(path: str | Path) -> tuple[Spec, Path | None]:
     fields, lines = text.read(content, str(described))
     if where.is_dir() and not {"model", "variants"} & set(fields):
         content += "\nmodel: .\n"
-    spec = parse(content, str(described))
+    spec = parse(content, str(described), described.parent)
     variants = []
     for index, variant in enumerate(spec.variants):
         if not DIGEST.fullmatch(variant.model):
@@ -153,6 +156,19 @@ def _without_sugar(fields: dict[str, Any]) -> dict[str, Any]:
             raise FieldError("replicas", "is given at the top and in scale", "keep one of them")
         out["scale"] = {**scale, "replicas": out.pop("replicas")}
     return out
+
+
+def _with_golden(fields: dict[str, Any], base: Path | None) -> dict[str, Any]:
+    """``fields`` with the golden examples that ``tests.golden`` names as a file."""
+    tests = fields.get("tests")
+    if base is None or not isinstance(tests, dict) or not isinstance(tests.get("golden"), str):
+        return fields
+    try:
+        found = msgspec.json.decode((base / tests["golden"]).read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+        problem = f"{tests['golden']}: {e.strerror or e}" if isinstance(e, OSError) else f"{tests['golden']}: {e}"
+        raise FieldError("tests.golden", problem, 'a JSON list of {"inputs": {...}, "outputs": {...}}') from e
+    return {**fields, "tests": {**tests, "golden": found}}
 
 
 def _known(value: Any, hint: Any, path: str) -> Any:

@@ -184,6 +184,33 @@ class Survey(Noun, frozen=True, kw_only=True):
     complaint: float = 2.0  # a rating up to which it is a complaint
 
 
+class Golden(Noun, frozen=True, kw_only=True):
+    """A body of ``/predict`` and what the answer must be: the outputs named here, numbers within ``tolerance``.
+
+    ``outputs`` None: it must be answered, whatever with.
+    """
+
+    inputs: dict[str, Any]
+    outputs: Any = None
+    tolerance: float = 1e-4  # relative and absolute; float32 kernels of different machines agree to about 1e-6
+
+
+class ModelTests(Noun, frozen=True, kw_only=True):
+    """What operations ask each ready replica by schedule, beside its users. None of it counts as a user's request.
+
+    ``invariances``: what may be done to the inputs of the golden examples without another decision of the model:
+    ``repeat`` (asked again), ``noise`` (numbers with a point move by ``noise`` of themselves), ``case`` (texts in
+    capitals), ``spaces`` (texts with doubled blanks).
+    """
+
+    every: float = 60.0  # seconds from one round to the next, of each replica
+    golden: tuple[Golden, ...] = ()
+    failing: float = 0.0  # share of the examples that may fail in each test
+    invariances: tuple[Literal["repeat", "noise", "case", "spaces"], ...] = ()
+    noise: float = 0.01
+    latency: float | None = None  # seconds that the median answer of a round may take; None: it is not judged
+
+
 class Spec(Noun, frozen=True, kw_only=True):
     """The spec half of a wish. Only a change of it is a Revision."""
 
@@ -201,6 +228,7 @@ class Spec(Noun, frozen=True, kw_only=True):
     limits: Limits = Limits()
     rate_limit: RateLimit | None = None
     survey: Survey | None = None
+    tests: ModelTests | None = None
     timeout: float = 30.0  # a request is answered 504 after this long
     drain: float = 30.0  # a replica being stopped may finish its requests for this long
     priority: int = 0  # a runbook may take replicas from a service of a lower one, see docs/runbooks.md

@@ -13,6 +13,7 @@ _REPLICA = """
 replica_rss_bytes replica_cpu_ratio replica_compute_seconds replica_queue_seconds replica_in_flight_count
 replica_queued_count replica_request_rate_per_second replica_error_ratio replica_nan_ratio replica_concurrency_count
 replica_service_seconds replica_unwritten_per_second replica_model_failed_ratio replica_quarantined_ratio
+model_test_failed_ratio model_test_seconds
 """
 _MACHINE = """
 host_cpu_ratio host_memory_available_bytes host_memory_used_ratio host_swap_used_bytes host_load_per_core_ratio

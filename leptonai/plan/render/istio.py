@@ -12,7 +12,7 @@ from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.objects import metadata
 from leptonai.plan.units import seconds
 from leptonai.settings import Gateway
-from leptonai.types import Balance, Service
+from leptonai.types import TEST_HEADER, Balance, Service
 
 Json = dict[str, Any]
 
@@ -40,6 +40,7 @@ def virtual_service(service: Service, lanes: Sequence[Lane], namespace: str, api
             {"destination": _destination(service, x, namespace), "percentage": {"value": 100.0 * x.mirror}}
             for x in copies
         ]
+    rule["headers"] = {"request": {"remove": [TEST_HEADER]}}
     rule["timeout"] = seconds(service.spec.timeout)
     rule["retries"] = _retries(service)
     if service.dials.shed > 0:
