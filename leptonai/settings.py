@@ -270,6 +270,7 @@ class Report(Noun, frozen=True, kw_only=True):
 
 
 class Store(Noun, frozen=True, kw_only=True):
+    url: str = ""  # of a PostgreSQL database, like postgresql://user@host/name; "": a SQLite file in the home folder
     audit_keep: int = 1_000_000  # events
     feedback_keep: int = 200_000  # items of feedback, some 300 bytes each; indicators look at ten minutes, issues count
     proposal_keep: int = 50_000  # versions of proposals; those that wait for a decision stay in any case

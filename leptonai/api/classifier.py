@@ -22,7 +22,7 @@ def in_force(world: World) -> Classifier:
     from leptonai.ops.classify.files import FOLDER, SHIPPED, counts, glance
 
     said = world.settings.ops.classifiers
-    version, meta, broken = glance(world.store.path.parent / FOLDER, SHIPPED)
+    version, meta, broken = glance(world.home / FOLDER, SHIPPED)
     if meta is None or said == "off":
         return Classifier(broken=broken)
     about = dict(meta.about)

@@ -15,7 +15,7 @@ MOST_WHY = 1000
 def learnt(asked: Asked[Query, None]) -> Learnt:
     """What is in force of what reviews taught: rules, limits, the order of remedies, and its worth on held-out ones."""
     try:
-        return msgspec.json.decode((asked.world.store.path.parent / FOLDER / LEARNT).read_bytes(), type=Learnt)
+        return msgspec.json.decode((asked.world.home / FOLDER / LEARNT).read_bytes(), type=Learnt)
     except FileNotFoundError:
         return Learnt()
     except (OSError, msgspec.MsgspecError) as e:
@@ -39,7 +39,7 @@ def _keep(asked: Asked[Query, ResetRequest], after: int, kind: str) -> Reset:
     if not why or len(why) > MOST_WHY:
         raise SpecError(f"why has {len(why)} characters, 1 to {MOST_WHY} are allowed", hint="say why, for the record")
     made = Reset(after=after, by=asked.caller.by, at=world.clock(), why=why)
-    folder = world.store.path.parent / FOLDER
+    folder = world.home / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / RESET, msgspec.json.encode(made))

@@ -46,7 +46,7 @@ def causes(asked: Asked[Query, None]) -> dict[str, str]:
 
 
 def _meanings(asked: Asked[Query, Any]) -> dict[str, str]:
-    files = RuleFiles(asked.world.store.path.parent / "rules")
+    files = RuleFiles(asked.world.home / "rules")
     files.look()
     return dict(files.book.causes)
 

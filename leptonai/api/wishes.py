@@ -33,6 +33,11 @@ class Wishes:
         with self._store.alone():
             self._changed.add(key)
 
+    def forget(self) -> None:
+        """All is read anew when it is asked for next."""
+        with self._store.alone():
+            self._whole = False
+
     def all(self, now: float) -> list[Wish]:
         """Every live wish at ``now``, ordered by key."""
         with self._store.alone():

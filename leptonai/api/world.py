@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from leptonai.admit import Door
@@ -37,6 +38,11 @@ class World:
     mask: Mask
     started: float
     switch: Switch
+
+    @property
+    def home(self) -> Path:
+        """The folder of the platform, which holds what is no record."""
+        return self.artifacts.folder.parent
 
     def view(self, wish: Wish, replicas: list[Replica]) -> ServiceView:
         service = wish.service

@@ -66,6 +66,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "issues": ("issues", "What users complain of, who sees to it, what repaired it."),
     "proposals": ("proposals", "List proposed changes."),
     "approve": ("proposals", "Approve a proposal that waits for it."),
+    "store": ("store", "Copy the store into another database."),
     "simulate": ("simulate", "Replay recorded arrivals against an autoscaling policy."),
     "token": ("token", "Make, list and revoke tokens."),
     "console": ("platform", "Print a URL that opens the console once."),

@@ -1,4 +1,4 @@
-"""The control process: store, door, platform, reconcile loop and API in one event loop. The only SQLite writer."""
+"""The control process: store, door, platform, reconcile loop and API in one event loop. The store's only writer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -35,7 +35,7 @@ from leptonai.serve.idle import IdleLoop
 from leptonai.serve.reconcile import Reconciler
 from leptonai.settings import Settings
 from leptonai.store import Artifacts, Store
-from leptonai.types import DialChange, Key, Role
+from leptonai.types import DialChange, Key, Role, Service
 
 log = logging.getLogger("leptonai.control")
 SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
@@ -43,6 +43,7 @@ TIDY_PERIOD = 600.0  # seconds between two looks for what is past its time
 TIDY_AGAIN = 1.0  # seconds, while there is more to drop than one look may
 EXPIRE_PERIOD = 5.0  # seconds between looks at proposals that nobody approved
 COLLECT_PERIOD = 3600.0  # seconds between looks for models that no revision and no pending proposal names
+WATCH_PERIOD = 0.5  # seconds between looks whether the store is still ours
 UPLOAD_GRACE = 86400.0  # seconds that an upload may wait for its proposal
 
 
@@ -103,8 +104,24 @@ async def main(home: Home) -> None:
         loop.add_signal_handler(number, told.set)
     settings = setting.load(home.settings)
     compile_policy(settings.alerts)  # wrong routes are told by `leptonai up`, not when somebody should be called
-    with Store(home.store, audit_keep=settings.store.audit_keep) as store, listen(home, settings) as listener:
+    with open_store(home, settings) as store, listen(home, settings) as listener:
         await serve(home, seats, settings, store, listener, told)
+
+
+def open_store(home: Home, settings: Settings) -> Store:
+    """The store that the settings name.
+
+    Conflict when that is an empty database, and this home has had another store: what runs would be taken down.
+    """
+    store = Store(settings.store.url or home.store, audit_keep=settings.store.audit_keep)
+    if settings.store.url and home.store.exists() and not store.events(limit=1):
+        store.close()
+        raise Conflict(
+            f"the store {store.place} is empty, and {home.store} is not: services would be gone",
+            hint=f"leptonai store copy {home.store} URL, or move the file away to begin anew",
+            code="store_empty",
+        )
+    return store
 
 
 async def serve(
@@ -133,9 +150,22 @@ async def serve(
     def woken(key: Key) -> None:
         idle.woken(key)
 
-    platform = ground.platform(home, settings, record, f"{reachable(host)}:{port}", woken)
-    idle = IdleLoop(platform, wishes.services, scale)
-    reconciler = Reconciler(platform, wishes.services, record, drop_evictions=evicted)
+    def noted(kind: str, subject: str, detail: dict[str, Any]) -> None:
+        try:
+            record(kind, subject, detail)
+        except LeptonError as e:  # what the platform does must not fail for want of a record
+            log.error("not recorded: %s of %s: %s", kind, subject, e)
+
+    def services(now: float) -> list[Service]:
+        # Processes of this machine are ours whatever becomes of the store. In a cluster somebody else may hold it by
+        # now and act; pods that end are started again by their kubelet meanwhile.
+        if settings.kubernetes.enabled:
+            store.held()
+        return wishes.services(now)
+
+    platform = ground.platform(home, settings, noted, f"{reachable(host)}:{port}", woken)
+    idle = IdleLoop(platform, services, scale)
+    reconciler = Reconciler(platform, services, record, drop_evictions=evicted)
     switch = Switch(home.frozen)
     door = Door(store, settings, on_change=changed, artifacts=artifacts, frozen=switch.said)
     app = create_app(
@@ -152,6 +182,11 @@ async def serve(
         switch=switch,
     )
     mount_console(app)
+
+    def forget() -> None:
+        wishes.forget()
+        app.state.world.callers.forget()
+
     await platform.start()
     server = Server(
         uvicorn.Config(
@@ -167,6 +202,7 @@ async def serve(
         collect(store, artifacts),
         tidy(store, settings),
         keep_parent(home, seats),
+        watch(store, forget),
     )
     work = [asyncio.create_task(w) for w in loops]
     try:
@@ -283,6 +319,24 @@ async def tidy(store: Store, settings: Settings) -> None:
             log.warning("the store could not be tidied: %s", e)
             gone = {}
         await asyncio.sleep(TIDY_AGAIN if any(gone.values()) else TIDY_PERIOD)
+
+
+async def watch(store: Store, forget: Callable[[], None]) -> None:
+    """Ends when another platform has taken the store. ``forget`` is called when it was away: what was committed last
+    may not be what was answered last.
+    """
+    session = store.session
+    while True:
+        await asyncio.sleep(WATCH_PERIOD)
+        try:
+            store.held()
+        except Conflict:
+            raise
+        except LeptonError:
+            continue
+        if store.session != session:
+            session = store.session
+            forget()
 
 
 async def keep_parent(home: Home, seats: Seats) -> None:

@@ -1,97 +1,93 @@
-"""One SQLite file, one writer: opening, migrating, transactions, and SQLite's errors in our words."""
+"""One store, one writer: statements and transactions over whichever database is under it."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from leptonai.errors import Conflict, LeptonError, SpecError
-from leptonai.store.schema import APPLICATION, MIGRATIONS
+from leptonai.errors import LeptonError, SpecError
 
-_CHECK_BYTES = 256 << 20  # a larger store is opened unchecked: reading it all would delay the start by seconds
-_BUSY_SECONDS = 1.0  # a second platform is told at once; a killed writer's lock is already gone
+
+class Engine(Protocol):
+    """A kind of database. Called by one thread at a time, under the lock it was given; raises LeptonError only.
+
+    Statements have ``?`` for values and are of the SQL that SQLite and PostgreSQL share.
+    """
+
+    place: str  # what it is called in messages: no secret is in it
+    session: int  # rises when the connection was made anew: what was read before may not be true any more
+
+    def begin(self) -> None: ...
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows."""
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """``sql`` for each of ``rows``, in their order."""
+
+    def in_transaction(self) -> bool: ...
+
+    def last_id(self, table: str) -> int:
+        """The highest id that ``table`` ever had, though its row be gone; 0: none."""
+
+    def skip_ids(self, table: str, last: int) -> None:
+        """``table`` has had ids up to ``last``. In a transaction."""
+
+    def held(self) -> None:
+        """Raises why nothing can be read or written now; nothing when it can, as far as is known."""
+
+    def close(self) -> None: ...
 
 
 class Database:
-    """An open store file, held exclusively until closed (SQLite's own lock: it dies with the process).
+    """An open store, held exclusively until closed or until the process dies.
 
-    A write is acknowledged when its method, or the outermost ``transaction`` around it, returns: the WAL has then been
-    synced (``synchronous=FULL``). Calls from several threads are serialised; a transaction must not
-    be left open over an ``await``.
+    A write is acknowledged when its method, or the outermost ``transaction`` around it, returns: it has then been
+    synced (see the engines). Calls from several threads are serialised; a transaction must not be left open over an
+    ``await``.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open or create ``path`` (mode 0600) and bring its schema up to date.
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        """Open or create the store: a file, or ``postgresql://...``; its schema is brought up to date.
 
         Raises Conflict when another process holds it; LeptonError when it is corrupt, not ours, newer than this
-        version, unwritable, or the disk is full.
+        version, unwritable, away, or the disk is full.
         """
-        self.path = Path(path)
         self._lock = threading.RLock()
         self._depth = 0
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:  # never opened by hand: closing it would drop SQLite's POSIX lock in this process
-            pass
-        except OSError as e:
-            raise LeptonError(
-                f"cannot create the store {self.path}: {e.strerror}",
-                hint="the home folder must exist and be writable by this user",
-                code="store_unwritable",
-            ) from e
-        with self._words():
-            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            self._open()
-        except BaseException:
-            self._db.close()
-            raise
+        self._engine: Engine
+        if re.match(r"[a-z]+://", str(place)):
+            from leptonai.store.postgres.engine import PostgresEngine
 
-    def _open(self) -> None:
-        self._rows("PRAGMA locking_mode = EXCLUSIVE")
-        version = self._schema()  # before anything is written: the file may be somebody else's
-        self._rows("PRAGMA journal_mode = WAL")
-        self._rows("PRAGMA synchronous = FULL")
-        self._rows("PRAGMA recursive_triggers = ON")  # so that REPLACE cannot slip past the triggers
-        with self.transaction():  # takes the lock, for good
-            if self.path.stat().st_size <= _CHECK_BYTES and (wrong := self._one("PRAGMA quick_check(1)")) != "ok":
-                raise self._corrupt(wrong)
-            for script in MIGRATIONS[version:]:
-                for statement in _statements(script):
-                    self._rows(statement)
-            if version < len(MIGRATIONS):
-                self._rows(f"PRAGMA user_version = {len(MIGRATIONS)}")
-                self._rows(f"PRAGMA application_id = {APPLICATION}")
+            self._engine = PostgresEngine(str(place), self._lock)
+        else:
+            from leptonai.store.sqlite import SqliteEngine
 
-    def _schema(self) -> int:
-        """The schema of the file, 0 for a fresh one; LeptonError when it is not ours or newer than we are."""
-        version = int(self._one("PRAGMA user_version"))
-        ours = self._one("PRAGMA application_id")
-        tables = self._one("SELECT count(*) FROM sqlite_master")
-        if ours not in (0, APPLICATION) or (ours == 0 and tables):
-            raise LeptonError(
-                f"{self.path} is a SQLite file of another program",
-                hint="choose another home folder",
-                code="store_foreign",
-            )
-        if version > len(MIGRATIONS):
-            raise LeptonError(
-                f"{self.path} has schema {version}; this version of leptonai knows {len(MIGRATIONS)}",
-                hint="run the leptonai version that wrote it, or a newer one",
-                code="store_newer",
-            )
-        return version
+            self._engine = SqliteEngine(os.fspath(place))
+
+    @property
+    def place(self) -> str:
+        """Where it is, as may be shown."""
+        return self._engine.place
+
+    @property
+    def session(self) -> int:
+        """Another number than before: the connection was lost meanwhile, so read again what was kept in memory."""
+        return self._engine.session
+
+    def held(self) -> None:
+        """Nothing while this process is the one writer; raises why it is not."""
+        self._engine.held()
 
     def close(self) -> None:
-        """Release the file. Further calls raise LeptonError; closing twice is fine."""
+        """Let go. Further calls raise LeptonError; closing twice is fine."""
         with self._lock:
-            self._db.close()
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -108,103 +104,66 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All appends inside are kept together or, when an exception leaves it, none is. It nests."""
-        with self._lock, self._words():
-            inner = f"s{self._depth}"
-            begin, end, undo = "BEGIN IMMEDIATE", "COMMIT", ["ROLLBACK"]
-            if self._depth:
-                begin, end = f"SAVEPOINT {inner}", f"RELEASE {inner}"
-                undo = [f"ROLLBACK TO {inner}", f"RELEASE {inner}"]
-            self._db.execute(begin)
+        with self._lock:
+            inner = f"s{self._depth}" if self._depth else ""
+            if inner:
+                self._run(f"SAVEPOINT {inner}")
+            else:
+                self._engine.begin()
             self._depth += 1
             try:
                 yield
-                self._db.execute(end)
+                self._run(f"RELEASE {inner}" if inner else "COMMIT")
             except BaseException:
-                if self._db.in_transaction:  # SQLite itself has rolled back after some errors
-                    for statement in undo:
-                        self._db.execute(statement)
+                self._undo(inner)
                 raise
             finally:
                 self._depth -= 1
 
-    def _execute(self, sql: str, values: Sequence[Any] = ()) -> tuple[list[Any], int]:
-        """All rows, and the id of the row inserted last."""
-        with self._lock, self._words():
-            if self._depth and not self._db.in_transaction:  # what follows would be kept without what came before
-                raise LeptonError(
-                    f"{self.path}: this transaction was rolled back by an earlier error", hint="let that error leave it"
-                )
-            cursor = self._db.execute(sql, values)
-            return cursor.fetchall(), cursor.lastrowid or 0
+    def _undo(self, inner: str) -> None:
+        if not self._engine.in_transaction():  # the database itself has rolled back, or is away
+            return
+        try:
+            for statement in [f"ROLLBACK TO {inner}", f"RELEASE {inner}"] if inner else ["ROLLBACK"]:
+                self._engine.execute(statement)
+        except LeptonError:
+            if self._engine.in_transaction():
+                raise
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        if self._depth and not self._engine.in_transaction():  # what follows would be kept without what came before
+            raise LeptonError(
+                f"{self.place}: this transaction was rolled back by an earlier error", hint="let that error leave it"
+            )
+        return self._engine.execute(sql, values)
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        return self._execute(sql, values)[0]
+        with self._lock, _storable():
+            return self._run(sql, values)
 
     def _one(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """The first column of the first row; None when there is no row."""
         rows = self._rows(sql, values)
         return rows[0][0] if rows else None
 
-    def _insert(self, table: str, **columns: Any) -> int:
+    def _insert(self, table: str, **columns: Any) -> None:
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - names are ours
-        return self._execute(sql, tuple(columns.values()))[1]
+        self._rows(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(columns.values()))  # noqa: S608 - names are ours
 
-    @contextmanager
-    def _words(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as e:
-            raise self._said(e) from e
-        except OverflowError as e:
-            raise SpecError(
-                "a number is larger than any that can be stored: the limit is 2^63 - 1",
-                hint="sequence numbers, ids and revisions are counted from 1",
-            ) from e
-
-    def _said(self, e: sqlite3.Error) -> LeptonError:
-        code = getattr(e, "sqlite_errorcode", None)
-        kind = None if code is None else code & 0xFF  # the low byte is the primary code
-        if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return Conflict(
-                f"the store {self.path} is held by another process",
-                hint="one platform per home folder: stop the other one (leptonai down) or choose another --home",
-                code="store_locked",
-            )
-        if kind == sqlite3.SQLITE_FULL:
-            return LeptonError(
-                f"the disk of {self.path} is full: nothing was written",
-                hint=f"free space under {self.path.parent}, then try again",
-                code="disk_full",
-                status=507,
-                retry=True,
-            )
-        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._corrupt(str(e))
-        if kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            return LeptonError(
-                f"the store {self.path} cannot be written: {e}",
-                hint="check the owner and mode of the file and its folder",
-                code="store_unwritable",
-            )
-        return LeptonError(
-            f"the store {self.path} failed: {e}", hint="see control.log; nothing of this write was kept", code="store"
-        )
-
-    def _corrupt(self, wrong: str) -> LeptonError:
-        return LeptonError(
-            f"the store {self.path} is corrupt: {wrong}",
-            hint="restore it from a backup, or move it away to start with an empty one; replicas keep running",
-            code="store_corrupt",
-        )
+    def _each(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """``sql`` for each of ``rows``, in their order; all or none."""
+        with self.transaction(), _storable():
+            self._engine.many(sql, rows)
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The script's statements one by one: sqlite3's executescript would commit the migration's transaction."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
-    assert not pending.strip(), f"unfinished statement in a migration: {pending}"
+@contextmanager
+def _storable() -> Iterator[None]:
+    try:
+        yield
+    except OverflowError as e:
+        raise SpecError(
+            "a number is larger than any that can be stored: the limit is 2^63 - 1",
+            hint="sequence numbers, ids and revisions are counted from 1",
+        ) from e
+    except UnicodeEncodeError as e:
+        raise SpecError("a text that is no Unicode cannot be stored", hint="send UTF-8") from e

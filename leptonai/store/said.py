@@ -28,7 +28,8 @@ class Said(Database):
             if self._one("SELECT 1 FROM incidents WHERE id = ?", (review.incident,)) is None:
                 raise NotFound(f"no incident {review.incident}", hint="leptonai incidents lists them")
             body, _ = spell(review)
-            seq = self._insert("reviews", incident=review.incident, reviewer=review.by, body=body)
+            self._insert("reviews", incident=review.incident, reviewer=review.by, body=body)
+            seq = self.last_review()
             before = "incident = ? AND reviewer = ? AND seq < ?"
             self._rows(f"DELETE FROM reviews WHERE {before}", (review.incident, review.by, seq))  # noqa: S608
         return seq
@@ -51,7 +52,9 @@ class Said(Database):
 
     def append_feedback(self, feedback: Feedback) -> int:
         """Append and return its sequence number, rising from 1."""
-        return self._insert("feedback", body=spell(feedback)[0])
+        with self.transaction():
+            self._insert("feedback", body=spell(feedback)[0])
+            return int(self._one("SELECT max(seq) FROM feedback"))
 
     def feedback(self, after: int = 0, limit: int = 1000) -> tuple[list[tuple[int, Feedback]], int]:
         """``(items, next)``: the oldest ``limit`` with a number above ``after``, and the ``after`` to go on from."""
@@ -68,8 +71,8 @@ class Said(Database):
         """
         with self.transaction():
             if issue.id == 0:
-                last = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'issues'") or 0
-                issue = msgspec.structs.replace(issue, id=last + 1)
+                issue = msgspec.structs.replace(issue, id=self._engine.last_id("issues") + 1)
+                self._engine.skip_ids("issues", issue.id)
                 columns = {"id": issue.id, "service": issue.service, "terms": msgspec.json.encode(terms or {}).decode()}
                 self._insert("issues", **columns, state=issue.state, last=issue.last, body=spell(issue)[0])
                 return issue
@@ -91,7 +94,7 @@ class Said(Database):
     def issues(self, service: Key | None = None, state: str | None = None, limit: int = 200) -> list[Issue]:
         """The newest complaint first."""
         tests = [("service = ?", service), ("state = ?", state)]
-        where = " AND ".join(["1", *(test for test, value in tests if value is not None)])
+        where = " AND ".join(["TRUE", *(test for test, value in tests if value is not None)])
         values = [value for _, value in tests if value is not None]
         sql = f"SELECT body FROM issues WHERE {where} ORDER BY last DESC, id DESC LIMIT ?"  # noqa: S608 - ours
         return [read(body, Issue) for (body,) in self._rows(sql, (*values, limit_of(limit)))]
@@ -116,8 +119,7 @@ class Said(Database):
             newest = self._one("SELECT max(seq) FROM feedback") or 0
             rows = self._rows("SELECT seq, body FROM feedback ORDER BY seq LIMIT ?", (MOST_DROPPED,))
             said = [s for s, b in rows if s <= newest - feedback or read(b, Feedback).at < before]
-            for seq in said:  # the oldest first: only that one may go
-                self._rows("DELETE FROM feedback WHERE seq = ?", (seq,))
+            self._each("DELETE FROM feedback WHERE seq = ?", [(s,) for s in said])  # oldest first: only that one may go
             decided = "EXISTS (SELECT 1 FROM proposals q WHERE q.id = p.id AND q.seq > p.seq) OR status <> 'pending'"
             many = self._one("SELECT count(*) FROM proposals") - proposals
             oldest = "SELECT seq FROM proposals ORDER BY seq LIMIT ?"
@@ -125,15 +127,13 @@ class Said(Database):
                 f"SELECT seq FROM proposals p WHERE ({decided}) AND (at < ? OR seq IN ({oldest})) ORDER BY seq LIMIT ?"  # noqa: S608
             )
             found = self._rows(past, (before, max(0, many), MOST_DROPPED))
-            for (seq,) in found:
-                self._rows("DELETE FROM proposals WHERE seq = ?", (seq,))
+            self._each("DELETE FROM proposals WHERE seq = ?", found)
             ids = self._rows(
-                "SELECT id FROM incidents i WHERE open = 0 AND id <= ? AND id < (SELECT max(id) FROM incidents)"
+                "SELECT id FROM incidents i WHERE NOT open AND id <= ? AND id < (SELECT max(id) FROM incidents)"
                 " AND NOT EXISTS (SELECT 1 FROM incidents j WHERE j.id = i.id AND j.seq > i.seq)"
                 " AND NOT EXISTS (SELECT 1 FROM acks WHERE incident = i.id)"
                 " AND NOT EXISTS (SELECT 1 FROM reviews WHERE incident = i.id) ORDER BY id LIMIT ?",
                 ((self._one("SELECT max(id) FROM incidents") or 0) - incidents, MOST_DROPPED),
             )
-            for (id,) in ids:
-                self._rows("DELETE FROM incidents WHERE id = ?", (id,))
+            self._each("DELETE FROM incidents WHERE id = ?", ids)
         return {"feedback": len(said), "proposals": len(found), "incidents": len(ids)}

@@ -7,11 +7,16 @@
   and those that are closed and nobody acknowledged or reviewed.
 - ``issues`` are counters, changed in place: what people decide of them stands in the audit log.
 - ``events`` may lose its oldest line, and only that one, so that the log can be bounded.
+
+Written as SQLite reads them; ``postgres.dialect`` says the same to PostgreSQL.
 """
 
 from __future__ import annotations
 
-APPLICATION = 0x6C657074  # "lept": SQLite's mark of whose file this is
+import sqlite3
+from collections.abc import Iterator
+
+APPLICATION = 0x6C657074  # "lept": the mark of whose file or database this is
 
 _FIRST = """
 CREATE TABLE revisions (
@@ -112,3 +117,14 @@ BEGIN SELECT RAISE(ABORT, 'incidents is append-only: this one is open, acknowled
 
 # MIGRATIONS[n] brings a store from schema n to n + 1; a released one is never edited.
 MIGRATIONS: tuple[str, ...] = (_FIRST + _NO_UPDATE + _NO_DELETE, _ALERTS, _REVIEWS, _BOUNDED)
+
+
+def statements(script: str) -> Iterator[str]:
+    """The script's statements one by one: sqlite3's executescript would commit the migration's transaction."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    assert not pending.strip(), f"unfinished statement in a migration: {pending}"

@@ -35,14 +35,14 @@ Numbered = TypeVar("Numbered", Incident, Silence)
 
 
 class Store(Said):
-    """The one writer of ``store.db``. What a method has returned survives ``kill -9``; see Database for errors.
+    """The one writer of a store. What a method has returned survives ``kill -9``; see Database for errors.
 
     Methods are synchronous and short. Every list is in the order stated; every noun returned equals the one stored.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, audit_keep: int = 1_000_000) -> None:
-        """Open or create the store; ``audit_keep``: how many events stay (``settings.store.audit_keep``)."""
-        super().__init__(path)
+    def __init__(self, place: str | os.PathLike[str], *, audit_keep: int = 1_000_000) -> None:
+        """Open or create the store, as Database; of events ``audit_keep`` stay (``settings.store.audit_keep``)."""
+        super().__init__(place)
         self._audit_keep = max(1, audit_keep)
 
     # --- revisions -------------------------------------------------------------------------------------------------
@@ -314,7 +314,8 @@ class Store(Said):
             digest = _chain(previous, body)
             self._insert("events", seq=event.seq, subject=subject, kind=kind, body=body, previous=previous, hash=digest)
             if event.seq % 1000 == 0:
-                self._rows("DELETE FROM events WHERE seq <= ?", (event.seq - self._audit_keep,))
+                old = self._rows("SELECT seq FROM events WHERE seq <= ? ORDER BY seq", (event.seq - self._audit_keep,))
+                self._each("DELETE FROM events WHERE seq = ?", old)  # the oldest first: only that one may go
         return msgspec.structs.replace(event, hash=digest)
 
     def events(

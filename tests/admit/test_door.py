@@ -17,6 +17,7 @@ from leptonai.admit import Door, bootstrap, issue
 from leptonai.errors import Conflict, Denied, LeptonError, NotFound, SpecError
 from leptonai.settings import Admit, Settings
 from leptonai.store import Artifacts, Store
+from leptonai.store.copy import tables
 from leptonai.types import DeleteChange, DialChange, Proposal, Role, Scale, Spec, SpecChange, Token, Variant
 
 SPEC = Spec(name="digits", variants=(Variant(model="sha256:" + "a" * 64),), scale=Scale(max=9))
@@ -28,6 +29,10 @@ def token(name: str = "ana", role: Role = "operator") -> Token:
 
 
 ANA, ROOT, OPS = token(), token("root", "admin"), token("ops")
+
+
+def dump(store: Store) -> dict[str, object]:
+    return {table: store._rows(f"SELECT * FROM {table}") for table in tables()}
 
 
 class House:
@@ -100,13 +105,13 @@ def test_a_dry_run_says_what_would_happen_and_records_nothing(house: House) -> N
     door = house.door(approval=("delete",))
     door.propose(SpecChange(spec=SPEC, base=0), ANA, "")
     house.woken.clear()
-    before = list(house.store._db.iterdump())
+    before = dump(house.store)
     tried = door.propose(SpecChange(spec=spec(5.0), base=1), ANA, "", dry_run=True)
     assert (tried.status, tried.reasons, tried.dry_run) == ("admitted", ("timeout: 30.0 → 5.0",), True)
     assert door.propose(DeleteChange(service="digits", base=1), ANA, "", dry_run=True).status == "pending"
     with pytest.raises(Conflict):
         door.propose(SpecChange(spec=SPEC, base=9), ANA, "", dry_run=True)
-    assert list(house.store._db.iterdump()) == before
+    assert dump(house.store) == before
     assert house.woken == []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leptonai.errors import Conflict, LeptonError
-from leptonai.store import Artifacts, Store, database
+from leptonai.store import Artifacts, Store, sqlite
 from leptonai.types import Feedback
 
 DURABILITY = Path(__file__).parents[2] / "benchmarks" / "store_durability.py"
@@ -65,7 +65,7 @@ def test_two_platforms_on_one_store_the_second_is_told_so(tmp_path: Path) -> Non
 
 def test_the_file_is_private_and_a_closed_store_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path / "store.db")
-    assert store.path.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "store.db").stat().st_mode & 0o777 == 0o600
     store.close()
     store.close()
     with pytest.raises(LeptonError, match="closed"):
@@ -117,19 +117,19 @@ def test_an_older_store_is_migrated_whole_or_not_at_all(tmp_path: Path, monkeypa
     path = tmp_path / "store.db"
     with Store(path) as store:
         store.append_feedback(note(7))
-    released = database.MIGRATIONS
+    released = sqlite.MIGRATIONS
     good = "CREATE TABLE later (x);\nINSERT INTO later SELECT seq FROM feedback;\n"
-    monkeypatch.setattr(database, "MIGRATIONS", (*released, good + "INSERT INTO missing VALUES (1);\n"))
+    monkeypatch.setattr(sqlite, "MIGRATIONS", (*released, good + "INSERT INTO missing VALUES (1);\n"))
     before = path.read_bytes()
     with pytest.raises(LeptonError, match="no such table: missing"):
         Store(path)
     assert path.read_bytes() == before
-    monkeypatch.setattr(database, "MIGRATIONS", (*released, good))
+    monkeypatch.setattr(sqlite, "MIGRATIONS", (*released, good))
     with Store(path) as store:
         assert store._rows("SELECT x FROM later") == [(1,)]
         assert store._one("PRAGMA user_version") == len(released) + 1
         assert store.feedback() == ([(1, note(7))], 1)
-    monkeypatch.setattr(database, "MIGRATIONS", released)
+    monkeypatch.setattr(sqlite, "MIGRATIONS", released)
     with pytest.raises(LeptonError, match=f"has schema {len(released) + 1}; this version"):
         Store(path)
 

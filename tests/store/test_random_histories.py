@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from leptonai.errors import Conflict, NotFound
 from leptonai.store import Store
 from leptonai.store.store import compact
+from leptonai.testing.postgres import PostgresServer
 from leptonai.types import Dial, DialChange, Proposal, Revision, Scale, Spec, Variant, effective_dials
 
 KEYS = ("digits", "team/digits")
@@ -48,10 +49,14 @@ def test_a_compacted_log_says_the_same_at_every_moment(log: list[Dial]) -> None:
 
 
 class History(RuleBasedStateMachine):
+    def place(self) -> str:
+        return str(Path(self.folder.name) / "store.db")
+
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.store = Store(Path(self.folder.name) / "store.db")
+        self.where = self.place()
+        self.store = Store(self.where)
         self.history: dict[str, list[Revision]] = {key: [] for key in KEYS}
         self.log: dict[str, list[Dial]] = {key: [] for key in KEYS}
         self.proposals: dict[str, Proposal] = {}
@@ -126,7 +131,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.store.close()
-        self.store = Store(Path(self.folder.name) / "store.db")
+        self.store = Store(self.where)
 
     @invariant()
     def the_store_says_what_happened(self) -> None:
@@ -153,3 +158,11 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+def test_the_same_in_postgresql(postgres: PostgresServer) -> None:
+    class Inside(History):
+        def place(self) -> str:
+            return postgres.schema()
+
+    run_state_machine_as_test(Inside, settings=settings(max_examples=5, stateful_step_count=20, deadline=None))
