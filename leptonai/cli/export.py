@@ -109,18 +109,21 @@ def bundle(session: Session, service: str, out: Path, workspace: str | None, as_
 @click.option("--version", default="1.20", show_default=True, help="Of the cluster; no older one will do.")
 @click.option("--namespace", default="default", show_default=True, help="In which services run.")
 @click.option("--account", default="leptonai", show_default=True, help="Name of the ServiceAccount and its Role.")
+@click.option("--nodes", is_flag=True, help="A ClusterRole besides: nodes may be watched, as evidence.")
+@click.option("--room", is_flag=True, help="As --nodes, and pods of all namespaces: how many replicas fit.")
 @json_option
-def rbac(version: str, namespace: str, account: str, as_json: bool) -> None:
+def rbac(version: str, namespace: str, account: str, nodes: bool, room: bool, as_json: bool) -> None:
     """Write the account and the rights that a platform needs on a cluster, and no others.
 
     \b
     Example:
       leptonai export rbac --namespace models | kubectl apply -f -
+      leptonai export rbac --namespace models --nodes | kubectl apply -f -
     """
     from leptonai.plan.render import Apis, to_yaml
     from leptonai.platforms.kubernetes.rights import role
 
-    made = role(Apis.of(version), namespace, account)
+    made = role(Apis.of(version), namespace, account, nodes=nodes, room=room)
     if as_json:
         print_json({"objects": made})
     else:

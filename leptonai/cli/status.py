@@ -48,6 +48,11 @@ def show_platform(client: Client, as_json: bool) -> None:
     click.echo(f"gateway   {gateway.get('url', '-')}, {'healthy' if gateway.get('healthy') else 'NOT ANSWERING'}")
     if gateway.get("trouble"):
         click.echo(f"          ITS NEWEST CONFIGURATION IS NOT IN FORCE: {gateway['trouble']}")
+    cluster: dict[str, Any] = platform.get("cluster") or {}
+    if cluster.get("trouble"):
+        click.echo(f"cluster   IS NOT SEEN AS IT IS: {cluster['trouble']}")
+    if cluster.get("blind"):
+        click.echo(f"cluster   not watched, for want of rights: {', '.join(cluster['blind'])}")
     silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
     click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
     for path, said in (ops.get("broken") or {}).items():

@@ -15,6 +15,7 @@ from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.modeltests import Round
 from leptonai.ops.scene import Change, Marked, Scene, latest_change
+from leptonai.ops.warned import LOST, Warned
 from leptonai.types import Evidence, Replica, Spec
 
 # Every feature a rule may use, and its kind. A feature that was not seen is absent. Signals that rule files declare
@@ -76,6 +77,9 @@ _REPLICA: dict[str, Kind] = {
     "fails_tests_alone": "flag",  # it fails a model test that a replica of its revision passes
     "failed_tests_since": "flag",  # it fails one, and has passed them all before
     "memory_share": "share",  # of the limit of its variant that it holds
+    "put_out": "flag",  # by the node that it was on
+    "node_lost": "flag",  # the cluster does not hear of its node
+    "image_missing": "flag",  # the cluster cannot get its image
 }
 FEATURES: Mapping[str, Kind] = {**_SERVICE, **_REVISION, **_REPLICA}
 ABOUT: Mapping[str, About] = {
@@ -86,7 +90,8 @@ ABOUT: Mapping[str, About] = {
 NEAR = 0.5  # of its memory limit, from which a replica is told of
 FAILING = 0.01  # more of the answers are errors than before: tenfold the budget of an objective of 99.9 %
 # Why a replica ended whose model could not be loaded: the code of the error in its failure.json (ARCHITECTURE).
-UNLOADED = frozenset({"model", "spec", "plugin", "load_failed"})
+# In a cluster it may be the image that cannot be had, or what it is to be started with.
+UNLOADED = frozenset({"model", "spec", "plugin", "load_failed", "image_missing", "start_failed"})
 PROVED = 2.0  # seconds before the onset at which a revision must have been verified: an onset is an estimate
 READING = "signal"  # the kind of the facts that declared signals make
 
@@ -122,6 +127,10 @@ class _Notes:
         of = self.features.setdefault((about, subject), {})
         of.update({name: Feature(value, id) for name, value in known.items() if not isinstance(value, str)})
 
+    def flag(self, about: About, subject: str, name: str) -> None:
+        """What the newest evidence says of something else besides."""
+        self.features.setdefault((about, subject), {})[name] = Feature(True, self.evidence[-1].id)
+
 
 def gather(scene: Scene) -> Facts:
     """Every fact of the scene, in a fixed order: what changed, the replicas, memory, compute, labels, users, host."""
@@ -135,6 +144,8 @@ def gather(scene: Scene) -> Facts:
     _exits(scene, notes)
     _silence(scene, notes)
     _starting(scene, notes)
+    for warned in scene.warned:
+        _warned(scene, warned, notes)
     _memory(scene, notes)
     if change is not None:
         _compared(scene, change, notes)
@@ -227,7 +238,7 @@ def _exits(scene: Scene, notes: _Notes) -> None:
         text = f"Replica {exit.replica} {_how(exit)}."
         notes.add(
             "replica", exit.replica, "exit", text, exit.at, gone=True, killed=exit.killed,
-            out_of_memory=exit.out_of_memory, crashes=exit.attempt,
+            out_of_memory=exit.out_of_memory, crashes=exit.attempt, put_out=exit.reason == "evicted" or None,
         )  # fmt: skip
     text = f"{len(scene.exits)} replica(s) of the service ended since the onset."
     notes.add("service", key, READING, text, lost_replicas=len(scene.exits))
@@ -242,6 +253,34 @@ def _exits(scene: Scene, notes: _Notes) -> None:
             notes.add(
                 "revision", subject, "failed_starts", text, mine[-1].at, failed_starts=len(mine), load_failures=unloaded
             )
+
+
+def _warned(scene: Scene, warned: Warned, notes: _Notes) -> None:
+    key, at = scene.service.key, warned.at
+    times = f" ({warned.times} times)" if warned.times > 1 else ""
+    told = {"reason": warned.reason, "said": warned.said, "node": warned.node or None}
+    if warned.replica:
+        on = f" on node {warned.node}" if warned.node else ""
+        text = f"The cluster says of replica {warned.replica}{on}: {_sentence(warned.said)}{times}"
+        flag = _OF_REPLICA.get(warned.reason)
+        about = {flag: True} if flag else {}
+        notes.add("replica", warned.replica, "cluster_replica", text, at, **told, **about)
+    elif warned.node:
+        here = sorted(set(warned.replicas) & {r.id for r in scene.replicas}) or sorted(warned.replicas)
+        over = f" It was over {scene.now - warned.over:.0f} s ago." if warned.over is not None else ""
+        text = f"The cluster says of node {warned.node}, which has {', '.join(here)}: {_sentence(warned.said)}{over}"
+        notes.add("service", key, "cluster_node", text, at, **told, names=", ".join(here))
+        for replica in here if warned.reason in LOST and warned.over is None else ():
+            notes.flag("replica", replica, "node_lost")
+    else:
+        notes.add("service", key, "cluster_service", f"The cluster says: {_sentence(warned.said)}{times}", at, **told)
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+_OF_REPLICA = {"evicted": "put_out", "image_missing": "image_missing", "node_not_ready": "node_lost"}
 
 
 def _how(exit: Exit) -> str:

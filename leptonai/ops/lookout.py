@@ -18,10 +18,11 @@ from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.scene import latest_change
 from leptonai.ops.slo import Burn, BurnState, Spent
 from leptonai.ops.verify import Trial, advance
+from leptonai.ops.warned import Warned, heard
 from leptonai.ops.world import converged, ready, wished_replicas
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
-from leptonai.types import Anomaly, Replica, Revision, Service
+from leptonai.types import Anomaly, Event, Replica, Revision, Service
 
 KEEP_EXITS = 600.0  # seconds; as long as a change may be blamed
 FRESH_CHANGE = 120.0  # seconds in which a revision is looked at with less patience
@@ -47,6 +48,7 @@ class Lookout:
         self.replicas: tuple[Replica, ...] = ()
         self.revisions: tuple[Revision, ...] = ()
         self.exits: dict[str, Exit] = {}
+        self.warned: list[Warned] = []  # by the cluster that the replicas run on
         self.requests = 0.0
         self.bad = {"errors": 0.0, "latency": 0.0}  # of these requests, by rule
         self.sightings = 0.0
@@ -94,6 +96,12 @@ class Lookout:
             self.exits[exit.replica] = msgspec.structs.replace(exit, digest=digest)
         elif not known.digest and exit.digest:
             self.exits[exit.replica] = exit
+
+    def hear(self, event: Event) -> None:
+        """What the cluster says of the service, if the event tells of that."""
+        if (found := heard(event, self.warned)) is not None:
+            old = event.at - KEEP_EXITS
+            self.warned = [w for w in found if w.at > old or (w.over is None and w.node and not w.replica)]
 
     def wish(self, service: Service, replicas: Sequence[Replica], now: float) -> None:
         """Take note of wish and world as they are at ``now``."""

@@ -9,6 +9,7 @@ from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.modeltests import Round
+from leptonai.ops.warned import Warned
 from leptonai.types import Noun, Replica, Revision, Service, Variant
 
 
@@ -107,6 +108,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     memory: dict[str, float] = {}  # replica -> share of its memory limit that it holds
     blamed: Blamed | None = None
     marked: Marked | None = None
+    warned: tuple[Warned, ...] = ()  # by the cluster that the replicas run on
 
 
 class Change(Noun, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.levels import read_levels
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Former, Scene, Users
+from leptonai.ops.warned import concerning
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Key, Series
 
@@ -73,6 +74,7 @@ def set_scene(
             for reading in read_signal(name, made, store, key, before, since)
         ),
         levels=read_levels(store, key, before, since),
+        warned=concerning(lookout.warned, onset),
     )
 
 

@@ -51,7 +51,7 @@ from leptonai.ops.runbook import RunbookFiles
 from leptonai.ops.scale import Scaler
 from leptonai.ops.things import Thing, judge_thing
 from leptonai.ops.verify import passed
-from leptonai.ops.world import wished_replicas
+from leptonai.ops.world import unscheduled, wished_replicas
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Alert, Anomaly, Event, Key, Replica, Signal
@@ -253,6 +253,8 @@ class Watch:
                 self._event = event.seq
                 self._history.append(event)
                 self.learner.hear(event)
+                if (seen := self.lookouts.get(str(event.detail.get("service", "")))) is not None:
+                    seen.hear(event)
                 exit = exit_of_event(event)
                 if exit is None or (first and (now - exit.at > FRESH_EXIT or exit.replica in told)):
                     continue
@@ -273,7 +275,8 @@ class Watch:
         self.store.write(found.signals)
         self.store.write(await self._edge.signals(now))
         stuck = Signal(name="gateway_trouble_count", labels={}, at=now, value=float(bool(world.trouble)))
-        self.store.write([stuck])
+        homeless = unscheduled(world.services, world.replicas, now)
+        self.store.write([stuck, *homeless])
         self._collected = found
         self.rollouts.follow(world.services)
         self.outcomes.mirrored = any(s.canary is not None for s in world.services)
@@ -287,7 +290,7 @@ class Watch:
             self.openers.saw(called)
         told = self.answers.signals(now)
         self.store.write(told)
-        self.openers.saw([*found.signals, *told])
+        self.openers.saw([*found.signals, *homeless, *told])
 
     def _answered(self, replica: Replica, line: Line) -> None:
         self.rollouts.saw(replica, line)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from leptonai.plan.lanes import lanes
-from leptonai.types import Replica, Service
+from leptonai.types import Replica, Service, Signal
 
 
 def wished_replicas(service: Service) -> int:
@@ -19,6 +20,18 @@ def of_service(service: Service, replicas: Sequence[Replica]) -> list[Replica]:
 
 def ready(replicas: Sequence[Replica]) -> int:
     return sum(r.state == "ready" for r in replicas)
+
+
+def unscheduled(services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
+    """``replicas_unscheduled_count`` of services with replicas that their cluster has no node for, and of those that
+    run in one at all: known to be 0."""
+    waiting = Counter(r.service for r in replicas if r.state == "starting" and r.reason == "unschedulable")
+    placed = {r.service for r in replicas if r.address and "/" not in r.address} | waiting.keys()
+    return [
+        Signal(name="replicas_unscheduled_count", labels={"service": s.key}, at=now, value=float(waiting[s.key]))
+        for s in services
+        if s.key in placed
+    ]
 
 
 def converged(service: Service, replicas: Sequence[Replica]) -> bool:

@@ -7,7 +7,7 @@ request_rate_per_second error_ratio client_error_ratio retry_ratio slow_ratio la
 ready_count label_error_ratio poisoned_ratio poisoned_request_ratio repeated_ratio output_shift_ratio
 input_shift_ratio
 dependency_error_ratio dependency_denied_ratio dependency_seconds dependency_rate_per_second
-held_count stale_answers_per_second held_refused_per_second
+replicas_unscheduled_count held_count stale_answers_per_second held_refused_per_second
 """
 _REPLICA = """
 replica_rss_bytes replica_cpu_ratio replica_compute_seconds replica_queue_seconds replica_in_flight_count

@@ -24,7 +24,7 @@ _METADATA = ("169.254.169.254/32", "fd00:ec2::254/128")  # where clouds hand out
 def metadata(name: str, namespace: str, key: Key, lane: Lane | None = None) -> Json:
     labels = names.owner(key)
     if lane is not None:
-        labels |= {f"{names.OWN}/lane": lane.name, f"{names.OWN}/digest": lane.variant.digest}
+        labels |= {f"{names.OWN}/lane": lane.name}
     return {"name": name, "namespace": namespace, "labels": labels}
 
 
@@ -108,6 +108,7 @@ def deployment(service: Service, lane: Lane, image: str, namespace: str, orders:
     launch = pod.launch(service, lane.variant)
     rollout = service.spec.rollout
     made = metadata(names.lane_name(service.key, lane.name), namespace, service.key, lane)
+    made["labels"] |= {f"{names.OWN}/digest": lane.variant.digest}  # of nothing else: it would change with each model
     made["annotations"] = {f"{names.OWN}/revision": str(launch.revision)}
     spec: Json = {} if scaled(service, lane) else {"replicas": lane.wanted}
     spec |= {

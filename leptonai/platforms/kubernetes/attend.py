@@ -6,6 +6,7 @@ import asyncio
 import base64
 import secrets
 from pathlib import Path
+from typing import Any
 
 from leptonai.errors import Conflict
 from leptonai.plan.render.names import MANAGER
@@ -15,6 +16,8 @@ from leptonai.platforms.kubernetes.follow import PodLog
 from leptonai.platforms.kubernetes.orders import Orders
 from leptonai.platforms.kubernetes.rights import SECRET
 from leptonai.settings import Local
+
+Json = dict[str, Any]
 
 
 async def shared_secret(cluster: Cluster) -> str:
@@ -45,8 +48,10 @@ class Attendant:
         self._secret, self._predictions = secret, home / "run" / pod / "predictions"
         self._tasks = [asyncio.create_task(self.log.run())]
 
-    def at(self, address: str) -> None:
-        """The pod is known to be reached there."""
+    def saw(self, pod: Json, address: str) -> None:
+        """The pod is so now, and known to be reached there."""
+        container: Json = next(iter((pod.get("status") or {}).get("containerStatuses") or []), {})
+        self.log.has(str(container.get("containerID") or ""), "running" in (container.get("state") or {}))
         if address and (self.orders is None or self.orders.address != address):
             self.orders = Orders(address, self._secret, self._predictions)
             self._tasks.append(asyncio.create_task(self.orders.run()))

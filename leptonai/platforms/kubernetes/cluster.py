@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.request import getproxies
 
 import orjson
 
@@ -20,11 +22,30 @@ MANAGER = "leptonai"  # the field manager: whose every field is that we apply
 TIMEOUT = 10.0  # seconds for one call; a healthy API server answers within 1 s (its own objective)
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+# A watch may be silent for minutes: a peer that is gone is noticed after 30 s, as client-go's pings have it.
+_ALIVE = [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+] + [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class Expired(Exception):
     """A watch asked for changes since a version that the cluster has forgotten: list again. Stays in this room."""
+
+
+class Of(NamedTuple):
+    """Which objects are meant: those with ``labels`` and ``fields``, selectors as kubectl takes them; "": all."""
+
+    version: str
+    kind: str
+    labels: str = ""
+    fields: str = ""
+    everywhere: bool = False  # of all namespaces, or of none
+
+    def selected(self) -> dict[str, str]:
+        return {k: v for k, v in (("labelSelector", self.labels), ("fieldSelector", self.fields)) if v}
 
 
 class Cluster:
@@ -67,8 +88,11 @@ class Cluster:
         self.server = str(config.cluster.server)
         self.namespace = namespace or config.namespace
         limits = self._transport.Limits(max_connections=None, max_keepalive_connections=32)
-        self._http = self._transport.AsyncClient(
-            base_url=self.server, verify=verify, auth=auth, timeout=TIMEOUT, limits=limits
+        direct = None  # a proxy of the environment is asked as it is
+        if not getproxies().get(self.server.partition(":")[0]):
+            direct = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=_ALIVE)
+        self._http = httpx2.AsyncClient(
+            base_url=self.server, verify=verify, auth=auth, timeout=TIMEOUT, limits=limits, transport=direct
         )
         self.calls = 0
 
@@ -99,10 +123,17 @@ class Cluster:
         minor = "".join(c for c in str(about.get("minor", "")) if c.isdigit())
         return f"{about.get('major', '1')}.{minor}", ["v1", *groups]
 
-    async def allowed(self, verb: str, group: str, resource: str, name: str = "") -> bool:
-        """Whether our account may do so in the namespace. ``resource``: "pods/log"; ``name``: only that one of them."""
+    async def allowed(self, verb: str, group: str, resource: str, name: str = "", *, everywhere: bool = False) -> bool:
+        """Whether our account may do so in the namespace, or in all. ``resource``: "pods/log"; ``name``: only that one
+        of them."""
         kind, _, sub = resource.partition("/")
-        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": kind, "subresource": sub}
+        asked = {
+            "namespace": "" if everywhere else self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": kind,
+            "subresource": sub,
+        }
         asked |= {"name": name} if name else {}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -144,28 +175,29 @@ class Cluster:
             return False
         return True
 
-    async def list(self, version: str, kind: str, selector: str) -> tuple[list[Json], str]:
-        """All objects with these labels, and the version to watch from."""
-        where = path(version, kind, self.namespace)
-        page = await self.call("GET", where, f"list {kind}s", params={"labelSelector": selector})
+    async def list(self, of: Of) -> tuple[list[Json], str]:
+        """All these objects, and the version to watch from."""
+        version, kind = of.version, of.kind
+        page = await self.call("GET", self._where(of), f"list {kind}s", params=of.selected())
         made = [{"apiVersion": version, "kind": kind} | item for item in page.get("items") or []]
         return made, str(page["metadata"].get("resourceVersion", ""))
 
-    async def watch(
-        self, version: str, kind: str, selector: str, since: str, seconds: int
-    ) -> AsyncIterator[tuple[str, Json]]:
+    async def watch(self, of: Of, since: str, seconds: int) -> AsyncIterator[tuple[str, Json]]:
         """``("ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK", object)`` for ``seconds``. Expired: list again."""
-        params = {
-            "labelSelector": selector, "watch": "true", "resourceVersion": since,
-            "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
+        version, kind = of.version, of.kind
+        params = of.selected() | {
+            "watch": "true", "resourceVersion": since, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds),
         }  # fmt: skip
-        async for line in self.lines(path(version, kind, self.namespace), f"watch {kind}s", params, seconds + TIMEOUT):
+        async for line in self.lines(self._where(of), f"watch {kind}s", params, seconds + TIMEOUT):
             event = orjson.loads(line)
             if event["type"] == "ERROR":
                 if event["object"].get("code") == 410:
                     raise Expired
                 raise refusal(int(event["object"].get("code") or 500), event["object"], f"watch {kind}s", self.server)
             yield event["type"], {"apiVersion": version, "kind": kind} | event["object"]
+
+    def _where(self, of: Of) -> str:
+        return path(of.version, of.kind, "" if of.everywhere else self.namespace)
 
     async def lines(self, where: str, what: str, params: dict[str, Any], silence: float) -> AsyncIterator[str]:
         """The lines of a long answer as they come; PlatformError after ``silence`` seconds without one."""

@@ -37,11 +37,11 @@ def _compare(wish: Any, live: Any, at: str, found: list[str]) -> None:
     elif isinstance(wish, list) and isinstance(live, list) and len(wish) == len(live):
         for number, (mine, theirs) in enumerate(zip(wish, live, strict=True)):
             _compare(mine, theirs, f"{at}[{number}]", found)
-    elif wish != live and not (live is None and wish in _NOTHING) and _quantity(wish) != _quantity(live):
+    elif wish != live and not (live is None and wish in _NOTHING) and quantity(wish) != quantity(live):
         found.append(at)
 
 
-def _quantity(value: Any) -> Any:
+def quantity(value: Any) -> Any:
     """A number for what spells one; anything else as it is, told apart from numbers."""
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
     return Decimal(match[1]) * _UNIT[match[2]] if match else (value,)

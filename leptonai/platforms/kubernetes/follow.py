@@ -19,6 +19,7 @@ from leptonai.types import LogLine
 KEPT = 2000  # lines in memory, with the times that Kubernetes gives them
 SILENCE = 3600.0  # seconds without a line until the connection is made anew
 AGAIN = 1.0  # seconds until a log that broke off is asked for again
+ENDED = 10.0  # seconds after the end of a log until it is asked for again of a container that runs all the same
 _OLD_LOGS = 50  # logs of pods that are gone, the newest
 
 
@@ -36,14 +37,40 @@ class PodLog:
         with contextlib.suppress(OSError):
             self._written = self._file.stat().st_mtime_ns
         self._seen = 0
+        self._container, self._runs = "", False
+        self._moved = asyncio.Event()
+
+    def has(self, container: str, runs: bool) -> None:
+        """The pod's container is ``container`` ("" before there is one), and whether it runs."""
+        if (container, runs) != (self._container, self._runs):
+            self._container, self._runs = container, runs
+            self._moved.set()
 
     async def run(self) -> None:
-        """Follow until cancelled; what breaks off is taken up again."""
+        """Follow until cancelled; what breaks off is taken up again. A container is asked for once, unless its log
+        breaks off: nobody is asked for what is not there."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        read = ""
         while True:
-            with contextlib.suppress(LeptonError, Expired, OSError):  # no container yet, a full disk, no API server
+            while self._container == read:
+                await self._next(None)
+            container = self._container
+            try:
                 await self._follow()
-            await asyncio.sleep(AGAIN)
+            except (LeptonError, Expired, OSError):  # not there yet, a full disk, no API server
+                await asyncio.sleep(AGAIN)
+            else:
+                if self._container == container and self._runs:
+                    await self._next(ENDED)  # the end of a log comes before the news that its container has ended
+                if self._container != container or not self._runs:
+                    read = container
+
+    async def _next(self, seconds: float | None) -> None:
+        """The pod's container changed, or so long has gone by."""
+        self._moved.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
 
     def bury(self) -> None:
         """The pod is gone: its log stays readable for a while, its folder goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,31 +11,39 @@ from typing import Any
 
 from leptonai.errors import LeptonError
 from leptonai.plan.render.names import OWN
-from leptonai.platforms.kubernetes.cluster import Cluster, Expired
+from leptonai.platforms.kubernetes.cluster import Cluster, Expired, Of
 from leptonai.types import DEFAULT_WORKSPACE, Key, make_key
 
 Json = dict[str, Any]
 Changed = Callable[[Json | None, Json | None], None]  # (before, after); None: there is none
 
-WATCH = 60  # seconds of one watch; a dead connection is noticed after that and ten more
+WATCH = (300, 600)  # seconds of one watch, by chance, so that those of all kinds do not end together: as client-go's
 AGAIN = (0.5, 15.0)  # seconds until a failed look is tried again: first, at most
 
 
 class Mirror:
-    """``objects`` by name. ``trouble``: why it may be out of date; "" while it is not.
+    """``objects`` by name. ``trouble``: why it may be out of date; "" while it is not. ``fresh``: while what nobody saw
+    go is told, what nobody saw come; else None.
 
     A change is in ``objects`` before ``changed`` is called. What happened while nobody watched is seen as one change
     for each object.
     """
 
     def __init__(
-        self, cluster: Cluster, version: str, kind: str, selector: str, resync: float, changed: Changed
+        self,
+        cluster: Cluster,
+        of: Of,
+        resync: float,
+        changed: Changed,
+        shrink: Callable[[Json], Json] = lambda obj: obj,
     ) -> None:
-        self.version, self.kind = version, kind
+        """``shrink``: what of an object is kept. Objects of all namespaces are named ``namespace/name``."""
         self.objects: dict[str, Json] = {}
-        self.trouble = f"{kind}s were not listed yet"
+        self.trouble = f"{of.kind}s were not listed yet"
         self.listed = asyncio.Event()
-        self._cluster, self._selector, self._resync, self._changed = cluster, selector, resync, changed
+        self.fresh: list[Json] | None = None
+        self._cluster, self._which, self._resync, self._changed = cluster, of, resync, changed
+        self._shrink = shrink
         self._since = ""
         self._of: defaultdict[Key, dict[str, Json]] = defaultdict(dict)
 
@@ -44,10 +53,12 @@ class Mirror:
 
     async def relist(self) -> None:
         """``objects`` is what the cluster lists now. Raises what the cluster says."""
-        found, self._since = await self._cluster.list(self.version, self.kind, self._selector)
-        here = {str(obj["metadata"]["name"]): obj for obj in found}
+        found, self._since = await self._cluster.list(self._which)
+        here = {self._name(obj): self._shrink(obj) for obj in found}
+        self.fresh = [obj for name, obj in here.items() if name not in self.objects]
         for name in [n for n in self.objects if n not in here]:
             self._put(name, None)
+        self.fresh = None
         for name, obj in here.items():
             if _version(self.objects.get(name)) != _version(obj):
                 self._put(name, obj)
@@ -74,7 +85,7 @@ class Mirror:
 
     def told(self, obj: Json) -> None:
         """Our own call was answered with this object: known at once, not when the watch comes to it."""
-        name = str(obj["metadata"]["name"])
+        name = self._name(obj)
         if _newer(obj, self.objects.get(name)):
             self._put(name, obj)
 
@@ -83,15 +94,21 @@ class Mirror:
         self._put(name, None)
 
     async def _follow(self) -> None:
-        async for event, obj in self._cluster.watch(self.version, self.kind, self._selector, self._since, WATCH):
+        lasts = min(random.randint(*WATCH), max(1, int(self._resync)))
+        async for event, obj in self._cluster.watch(self._which, self._since, lasts):
             self._since = str(obj["metadata"]["resourceVersion"])
-            name = str(obj["metadata"].get("name", ""))
+            name = self._name(obj)
             if event == "DELETED":
                 here = self.objects.get(name)
                 if here is not None and here["metadata"].get("uid") == obj["metadata"].get("uid"):
                     self._put(name, None)
             elif event != "BOOKMARK" and _newer(obj, self.objects.get(name)):
-                self._put(name, obj)
+                self._put(name, self._shrink(obj))
+
+    def _name(self, obj: Json) -> str:
+        meta = obj["metadata"]
+        name = str(meta.get("name", ""))  # a bookmark has none
+        return f"{meta['namespace']}/{name}" if self._which.everywhere and "namespace" in meta else name
 
     def _put(self, name: str, obj: Json | None) -> None:
         before = self.objects.pop(name, None)

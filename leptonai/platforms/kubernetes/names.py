@@ -33,5 +33,7 @@ def group(version: str) -> str:
 
 
 def path(version: str, kind: str, namespace: str, name: str = "") -> str:
+    """``namespace`` "": of the whole cluster."""
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    return f"{root}/namespaces/{namespace}/{plural(kind)}" + (f"/{name}" if name else "")
+    within = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{within}/{plural(kind)}" + (f"/{name}" if name else "")

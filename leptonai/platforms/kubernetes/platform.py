@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError
 from leptonai.plan.render import Apis, Ground, Traffic, names, render
 from leptonai.platforms.kubernetes import pods
+from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
-from leptonai.platforms.kubernetes.cluster import Cluster
+from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving, short
+from leptonai.platforms.kubernetes.fights import Fights
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.names import Ref
 from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
@@ -46,8 +48,6 @@ from leptonai.types import (
 
 Json = dict[str, Any]
 
-FIGHTS = 5  # times that somebody else may set a field of ours within FIGHT_SECONDS ...
-FIGHT_SECONDS = 60.0  # ... until we stop taking it back, and say who it is
 _SUBSTITUTE_WITHIN = 3.0  # seconds for a Deployment to make a pod in the place of a released one; usually 0.1
 _GONE_WITHIN = 30.0  # seconds for an object that is made anew to be gone
 
@@ -77,6 +77,7 @@ class KubernetesPlatform:
         self._front.control = control
         self._cluster: Cluster | None = None
         self._ground: Ground | None = None
+        self._around: Around | None = None
         self._mirrors: dict[str, Mirror] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -84,7 +85,7 @@ class KubernetesPlatform:
         self._rendered: dict[Key, tuple[Service, list[Json]]] = {}
         self._as_good: dict[Ref, tuple[bytes, tuple[str, ...]]] = {}  # fields that the cluster does not keep as wished
         self._applied: dict[Ref, bytes] = {}
-        self._fights: defaultdict[Ref, list[float]] = defaultdict(list)
+        self._fights = Fights(record, clock)
         self._replicas: dict[str, Replica] = {}
         self._moved = asyncio.Event()  # some pod changed
         self._fallen: dict[str, Replica] = {}  # pods that vanished without being told to end
@@ -112,10 +113,12 @@ class KubernetesPlatform:
         self._secret = await shared_secret(cluster)
         own = f"app.kubernetes.io/managed-by={names.MANAGER},{names.OWN}/service"
         for kind, api in followed.items():
-            self._mirrors[kind] = Mirror(cluster, api, kind, own, wanted.resync, self._changed)
-        self._mirrors["Pod"] = Mirror(cluster, "v1", "Pod", own, wanted.resync, self._pod_changed)
+            self._mirrors[kind] = Mirror(cluster, Of(api, kind, own), wanted.resync, self._changed)
+        self._mirrors["Pod"] = Mirror(cluster, Of("v1", "Pod", own), wanted.resync, self._pod_changed)
+        around = self._around = Around(cluster, self._mirrors, wanted.resync, self._record, self._clock)
         await asyncio.gather(*(mirror.relist() for mirror in self._mirrors.values()))
-        for mirror in self._mirrors.values():
+        await around.start()
+        for mirror in (*self._mirrors.values(), *around.mirrors):
             self._go(mirror.run())
         (self.home / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         self._front.recall()
@@ -217,8 +220,9 @@ class KubernetesPlatform:
         return await self._front.asked()
 
     def room(self, variant: Variant) -> int | None:
-        """Not known: the scheduler decides, and an autoscaler of nodes may make more."""
-        return None
+        """On the nodes there are, where our account may see them; None: not known. The scheduler decides, and an
+        autoscaler of nodes may make more."""
+        return self._around.room(variant.resources) if self._around is not None else None
 
     def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         if found := self._attended.get(replica):
@@ -233,7 +237,9 @@ class KubernetesPlatform:
         return self._front.url(key)
 
     def describe(self) -> dict[str, Any]:
-        trouble = "; ".join(sorted({m.trouble for m in self._mirrors.values() if m.trouble}))
+        around = self._around
+        mirrors = [*self._mirrors.values(), *(around.mirrors if around else ())]
+        trouble = "; ".join(sorted({m.trouble for m in mirrors if m.trouble}))
         return self._front.describe() | {
             "isolation": {"active": True, "reason": "", "limits": "by the kubelet"},
             "cluster": {
@@ -241,6 +247,7 @@ class KubernetesPlatform:
                 "namespace": self._the_cluster.namespace,
                 "version": f"1.{self._the_ground.apis.minor}",
                 "trouble": trouble,
+                "blind": list(around.blind) if around else [],
                 "calls": self._the_cluster.calls,
             },
         }
@@ -319,25 +326,11 @@ class KubernetesPlatform:
         except Conflict as e:
             if e.code != "conflict":
                 raise
-            self._count_fight(move, e)
+            self._fights.count(move, e)
             return await self._the_cluster.apply(move.object, force=True)
         if again and move.verb == "change":
-            self._count_fight(move, None)
+            self._fights.count(move, None)
         return made
-
-    def _count_fight(self, move: Move, conflict: Conflict | None) -> None:
-        """Fields of ours that somebody set are set back. Conflict, once that happens again and again."""
-        now, at = self._clock(), move.ref
-        managers = ", ".join(conflict.detail.get("managers") or ()) if conflict else "somebody"
-        fights = self._fights[at] = [t for t in self._fights[at] if now - t < FIGHT_SECONDS] + [now]
-        if len(fights) > FIGHTS:
-            raise Conflict(
-                f"{managers} and we set the same fields of {at} in turn: {', '.join(move.fields)}",
-                hint="stop the other, or with scale.owner: kubernetes leave replicas to its autoscaler",
-                code="field_managers",
-                managers=managers,
-            ) from conflict
-        self._record("drift.corrected", str(at), {"fields": list(move.fields), "by": managers})
 
     async def _anew(self, key: Key, move: Move) -> Json:
         """A field that cannot be changed: the object is made again. What a Deployment runs stays, and is adopted."""
@@ -426,7 +419,12 @@ class KubernetesPlatform:
             last = self._replicas.pop(name, None)
             if last is not None and last.reason == "killed":
                 self._fallen[name] = last
-            elif last is not None and last.state != "stopping" and not last.gone:  # while nobody watched
+            elif (
+                last is not None
+                and last.state != "stopping"
+                and not last.gone
+                and pods.taken(before, self._mirrors["Pod"].fresh)
+            ):
                 self._fallen[name] = replace(last, state="failed", reason="killed", detail="its pod is gone", since=now)
             if found := self._attended.pop(name, None):
                 self._go(found.bury())
@@ -437,12 +435,14 @@ class KubernetesPlatform:
         if last is not None and last.state == "stopping" and replica.reason == "killed":
             replica = last  # the kubelet ends every pod so, when its grace is over
         self._replicas[name] = replica
+        if replica.reason == "oom" and self._around is not None and (last is None or last.since != replica.since):
+            self._around.ended(replica, str(after["spec"].get("nodeName") or ""))
         if pods.over(after):
             del self._replicas[name]
         if name not in self._attended:
             home, local = self.home, self.settings.local
             self._attended[name] = Attendant(self._the_cluster, name, home, self._secret, local)
-        self._attended[name].at(replica.address)
+        self._attended[name].saw(after, replica.address)
         self._front.changed()
 
     @property

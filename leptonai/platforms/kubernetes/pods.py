@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -57,10 +58,33 @@ def replica(pod: Json, stable_after: float, now: float) -> Replica:
 
 
 def over(pod: Json) -> bool:
-    """Whether nothing of a pod that was told to end runs any more, though its object waits for the node to tidy up."""
+    """Whether nothing of a pod that was told to end runs any more, though its object waits for the node to tidy up.
+
+    A kubelet that has removed the container before it said that it ended calls it ``ContainerStatusUnknown``, waiting
+    to be made again, which it never is; such a pod stays for up to a minute.
+    """
     containers = (pod.get("status") or {}).get("containerStatuses") or []
-    ended = bool(containers) and all("terminated" in (c.get("state") or {}) for c in containers)
-    return ended and bool(pod["metadata"].get("deletionTimestamp"))
+    return bool(containers) and bool(pod["metadata"].get("deletionTimestamp")) and all(map(_ceased, containers))
+
+
+def _ceased(container: Json) -> bool:
+    now, last = container.get("state") or {}, container.get("lastState") or {}
+    return "terminated" in now or ("waiting" in now and "terminated" in last)
+
+
+def taken(pod: Json, fresh: Iterable[Json] | None) -> bool:
+    """Whether ``pod``, which is gone and was not seen to be told to end, was taken from us.
+
+    One that no node had yet is gone the moment it is told to end. ``fresh``: those that came while nobody watched
+    (None: somebody did): one that was taken then has been replaced by its like, one that was told to end has not.
+    """
+    if not pod["spec"].get("nodeName"):
+        return False
+    return fresh is None or any(_template(other) == _template(pod) for other in fresh)
+
+
+def _template(pod: Json) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("pod-template-hash", ""))
 
 
 def _look(meta: Json, status: Json, container: Json, made: float) -> tuple[State, str, str, float]:

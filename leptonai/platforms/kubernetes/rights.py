@@ -31,6 +31,13 @@ class Right(NamedTuple):
     name: str = ""  # of the one object that it is about; "": all of the namespace
 
 
+# What a platform watches where it may, and does without where it may not: two verbs each.
+LOOK = ("list", "watch")
+EVENTS = Right(LOOK, "", "events")
+NODES = Right(LOOK, "", "nodes")
+EVERYBODY = Right(LOOK, "", "pods")  # of all namespaces
+
+
 def kinds(apis: Apis) -> dict[str, str]:
     """Every kind that a platform follows on such a cluster, with its apiVersion."""
     found = KINDS | {kind: apis.versions[kind] for kind in OF_SEVERAL_VERSIONS if kind in apis.versions}
@@ -50,12 +57,12 @@ def needed(wanted: Mapping[str, str]) -> list[Right]:
     ]
 
 
-def role(apis: Apis, namespace: str, account: str) -> list[Json]:
-    """An account with a Role that allows what a platform does in ``namespace``, and nothing else."""
-    rules = []
-    for right in needed(kinds(apis)):
-        rule: Json = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
-        rules.append(rule | ({"resourceNames": [right.name]} if right.name else {}))
+def role(apis: Apis, namespace: str, account: str, *, nodes: bool = False, room: bool = False) -> list[Json]:
+    """An account with a Role that allows what a platform does in ``namespace``, and nothing else.
+
+    ``nodes``: a ClusterRole besides, to watch nodes; ``room``: and what pods of all namespaces request of them.
+    """
+    rules = [_rule(right) for right in (*needed(kinds(apis)), EVENTS)]
     meta = {"name": account, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": MANAGER}}
     rbac = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
@@ -67,6 +74,28 @@ def role(apis: Apis, namespace: str, account: str) -> list[Json]:
             "kind": "RoleBinding",
             "metadata": meta,
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account},
+            "subjects": [subject],
+        },
+        *(_of_the_cluster(account, namespace, subject, room) if nodes or room else ()),
+    ]
+
+
+def _rule(right: Right) -> Json:
+    rule: Json = {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
+    return rule | ({"resourceNames": [right.name]} if right.name else {})
+
+
+def _of_the_cluster(account: str, namespace: str, subject: Json, room: bool) -> list[Json]:
+    rbac = "rbac.authorization.k8s.io"
+    meta = {"name": f"{account}-{namespace}", "labels": {"app.kubernetes.io/managed-by": MANAGER}}
+    rules = [_rule(right) for right in ((NODES, EVERYBODY) if room else (NODES,))]
+    return [
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": meta["name"]},
             "subjects": [subject],
         },
     ]

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import hashlib
 import json
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,19 @@ class Namespace:
 
     def json(self, *args: str) -> Any:
         return json.loads(self.kubectl(*args, "-o", "json"))
+
+
+def token(space: Namespace, account: str) -> str:
+    """Of clusters before 1.24, which make a Secret for each account; of later ones by request."""
+    for _ in range(100):
+        for secret in space.json("get", "secrets")["items"]:
+            if secret["metadata"].get("annotations", {}).get("kubernetes.io/service-account.name") == account:
+                return base64.b64decode(secret["data"]["token"]).decode()
+        made = kubectl("-n", space.name, "create", "token", account, check=False).strip()
+        if made:
+            return made
+        time.sleep(0.1)
+    raise AssertionError("no token")
 
 
 async def until(done: Any, seconds: float = 60.0) -> Any:

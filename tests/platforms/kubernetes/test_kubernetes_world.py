@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_stage import KUBECONFIG, Namespace, image, kubectl, needs_cluster, until
+from kube_stage import KUBECONFIG, Namespace, image, needs_cluster, token, until
 from msgspec.structs import replace
 
 from leptonai.errors import Conflict, Denied, LeptonError, PlatformError
@@ -256,9 +256,9 @@ def test_no_cluster_bad_credentials_and_missing_rights_say_so(
     space.kubectl("create", "serviceaccount", "poor")
     space.kubectl("create", "role", "reader", "--verb=get,list,watch", "--resource=pods,configmaps,services")
     space.kubectl("create", "rolebinding", "poor", "--role=reader", f"--serviceaccount={space.name}:poor")
-    token = _token(space, "poor")
+    held = token(space, "poor")
     poor = json.loads(json.dumps(config))
-    poor["users"][0]["user"] = {"token": token}
+    poor["users"][0]["user"] = {"token": held}
     told = starts_with(poor)
     assert isinstance(told, Denied) and told.code == "rbac"
     assert "may not get serviceaccounts" in told.message and "patch deployments.apps" in told.detail["missing"]
@@ -270,7 +270,7 @@ def test_the_exported_rights_are_all_that_a_platform_needs(
     name, digests = image()
     space.kubectl("apply", "-f", "-", stdin=to_yaml(role(Apis.of("1.20"), space.name, "leptonai")))
     config = yaml.safe_load(Path(KUBECONFIG).read_text())
-    config["users"][0]["user"] = {"token": _token(space, "leptonai")}
+    config["users"][0]["user"] = {"token": token(space, "leptonai")}
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     stage = Stage(space, tmp_path / "home", name)
@@ -285,22 +285,6 @@ def test_the_exported_rights_are_all_that_a_platform_needs(
         assert stage.of("deployment,configmap,service,pod") == []
 
     stage.play(story)
-
-
-def _token(space: Namespace, account: str) -> str:
-    """Of clusters before 1.24, which make a Secret for each account; of later ones by request."""
-    import base64
-    import time
-
-    for _ in range(100):
-        for secret in space.json("get", "secrets")["items"]:
-            if secret["metadata"].get("annotations", {}).get("kubernetes.io/service-account.name") == account:
-                return base64.b64decode(secret["data"]["token"]).decode()
-        made = kubectl("-n", space.name, "create", "token", account, check=False).strip()
-        if made:
-            return made
-        time.sleep(0.1)
-    raise AssertionError("no token")
 
 
 def test_while_the_api_server_is_silent_nothing_is_forgotten_and_then_all_is_caught_up(
