@@ -15,7 +15,7 @@ from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.modeltests import Round
 from leptonai.ops.scene import Change, Marked, Scene, latest_change
-from leptonai.ops.warned import LOST, Warned
+from leptonai.ops.warned import FLAGS, LOST, Warned
 from leptonai.types import Evidence, Replica, Spec
 
 # Every feature a rule may use, and its kind. A feature that was not seen is absent. Signals that rule files declare
@@ -257,30 +257,17 @@ def _exits(scene: Scene, notes: _Notes) -> None:
 
 def _warned(scene: Scene, warned: Warned, notes: _Notes) -> None:
     key, at = scene.service.key, warned.at
-    times = f" ({warned.times} times)" if warned.times > 1 else ""
     told = {"reason": warned.reason, "said": warned.said, "node": warned.node or None}
     if warned.replica:
-        on = f" on node {warned.node}" if warned.node else ""
-        text = f"The cluster says of replica {warned.replica}{on}: {_sentence(warned.said)}{times}"
-        flag = _OF_REPLICA.get(warned.reason)
-        about = {flag: True} if flag else {}
-        notes.add("replica", warned.replica, "cluster_replica", text, at, **told, **about)
+        about = {FLAGS[warned.reason]: True} if warned.reason in FLAGS else {}
+        notes.add("replica", warned.replica, "cluster_replica", warned.text(scene.now), at, **told, **about)
     elif warned.node:
-        here = sorted(set(warned.replicas) & {r.id for r in scene.replicas}) or sorted(warned.replicas)
-        over = f" It was over {scene.now - warned.over:.0f} s ago." if warned.over is not None else ""
-        text = f"The cluster says of node {warned.node}, which has {', '.join(here)}: {_sentence(warned.said)}{over}"
-        notes.add("service", key, "cluster_node", text, at, **told, names=", ".join(here))
+        here = warned.among(r.id for r in scene.replicas)
+        notes.add("service", key, "cluster_node", warned.text(scene.now, here), at, **told, names=", ".join(here))
         for replica in here if warned.reason in LOST and warned.over is None else ():
             notes.flag("replica", replica, "node_lost")
     else:
-        notes.add("service", key, "cluster_service", f"The cluster says: {_sentence(warned.said)}{times}", at, **told)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-_OF_REPLICA = {"evicted": "put_out", "image_missing": "image_missing", "node_not_ready": "node_lost"}
+        notes.add("service", key, "cluster_service", warned.text(scene.now), at, **told)
 
 
 def _how(exit: Exit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,6 +10,8 @@ from leptonai.types import Event, Noun
 
 WARNED, CLEARED = "cluster.warned", "cluster.cleared"
 BEFORE = 120.0  # seconds before the onset from which a warning may belong to it: pods wait for room before users do
+# Reasons said of a replica -> what rules know it as.
+FLAGS = {"evicted": "put_out", "image_missing": "image_missing", "node_not_ready": "node_lost"}
 LOST = frozenset({"node_not_ready", "node_gone"})  # reasons of a node for which all on it is silent
 
 
@@ -30,6 +32,24 @@ class Warned(Noun, frozen=True, kw_only=True):
     def name(self) -> tuple[str, str]:
         """Of two with the same name the newer one stands."""
         return self.reason, self.replica or self.node
+
+    def among(self, here: Iterable[str]) -> list[str]:
+        """Those of its replicas that are here; all of them where none is."""
+        return sorted(set(self.replicas).intersection(here)) or sorted(self.replicas)
+
+    def text(self, now: float, here: Sequence[str] = ()) -> str:
+        """One sentence in the words of the cluster; ``here``: the replicas on its node."""
+        said = self.said if self.said.endswith((".", "!", "?")) else f"{self.said}."
+        said += f" ({self.times} times)" if self.times > 1 else ""
+        said += f" It was over {now - self.over:.0f} s ago." if self.over is not None else ""
+        if self.replica:
+            on = f" on node {self.node}" if self.node else ""
+            return f"The cluster says of replica {self.replica}{on}: {said}"
+        return (
+            f"The cluster says of node {self.node}, which has {', '.join(here)}: {said}"
+            if self.node
+            else (f"The cluster says: {said}")
+        )
 
 
 def heard(event: Event, known: Iterable[Warned]) -> list[Warned] | None:
