@@ -92,7 +92,7 @@ def serving(folder: Path) -> Task:
     from sklearn.datasets import make_classification
     from sklearn.neural_network import MLPClassifier
 
-    from leptonai.improve.tune.serving import Serve, objective
+    from leptonai.improve.tune.serving import Serve, Serving
 
     x, y = make_classification(400, 64, n_informative=20, random_state=0)
     x = x.astype(np.float32)
@@ -103,9 +103,9 @@ def serving(folder: Path) -> Task:
         "batch": (1, 2, 4, 8, 16, 32),
         "policy": ("adaptive", "eager"),
         "threads": (1, 2),
-        "precision": ("fp32", "int8 dynamic", "int8 static"),
+        "precision": ("fp32", "int8 dynamic", "int8 stored"),
     }
-    real = objective(Serve(model="m.onnx", traffic="traffic.npz", rate=300, seconds=1.5, aim="p50"), folder, 0)
+    real = Serving(Serve(model="m.onnx", traffic="traffic.npz", rate=300, seconds=1.5, aim="p50"), folder, 0)
     table: dict[str, float] = {}
     for values in itertools.product(*space.values()):  # type: ignore[arg-type]
         params: dict[str, Value] = dict(zip(space, values, strict=True))

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leptonai.cli.session import json_option, print_json, print_table, waiting
+from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, waiting, workspace_option
 
 if TYPE_CHECKING:
+    from leptonai.client.wire import ServiceView
+    from leptonai.improve.tune.serving import Measured, Serving
     from leptonai.improve.tune.study import Objective, Study
 
 storage_type = click.Path(dir_okay=False, path_type=Path)
@@ -19,10 +21,23 @@ TASKS = ("objective", "train", "classify", "serve")
 @click.command()
 @click.argument("text", type=click.Path(path_type=Path))
 @click.option("--storage", type=storage_type, help="SQLite file of the trials; else TEXT.db. Goes on.")
+@click.option("--deploy", "service", metavar="SERVICE", help="Propose the chosen knobs of serving to this service.")
 @click.option("--worker", type=click.IntRange(0), hidden=True)
+@workspace_option
 @json_option
-def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) -> None:
+@click.pass_obj
+def tune(
+    session: Session,
+    text: Path,
+    storage: Path | None,
+    service: str | None,
+    worker: int | None,
+    workspace: str | None,
+    as_json: bool,
+) -> None:
     """Search the parameters that TEXT names, by trials; a search that was interrupted goes on.
+
+    Of serving, what every trial measured is shown, and with --deploy the choice becomes a revision on probation.
 
     \b
     Example:
@@ -39,9 +54,13 @@ def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) ->
 
     fields, _ = texts.read(model.read_text(text), str(text), "see docs/tuning.md for the form of a study")
     study, rest = parse(fields, str(text))
-    study, objective = task(study, rest, text)
-    check(study)
     file = storage or text.with_suffix(".db")
+    study, objective = task(study, rest, text, file.with_suffix(".trials.jsonl"))
+    check(study)
+    if service is not None and "serve" not in rest:
+        from leptonai.errors import SpecError
+
+        raise SpecError(f"--deploy is for knobs of serving; {text} has none", hint="see `serve` in docs/tuning.md")
     if "classify" in rest and worker is None:
         found = classified(study, rest["classify"], text)
         if as_json:
@@ -56,13 +75,19 @@ def tune(text: Path, storage: Path | None, worker: int | None, as_json: bool) ->
             say(f"{study.trials} trials by {study.workers} workers")
             parallel(text, file, study.workers)
         done = work(study, objective, file, worker or 0)
-    if as_json:
+    if "serve" in rest:
+        from leptonai.improve.tune import serving
+
+        assert isinstance(objective, serving.Serving)
+        served(session, objective, done, service and key_of(service, workspace), as_json)
+    elif as_json:
         print_json(done)
     else:
         show(study, done)
 
 
-def task(study: Study, rest: dict[str, Any], text: Path) -> tuple[Study, Objective]:
+def task(study: Study, rest: dict[str, Any], text: Path, trials: Path) -> tuple[Study, Objective]:
+    """``trials``: where what serving measured is kept."""
     import msgspec
 
     from leptonai.errors import SpecError
@@ -84,7 +109,7 @@ def task(study: Study, rest: dict[str, Any], text: Path) -> tuple[Study, Objecti
             from leptonai.improve.tune import serving
 
             study = msgspec.structs.replace(study, direction="minimize", workers=1)  # replicas share the machine
-            return study, serving.objective(msgspec.convert(given, serving.Serve), base, study.seed)
+            return study, serving.Serving(msgspec.convert(given, serving.Serve), base, study.seed, trials)
         if named[0] == "classify":
             from leptonai.improve.tune import nested
 
@@ -141,3 +166,58 @@ def show(study: Study, done: Any) -> None:
         [[n, f"{v:.6g}" if isinstance(v, float) else str(v)] for n, v in done.params.items()],
         "",
     )
+
+
+def served(session: Session, objective: Serving, done: Any, key: str | None, as_json: bool) -> None:
+    """What each trial measured, which are on the front, and the choice; proposed to ``key`` unless None."""
+    from leptonai.errors import SpecError
+    from leptonai.improve.tune import serving
+
+    assert objective.file is not None
+    view: ServiceView | None = None
+    latency = objective.task.latency
+    if key is not None and latency is None:
+        with session.client() as client:
+            latency = client.service(key).service.spec.slo.latency
+    trials = serving.kept(objective.file)
+    chosen = serving.choice(trials, latency)
+    if key is not None:
+        if chosen is None:
+            raise SpecError(
+                f"no setting answers 99 % within {(latency or 0) * 1e3:g} ms; nothing is proposed",
+                hint="allow more replicas or threads in the space, or less traffic",
+            )
+        view = proposed(session, objective, chosen, key)
+    if as_json:
+        print_json({"best": done, "trials": trials, "chosen": chosen, "service": view})
+        return
+    best = serving.front(trials)
+    names = sorted({name for t in trials for name in t.params})
+    rows = [
+        [
+            *(f"{v:.4g}" if isinstance(v := t.params.get(n, "-"), float) else str(v) for n in names),
+            f"{1e3 * t.p50:.2f}", f"{1e3 * t.p99:.2f}", f"{t.rate:.0f}", str(t.processors),
+            "chosen" if t is chosen else "front" if t in best else "",
+        ]
+        for t in sorted(trials, key=lambda t: t.p99)
+    ]  # fmt: skip
+    print_table([*(n.upper() for n in names), "p50 MS", "p99 MS", "A SECOND", "PROCESSORS", ""], rows, "")
+    if chosen is None:
+        click.echo(f"No setting answers 99 % within {(latency or 0) * 1e3:g} ms.")
+    if view is not None:
+        click.echo(f"{view.key} revision {view.service.revision}: {view.status}.")
+
+
+def proposed(session: Session, objective: Serving, chosen: Measured, key: str) -> ServiceView:
+    from leptonai.improve import propose
+    from leptonai.improve.tune import serving
+
+    params = chosen.params
+    model = objective.model(params) if params.get("precision", "fp32") != "fp32" else None
+    threads, replicas = (int(params[n]) if n in params else None for n in ("threads", "replicas"))
+    why = (
+        f"tune: {1e3 * chosen.p99:.1f} ms at p99, {chosen.rate:.0f} answers a second on {chosen.processors} processors"
+    )
+    with session.client() as client:
+        spec = client.service(key).service.spec
+        return client.deploy(propose.tuned(spec, serving.batching(params), threads, replicas, model), why=why)

@@ -11,7 +11,7 @@ import msgspec
 from leptonai.client import Client
 from leptonai.client.wire import ServiceView
 from leptonai.errors import SpecError
-from leptonai.types import Key, Spec
+from leptonai.types import Batching, Key, Spec
 
 KEPT = ("threads",)  # options that mean the same to every loader of a model file
 
@@ -32,6 +32,26 @@ def canary(spec: Spec, model: Path) -> Spec:
     strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
     rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
     return msgspec.structs.replace(spec, variants=(variant,), rollout=rollout)
+
+
+def tuned(spec: Spec, batching: Batching, threads: int | None, replicas: int | None, model: Path | None) -> Spec:
+    """``spec`` with the knobs of serving that a search chose, as a rollout by canary; None: as it was.
+
+    SpecError when there are several variants, or ``replicas`` is not within ``spec.scale``.
+    """
+    made = canary(spec, model) if model is not None else spec
+    if len(made.variants) != 1:
+        raise SpecError(f"{spec.key} has several variants; which one is meant is not known")
+    old = made.variants[0]
+    limits = {"max_bytes": old.batching.max_bytes, "max_queue": max(old.batching.max_queue, batching.max_size)}
+    options = old.options if threads is None else {**old.options, "threads": threads}
+    variant = msgspec.structs.replace(old, batching=msgspec.structs.replace(batching, **limits), options=options)
+    scale = spec.scale if replicas is None else msgspec.structs.replace(spec.scale, replicas=replicas)
+    if not scale.min <= scale.replicas <= scale.max:
+        raise SpecError(f"{replicas} replicas are outside scale.min {scale.min} to scale.max {scale.max}")
+    strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
+    rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
+    return msgspec.structs.replace(made, variants=(variant,), scale=scale, rollout=rollout)
 
 
 def beside(model: Path, files: Sequence[Path], folder: Path) -> Path:

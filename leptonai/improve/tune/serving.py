@@ -1,10 +1,14 @@
-"""Knobs of serving, by replaying recorded traffic against real replicas."""
+"""Knobs of serving, by replaying recorded traffic against real replicas: what each setting measured, and the choice."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
 import threading
 import time
+import weakref
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,25 +21,62 @@ from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.compress.replica import Replica, bodies, replica
 from leptonai.improve.evaluate.answers import opened
 from leptonai.improve.evaluate.rows import read
-from leptonai.improve.tune.study import Objective, Told, Value
+from leptonai.improve.tune.study import Told, Value
 from leptonai.types import Batching, Noun
 
-KNOBS = ("batch", "policy", "threads", "replicas", "precision")
+KNOBS = ("batch", "policy", "wait", "threads", "replicas", "precision")
 WARM = 20  # requests to each replica before any counts
+RUSH = 1.0  # seconds in which as much is asked as the connections allow, for the throughput
 
 
 class Serve(Noun, frozen=True, kw_only=True):
     """``traffic``: JSON lines ``{"at": seconds, "body": {...}}`` in order, or an .npz of rows at ``rate`` a second.
 
+    ``log``: prediction logs (a pattern) that say when requests came, in place of ``rate``; they hold no bodies.
     ``aim``: what a trial's value is: the 99th or 50th percentile of the seconds from when a request was due.
+    ``siblings``: models for the knob ``precision`` beside ``fp32``, which is ``model``; others are made of it.
     """
 
     model: str
     traffic: str
+    log: str | None = None
     rate: float = 100.0  # requests a second, of an .npz
-    seconds: float = 5.0  # of the record that are replayed
+    seconds: float = 5.0  # of the record that are replayed; of a log, the busiest
     connections: int = 16
     aim: str = "p99"
+    latency: float | None = None  # seconds that the 99th percentile may take; None: nothing is chosen by it
+    siblings: dict[str, str] = {}
+
+
+class Measured(Noun, frozen=True, kw_only=True):
+    """One setting on this machine. Seconds count from when a request was due; ``rate``: answers a second at most."""
+
+    params: dict[str, Any]
+    p50: float
+    p99: float
+    rate: float
+    processors: int  # replicas x threads
+
+
+def front(trials: Sequence[Measured]) -> list[Measured]:
+    """Those that no other one beats in the 99th percentile, the throughput and the processors together."""
+
+    def beats(a: Measured, b: Measured) -> bool:
+        left, right = (a.p99, -a.rate, a.processors), (b.p99, -b.rate, b.processors)
+        return left != right and all(x <= y for x, y in zip(left, right, strict=True))
+
+    return [b for b in trials if not any(beats(a, b) for a in trials)]
+
+
+def choice(trials: Sequence[Measured], latency: float | None) -> Measured | None:
+    """On the front and within ``latency``: the fewest processors, then the highest throughput; None: none is within.
+
+    Without ``latency`` the lowest 99th percentile.
+    """
+    able = [t for t in front(trials) if latency is None or t.p99 <= latency]
+    if latency is None:
+        return min(able, key=lambda t: (t.p99, t.processors), default=None)
+    return min(able, key=lambda t: (t.processors, -t.rate, t.p99), default=None)
 
 
 class Due(Noun, frozen=True):
@@ -43,10 +84,42 @@ class Due(Noun, frozen=True):
     body: msgspec.Raw
 
 
+class _Predicted(msgspec.Struct):
+    """Of a line of a prediction log, what is wanted here."""
+
+    at: float
+    seconds: float
+
+
+def came(pattern: Path, seconds: float) -> list[float]:
+    """When the requests of the prediction logs came, in the busiest stretch of ``seconds``, from its first one."""
+    path = pattern.expanduser()
+    root = Path(path.anchor or ".")
+    files = sorted(root.glob(str(path.relative_to(root)))) if path.anchor else sorted(root.glob(str(path)))
+    times: list[float] = []
+    for file in files:
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
+            try:
+                found = msgspec.json.decode(line, type=_Predicted)
+            except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                raise SpecError(f"{file}:{number}: {e}", hint="log names files of a replica's predictions/") from e
+            times.append(found.at - found.seconds)
+    if not times:
+        raise SpecError(f"{pattern}: no request is in it", hint="log: ~/.leptonai/run/NAME-*/predictions/*.jsonl")
+    every = np.sort(np.array(times))
+    counts = np.searchsorted(every, every + seconds, side="right") - np.arange(len(every))
+    start = int(np.argmax(counts))
+    return [float(t - every[start]) for t in every[start : start + int(counts[start])]]
+
+
 def record(path: Path, task: Serve, inputs: list[dict[str, Any]], seed: int = 0) -> list[tuple[float, bytes]]:
     """Requests and when they are due, in seconds from the first. SpecError names the line that is none."""
+    if task.log is not None and path.suffix != ".npz":
+        raise SpecError(f"traffic is {path.name}; with log it must be an .npz", hint="a log holds no bodies")
     if path.suffix == ".npz":
         some = bodies(read(path, inputs).inputs, 256)
+        if task.log is not None:
+            return [(t, some[i % len(some)]) for i, t in enumerate(came(path.parent / task.log, task.seconds))]
         gaps = np.random.default_rng(seed).exponential(1 / task.rate, max(1, int(task.rate * task.seconds)))
         return [(float(t), some[i % len(some)]) for i, t in enumerate(np.cumsum(gaps) - gaps[0])]
     found: list[tuple[float, bytes]] = []
@@ -100,38 +173,99 @@ def replay(replicas: list[Replica], due: list[tuple[float, bytes]]) -> list[floa
     return times
 
 
-def objective(task: Serve, base: Path, seed: int) -> Objective:
-    """Smaller is better: seconds. Precisions are made once."""
-    model = base / task.model
-    if task.aim not in ("p50", "p99"):
-        raise SpecError(f"aim is {task.aim!r}; it must be p50 or p99")
-    predictor = opened(model)
-    due = record(base / task.traffic, task, predictor.inputs, seed)
-    work = tempfile.TemporaryDirectory(prefix="leptonai-")
-    made: dict[str, Path] = {"fp32": model}
+def throughput(lines: list[Replica], some: list[bytes]) -> float:
+    """Answers a second while every connection asks again as soon as it was answered."""
+    counts = [0] * len(lines)
+    end = time.perf_counter() + RUSH
 
-    def value(params: dict[str, Value], told: Told) -> float:
+    def run(index: int) -> None:
+        with contextlib.suppress(LeptonError, OSError):  # what it cannot bear is no throughput
+            while time.perf_counter() < end:
+                counts[index] += len(lines[index].ask(some, 1, 10.0))
+
+    began = time.perf_counter()
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(lines))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return sum(counts) / (time.perf_counter() - began)
+
+
+def kept(file: Path) -> list[Measured]:
+    """What ``objective`` wrote there; a line that a kill cut short is left."""
+    found: list[Measured] = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in file.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(msgspec.json.decode(line, type=Measured))
+    return found
+
+
+def batching(params: dict[str, Value]) -> Batching:
+    """What the knobs say of it: whoever waits does so by ``eager``."""
+    wait = float(params.get("wait", 0.0))
+    policy = "eager" if wait > 0 else params.get("policy", "adaptive")
+    return Batching(max_size=int(params.get("batch", 32)), policy=policy, max_wait=wait)  # type: ignore[arg-type]
+
+
+class Serving:
+    """A trial's objective: smaller is better, seconds. What each trial measured is a line more of ``file``."""
+
+    def __init__(self, task: Serve, base: Path, seed: int, file: Path | None = None) -> None:
+        """SpecError names what cannot be replayed or served."""
+        if task.aim not in ("p50", "p99"):
+            raise SpecError(f"aim is {task.aim!r}; it must be p50 or p99")
+        self.task, self.file = task, file
+        self._model, self._traffic = base / task.model, base / task.traffic
+        siblings = {name: base / path for name, path in task.siblings.items()}
+        for name, path in siblings.items():
+            if not path.exists():
+                raise SpecError(f"siblings: {name}: {path}: no such file", hint="siblings: {int8: model-int8.onnx}")
+        self._inputs = opened(self._model).inputs
+        self._due = record(self._traffic, task, self._inputs, seed)
+        self._work = Path(tempfile.mkdtemp(prefix="leptonai-"))
+        weakref.finalize(self, shutil.rmtree, self._work, ignore_errors=True)
+        self._made: dict[str, Path] = {"fp32": self._model, **siblings}
+
+    def model(self, params: Mapping[str, Value]) -> Path:
+        """The model of a setting; made once, there until the end of this object."""
+        precision = str(params.get("precision", "fp32"))
+        if precision not in self._made:
+            if precision not in PRECISIONS or self._model.suffix != ".onnx":
+                known = ", ".join([*PRECISIONS, *self.task.siblings])
+                raise SpecError(f"precision {precision!r} needs an .onnx model; known: {known}")
+            target = self._work / f"{len(self._made)}.onnx"
+            rows = read(self._traffic, self._inputs).inputs if self._traffic.suffix == ".npz" else {}
+            try:
+                PRECISIONS[precision](self._model, target, rows)
+            except LeptonError:
+                raise
+            except Exception as e:
+                raise ModelError(f"precision {precision!r} cannot be made of {self._model.name}: {e}") from e
+            self._made[precision] = target
+        return self._made[precision]
+
+    def __call__(self, params: dict[str, Value], told: Told) -> float:
         if unknown := sorted(set(params) - set(KNOBS)):
             raise SpecError(f"knob {unknown[0]!r} is not known", hint=f"known: {', '.join(KNOBS)}")
-        precision = str(params.get("precision", "fp32"))
-        if precision not in made:
-            if precision not in PRECISIONS or model.suffix != ".onnx":
-                raise SpecError(f"precision {precision!r} needs an .onnx model; known: {', '.join(PRECISIONS)}")
-            target = Path(work.name) / f"{len(made)}.onnx"
-            rows = read(base / task.traffic, predictor.inputs).inputs if task.traffic.endswith(".npz") else {}
-            PRECISIONS[precision](model, target, rows)
-            made[precision] = target
-        options = {"threads": int(params["threads"])} if "threads" in params else {}
-        batching = Batching(max_size=int(params.get("batch", 32)), policy=params.get("policy", "adaptive"))  # type: ignore[arg-type]
+        model = self.model(params)
+        threads, count = int(params.get("threads", 1)), int(params.get("replicas", 1))
+        options = {"threads": threads} if "threads" in params else {}
         with ExitStack() as stack:
-            count = int(params.get("replicas", 1))
-            running = [stack.enter_context(replica(made[precision], options, batching=batching)) for _ in range(count)]
+            rules = batching(params)
+            running = [stack.enter_context(replica(model, options, batching=rules)) for _ in range(count)]
+            some = [b for _, b in self._due[:16]]
             for one in running:
-                one.ask([b for _, b in due[:16]], WARM, 5.0)
-            lines = [running[i % count].another() for i in range(max(task.connections, count))]
-            times = replay(lines, due)
+                one.ask(some, WARM, 5.0)
+            lines = [running[i % count].another() for i in range(max(self.task.connections, count))]
+            times = replay(lines, self._due)
+            rate = throughput(lines, some)
             for line in lines:
                 line.close()
-        return float(np.quantile(times, 0.99 if task.aim == "p99" else 0.5))
-
-    return value
+        p50, p99 = (float(q) for q in np.quantile(times, (0.5, 0.99)))
+        if self.file is not None:
+            found = Measured(params=params, p50=p50, p99=p99, rate=rate, processors=threads * count)
+            with self.file.open("ab") as out:
+                out.write(msgspec.json.encode(found) + b"\n")
+        return p99 if self.task.aim == "p99" else p50

@@ -1,0 +1,137 @@
+"""Knobs of serving: what is on the front, what is chosen, when recorded requests came, and real replicas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("optuna", reason="optuna is not installed: tuning is not tested here")
+
+from leptonai.cli.main import run
+from leptonai.errors import ModelError, SpecError
+from leptonai.improve.propose import tuned
+from leptonai.improve.tune.serving import Measured, Serve, Serving, batching, came, choice, front, kept
+from leptonai.types import Batching, Scale, Spec, Variant
+
+numbers = st.sampled_from([1.0, 2.0, 3.0])
+trials = st.lists(
+    st.builds(
+        Measured,
+        params=st.just({}),
+        p50=numbers,
+        p99=numbers,
+        rate=numbers,
+        processors=st.integers(1, 3),
+    ),
+    max_size=8,
+)
+
+
+@given(trials, numbers)
+def test_the_choice_is_on_the_front_and_within_the_promise(found: list[Measured], latency: float) -> None:
+    """Whoever is left out is beaten by somebody on the front; nobody within the promise has fewer processors."""
+    best = front(found)
+    for one in found:
+        assert any(b.p99 <= one.p99 and b.rate >= one.rate and b.processors <= one.processors for b in best)
+    chosen, able = choice(found, latency), [t for t in found if t.p99 <= latency]
+    assert (chosen is None) == (not able)
+    if chosen is not None:
+        assert chosen in best and chosen.p99 <= latency
+        assert chosen.processors == min(t.processors for t in able)
+    lowest = choice(found, None)
+    assert lowest is None if not found else lowest is not None and lowest.p99 == min(t.p99 for t in found)
+
+
+def test_requests_come_as_the_prediction_log_has_them(tmp_path: Path) -> None:
+    logs = tmp_path / "run" / "r1" / "predictions"
+    logs.mkdir(parents=True)
+    arrived = [100.0, 109.0, 110.0, 110.5, 111.0, 130.0]
+    lines = [json.dumps({"id": str(t), "at": t + 0.25, "seconds": 0.25, "code": 200}) for t in arrived]
+    (logs / "1.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    (logs / "2.jsonl").write_text("\n".join(lines[3:]) + "\n")
+    pattern = tmp_path / "run" / "*" / "predictions" / "*.jsonl"
+    assert came(pattern, 2.0) == [0.0, 1.0, 1.5, 2.0], "the busiest two seconds, over all files"
+    with pytest.raises(SpecError, match="no request is in it"):
+        came(tmp_path / "none-*.jsonl", 2.0)
+    (logs / "3.jsonl").write_text("{")
+    with pytest.raises(SpecError, match=r"3.jsonl:1: "):
+        came(pattern, 2.0)
+
+
+def test_the_choice_becomes_a_revision_on_probation() -> None:
+    old = Batching(max_queue=40, max_bytes=1000)
+    spec = Spec(name="s", variants=(Variant(model="m", options={"a": 1}, batching=old),), scale=Scale(max=4))
+    made = tuned(spec, batching({"batch": 64, "wait": 0.01}), 2, 3, None)
+    got = made.variants[0]
+    assert (got.batching.policy, got.batching.max_size, got.batching.max_wait) == ("eager", 64, 0.01)
+    assert got.batching.max_bytes == 1000 and got.batching.max_queue == 64, "a full batch can wait"
+    assert got.options == {"a": 1, "threads": 2} and got.model == "m"
+    assert made.scale.replicas == 3 and made.rollout.strategy == "canary"
+    with pytest.raises(SpecError, match=r"9 replicas are outside scale.min 0 to scale.max 4"):
+        tuned(spec, Batching(), None, 9, None)
+    with pytest.raises(SpecError, match="several variants"):
+        tuned(Spec(name="s", variants=(Variant(model="m"), Variant(name="b", model="m"))), Batching(), 1, 1, None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    model = LogisticRegression().fit(x, x[:, 0] > 0)
+    for name in ("m", "small"):
+        (tmp_path / f"{name}.onnx").write_bytes(to_onnx(model, x[:1], options={"zipmap": False}).SerializeToString())
+    np.savez(tmp_path / "rows.npz", X=x)
+    return tmp_path
+
+
+def test_settings_are_measured_on_real_replicas_and_told_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve = "serve: {model: m.onnx, traffic: rows.npz, rate: 50, seconds: 0.5, connections: 2, latency: 30"
+    text = folder / "s.yaml"
+    text.write_text(f"name: s\ntrials: 2\nsampler: grid\nspace: {{precision: [fp32, mine]}}\n{serve}, "
+                    "siblings: {mine: small.onnx}}\n")  # fmt: skip
+    assert run(["tune", str(text)]) == 0
+    out = capsys.readouterr().out
+    assert "PRECISION" in out and "A SECOND" in out and out.count("chosen") == 1, out
+    found = kept(folder / "s.trials.jsonl")
+    assert {t.params["precision"] for t in found} == {"fp32", "mine"}
+    assert all(0 < t.p50 <= t.p99 and t.rate > 1 and t.processors == 1 for t in found)
+    assert run(["tune", str(text), "--json"]) == 0, "nothing is left to do: the same is told"
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["trials"]) == 2 and told["chosen"]["params"] in [t.params for t in found]
+
+
+def test_what_cannot_be_served_is_refused(folder: Path) -> None:
+    plain = {"model": "m.onnx", "traffic": "rows.npz"}
+    for more, says in (
+        ({"aim": "mean"}, "aim is 'mean'"),
+        ({"siblings": {"a": "none.onnx"}}, "siblings: a: .*no such file"),
+        ({"traffic": "none.jsonl"}, "No such file"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            Serving(Serve(**{**plain, **more}), folder, 0)  # type: ignore[arg-type]
+    serving = Serving(Serve(**plain), folder, 0)
+    with pytest.raises(SpecError, match="knob 'color' is not known"):
+        serving({"color": 1}, lambda step, value: True)
+    with pytest.raises(SpecError, match=r"precision 'int3' needs an .onnx model; known: .*int8 dynamic"):
+        serving.model({"precision": "int3"})
+    (folder / "torn.onnx").write_bytes((folder / "m.onnx").read_bytes())
+    torn = Serving(Serve(model="torn.onnx", traffic="rows.npz"), folder, 0)
+    (folder / "torn.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=r"cannot be made of torn\.onnx"):
+        torn.model({"precision": "int8 dynamic"})
+
+
+def test_deploy_is_for_knobs_of_serving(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "f.py").write_text("def f(params, told):\n    return params['x']\n")
+    (tmp_path / "s.yaml").write_text("name: s\ntrials: 1\nspace: {x: {low: 0, high: 1}}\nobjective: f.py:f\n")
+    assert run(["tune", str(tmp_path / "s.yaml"), "--deploy", "digits"]) != 0
+    assert "--deploy is for knobs of serving" in capsys.readouterr().err
