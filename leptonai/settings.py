@@ -58,6 +58,7 @@ class Kubernetes(Noun, frozen=True, kw_only=True):
     gateway: str = ""  # of traffic gateway: the Gateway that routes join, namespace/name
     callers: tuple[str, ...] = ()  # other namespaces whose pods may call
     resync: float = 600.0  # seconds until everything is listed anew; in between changes are watched
+    lease: float = 15.0  # seconds without a sign of the copy that leads until another may take over; client-go's
 
 
 class Admit(Noun, frozen=True, kw_only=True):

@@ -103,13 +103,15 @@ def create_app(
     ops_socket: Callable[[], str | None] = lambda: None,
     vault: FilePath | None = None,
     switch: Switch | None = None,
+    closed: Callable[[], LeptonError | None] = lambda: None,
 ) -> Starlette:
     """The API over ``platform``; ``app.state.world`` is what its handlers share.
 
     ``clock`` gives unix seconds. ``secret`` signs console sessions: the same one after a restart keeps them open.
     ``ops_socket`` names the Unix socket of the ops process, None while there is none. ``vault``: where masked values
     are turned back from, None: nowhere. The door's ``on_change`` must reach ``wishes.changed``, and it must ask the
-    same ``switch`` (unless given, one beside the artifacts); waking the reconcile loop is the business of whoever made
+    same ``switch`` (unless given, one beside the artifacts). ``closed``: why a copy that does not lead changes nothing,
+    None while it does. Waking the reconcile loop is the business of whoever made
     the door.
     """
     sessions = Sessions(secret)
@@ -128,6 +130,7 @@ def create_app(
         mask=Mask(vault, settings.logs.mask),
         started=clock(),
         switch=switch or Switch(artifacts.folder.parent / "frozen"),
+        closed=closed,
     )
     app = Starlette(
         routes=[*paths(world, ROUTES), Path("/login", login(world), methods=["GET"]), *Surveys(world, secret).routes()],
@@ -168,6 +171,8 @@ async def call(world: World, route: Route, request: Request) -> Response:
     caller = world.callers.identify(request) if route.role else ANYONE
     if route.role:
         caller.require(route.role, f"{route.method} {route.path}")
+    if route.changes and (refusal := world.closed()) is not None:
+        raise refusal
     asked: Asked[Any, Any] = Asked(
         world=world,
         caller=caller,

@@ -79,6 +79,11 @@ class Route:
     stream: bool = False
 
     @property
+    def changes(self) -> bool:
+        """Whether it may change what is kept or wished: a viewer's call never does."""
+        return self.method != "GET" and self.role not in (None, "viewer")
+
+    @property
     def summary(self) -> str:
         return (inspect.getdoc(self.run) or "").partition("\n")[0]
 

@@ -108,6 +108,8 @@ class Surveys:
         return _page(body, language)
 
     async def _take(self, request: Request, service: Service, survey: Survey, language: str) -> Response:
+        if (refusal := self._world.closed()) is not None:
+            raise refusal
         raw = bytearray()
         async for piece in read_stream(request, MOST_BODY):
             raw += piece

@@ -16,6 +16,7 @@ from leptonai.api.sessions import Sessions
 from leptonai.api.signals import Signals
 from leptonai.api.wishes import Wish, Wishes
 from leptonai.client.wire import ServiceView
+from leptonai.errors import LeptonError
 from leptonai.protocols import Platform
 from leptonai.settings import Settings
 from leptonai.store import Artifacts, Store
@@ -38,6 +39,7 @@ class World:
     mask: Mask
     started: float
     switch: Switch
+    closed: Callable[[], LeptonError | None] = lambda: None  # why no wish is taken here; None where one is
 
     @property
     def home(self) -> Path:

@@ -49,7 +49,12 @@ def up(
     with waiting(as_json) as say:
         running = life.up(home, say)
     if as_json:
-        print_json({"url": running.url, "gateway": running.gateway, "pid": running.pid, "home": str(home.path)})
+        told = {"url": running.url, "gateway": running.gateway, "pid": running.pid, "home": str(home.path)}
+        print_json(told | ({"standby": running.standby} if running.standby else {}))
+        return
+    if running.standby:
+        click.echo(f"The platform stands by: {running.standby}.")
+        click.echo(f"Users reach services at {running.gateway} too; its control API at {running.url} only tells.")
         return
     click.echo(f"The platform is up. Users reach it at {running.gateway}, its control API is at {running.url}.")
     click.echo("Serve a model with `leptonai deploy PATH`; watch it with `leptonai console`.")

@@ -27,10 +27,13 @@ from leptonai.api.callers import secret_sha256
 from leptonai.api.wishes import Wishes
 from leptonai.client.home import Home, read_json, read_token
 from leptonai.daemon import ground
+from leptonai.daemon.led import led
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
 from leptonai.errors import Conflict, LeptonError, PlatformError
 from leptonai.ops.alert.route import compile_policy
+from leptonai.platforms.kubernetes import KubernetesPlatform
+from leptonai.platforms.local import LocalPlatform
 from leptonai.serve.idle import IdleLoop
 from leptonai.serve.reconcile import Reconciler
 from leptonai.settings import Settings
@@ -39,6 +42,7 @@ from leptonai.types import DialChange, Key, Role, Service
 
 log = logging.getLogger("leptonai.control")
 SEAT_PATIENCE = 5.0  # seconds for a control that is ending to leave its seat
+FOLLOW_PERIOD = 1.0  # seconds between two looks at the wishes while another copy leads
 TIDY_PERIOD = 600.0  # seconds between two looks for what is past its time
 TIDY_AGAIN = 1.0  # seconds, while there is more to drop than one look may
 EXPIRE_PERIOD = 5.0  # seconds between looks at proposals that nobody approved
@@ -128,6 +132,7 @@ async def serve(
     home: Home, seats: Seats, settings: Settings, store: Store, listener: socket.socket, told: asyncio.Event
 ) -> None:
     admin = tokens(home, store)
+    write(home, "identity", store.identity().encode() + b"\n")
     artifacts = Artifacts(home.artifacts)
     wishes = Wishes(store)
     host, port = listener.getsockname()[:2]
@@ -180,6 +185,7 @@ async def serve(
         ops_socket=lambda: str((read_json(home.ops) or {}).get("socket") or "") or None,
         vault=home.path / "logs-store" / "vault.json",
         switch=switch,
+        closed=lambda: ground.lead(platform).closed(),
     )
     mount_console(app)
 
@@ -195,16 +201,18 @@ async def serve(
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    loops = (
-        reconciler.run(),
-        idle.run(),
-        expire(door),
-        collect(store, artifacts),
-        tidy(store, settings),
-        keep_parent(home, seats),
-        watch(store, forget),
+    acting = (
+        reconciler.run,
+        idle.run,
+        lambda: expire(door),
+        lambda: collect(store, artifacts),
+        lambda: tidy(store, settings),
     )
-    work = [asyncio.create_task(w) for w in loops]
+    work = [
+        asyncio.create_task(led(ground.lead(platform), acting, lambda: stand_by(platform, wishes))),
+        asyncio.create_task(keep_parent(home, seats)),
+        asyncio.create_task(watch(store, forget)),
+    ]
     try:
         await server.up.wait()
         url = f"http://{reachable(host)}:{port}"
@@ -285,6 +293,18 @@ def mount_console(app: Starlette) -> None:
         from leptonai import console
 
         console.mount(app)
+
+
+async def stand_by(platform: LocalPlatform | KubernetesPlatform, wishes: Wishes) -> None:
+    """The gateway follows the wishes that another copy takes; nothing is done about them here."""
+    while isinstance(platform, KubernetesPlatform):
+        try:
+            wishes.forget()
+            platform.route(wishes.services(time.time()))
+        except LeptonError as e:
+            log.warning("wishes could not be read: %s", e)
+        await asyncio.sleep(FOLLOW_PERIOD)
+    await asyncio.Event().wait()
 
 
 async def expire(door: Door) -> None:

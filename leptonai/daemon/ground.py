@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from leptonai.client.home import Home
+from leptonai.daemon.led import Alone, Lead
 from leptonai.platforms.kubernetes import KubernetesPlatform
 from leptonai.platforms.local import LocalPlatform
 from leptonai.protocols import Record
@@ -24,3 +25,9 @@ def platform(
     if settings.kubernetes.enabled:
         return KubernetesPlatform(home.path, settings, record=record, control=control, woken=woken)
     return LocalPlatform(home.path, settings, Artifacts(home.artifacts), record=record, control=control, woken=woken)
+
+
+def lead(platform: LocalPlatform | KubernetesPlatform) -> Lead:
+    """Whether this copy leads, of a platform that was started. On one machine there is no other."""
+    leader = platform.leader if isinstance(platform, KubernetesPlatform) else None
+    return leader or Alone()

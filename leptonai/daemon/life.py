@@ -36,6 +36,7 @@ class Up(NamedTuple):
     url: str
     gateway: str
     pid: int
+    standby: str = ""  # why it changes nothing: another copy leads
 
 
 class Down(NamedTuple):
@@ -158,12 +159,14 @@ def look(home: Home, holder: int | None) -> tuple[str, Up | None]:
         return "control starts the gateway", None
     try:
         with Client(str(known["url"]), home=home.path, timeout=2.0) as client:
-            gateway = client.platform()["gateway"]
+            found = client.platform()
+            gateway, leader = found["gateway"], found.get("leader") or {}
     except LeptonError:
         return "waiting for control to answer", None
     if not gateway.get("healthy"):
         return "waiting for the gateway", None
-    return "up", Up(str(known["url"]), str(gateway["url"]), holder)
+    standby = str(leader["trouble"]) if leader.get("standby") else ""
+    return "up", Up(str(known["url"]), str(gateway["url"]), holder, standby)
 
 
 def foreground(home: Home) -> int:
@@ -229,9 +232,18 @@ async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
             adopted.append(kind)
 
     platform = ground.platform(home, settings, record)
-    with contextlib.suppress(StartError):  # no gateway could be started: replicas were adopted all the same
+    try:
         await platform.start()
+    except StartError:  # no gateway could be started: replicas were adopted all the same
+        pass
+    except Conflict as e:  # the namespace is another platform's: what runs there is no concern of ours
+        if e.code != "other_platform":
+            raise
+        await platform.shutdown()
+        return [], bool(adopted)
     replicas = [r.id for r in platform.observe() if not r.gone]
+    if not ground.lead(platform).leads:
+        replicas = []
     say(f"stopping {len(replicas)} replicas and the gateway")
     await platform.shutdown()
     return replicas, bool(adopted)

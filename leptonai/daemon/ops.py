@@ -26,6 +26,7 @@ from leptonai.types import Change, Event, Feedback, Incident, Issue, Key, Propos
 log = logging.getLogger("leptonai.ops")
 GATEWAY_EVERY = 10  # looks at the world between two questions where the gateway is: it moves with control only
 RETRY = 0.5  # seconds between looks for a control process
+STANDBY = 2.0  # seconds between two questions whether another copy of the platform leads
 
 
 class Api:
@@ -148,6 +149,28 @@ async def watch_when_found(home: Home) -> None:
             break
         except LeptonError:  # control has not written its address or our token yet
             await asyncio.sleep(RETRY)
+    socket = make_runtime_folder(home.path) / "ops.sock"
     async with client:
-        socket = make_runtime_folder(home.path) / "ops.sock"
-        await watch_over(home.path, settings, Api(client), time.time, socket)
+        while True:
+            await standby(client, False)
+            watching = asyncio.create_task(watch_over(home.path, settings, Api(client), time.time, socket))
+            led = asyncio.create_task(standby(client, True))
+            try:
+                await asyncio.wait([watching, led], return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    return watching.result()
+                log.warning("another copy of the platform leads: ops stands by")
+            finally:
+                for task in (watching, led):
+                    task.cancel()
+                await asyncio.gather(watching, led, return_exceptions=True)
+
+
+async def standby(client: AsyncClient, wanted: bool) -> None:
+    """Returns when another copy of the platform leads, or, not ``wanted``, when none does."""
+    while True:
+        with contextlib.suppress(LeptonError):  # control is away: as it was
+            leader = (await client.platform()).get("leader") or {}
+            if bool(leader.get("standby")) == wanted:
+                return
+        await asyncio.sleep(STANDBY)

@@ -370,6 +370,15 @@ class Store(Said):
         """Append a version of the token; the latest version of a name is the one in force."""
         self._insert("tokens", name=token.name, body=spell(token)[0])
 
+    def identity(self) -> str:
+        """32 hex digits, the same for ever for these records wherever they are kept: of the first token's. NotFound
+        before there is one.
+        """
+        first = self._one("SELECT body FROM tokens ORDER BY seq LIMIT 1")
+        if first is None:
+            raise NotFound("the store has no token yet", hint="control makes the first")
+        return hashlib.sha256(str(first).encode()).hexdigest()[:32]
+
     def tokens(self) -> list[Token]:
         """The latest version of each token, revoked ones included, ordered by name."""
         newest = "seq = (SELECT max(seq) FROM tokens WHERE name = t.name)"

@@ -21,6 +21,7 @@ from leptonai.admit.switch import Switch
 from leptonai.api import create_app
 from leptonai.api.wishes import Wishes
 from leptonai.client import Client
+from leptonai.errors import LeptonError
 from leptonai.platforms.memory import MemoryPlatform, World
 from leptonai.serve.reconcile import Reconciler
 from leptonai.settings import Api, Settings
@@ -56,6 +57,7 @@ class Stage:
     door: Door
     app: Any
     now: Clock
+    closed: list[LeptonError]  # why this copy takes no wish, while there is a reason
     secrets: dict[str, str] = field(default_factory=dict)
 
     def token(self, name: str, role: Role = "viewer", workspaces: tuple[str, ...] = ("*",), **more: Any) -> str:
@@ -130,6 +132,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
 
     switch = Switch(tmp_path / "frozen")
     door = Door(store, settings, on_change=on_change, artifacts=artifacts, frozen=switch.said)
+    closed: list[LeptonError] = []
     app = create_app(
         door,
         store,
@@ -142,6 +145,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
         secret=b"test",
         ops_socket=lambda: str(signals) if signals.exists() else None,
         vault=tmp_path / "logs-store" / "vault.json",
+        closed=lambda: closed[0] if closed else None,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
@@ -159,7 +163,7 @@ def open_stage(tmp_path: Path) -> Iterator[Stage]:
     thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
     port = listener.getsockname()[1]
-    stage = Stage(f"http://127.0.0.1:{port}", tmp_path, store, artifacts, platform, door, app, clock)
+    stage = Stage(f"http://127.0.0.1:{port}", tmp_path, store, artifacts, platform, door, app, clock, closed)
     deadline = time.monotonic() + 20
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)

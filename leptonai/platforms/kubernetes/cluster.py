@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import getproxies
@@ -28,6 +29,7 @@ _ALIVE = [
     for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
     if hasattr(socket, name)
 ] + [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -49,11 +51,14 @@ class Of(NamedTuple):
 
 
 class Cluster:
-    """``calls`` counts every request made, for whoever must know what a change costs."""
+    """``calls`` counts every request made, for whoever must know what a change costs.
 
-    def __init__(self, context: str = "", namespace: str = "") -> None:
+    ``fence`` is asked before each call that changes something: for how many seconds that is allowed, or it raises.
+    """
+
+    def __init__(self, context: str = "", namespace: str = "", timeout: float = TIMEOUT) -> None:
         """From ``$KUBECONFIG``, else the pod's own account, else ``~/.kube/config``. ``context``, ``namespace``: "" is
-        the current one.
+        the current one. ``timeout``: seconds of one call.
 
         PlatformError ``no_cluster`` when nothing names a cluster or lightkube is not installed.
         """
@@ -92,8 +97,10 @@ class Cluster:
         if not getproxies().get(self.server.partition(":")[0]):
             direct = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, socket_options=_ALIVE)
         self._http = httpx2.AsyncClient(
-            base_url=self.server, verify=verify, auth=auth, timeout=TIMEOUT, limits=limits, transport=direct
+            base_url=self.server, verify=verify, auth=auth, timeout=timeout, limits=limits, transport=direct
         )
+        self._timeout = timeout
+        self.fence: Callable[[], float] = lambda: timeout
         self.calls = 0
 
     async def close(self) -> None:
@@ -104,12 +111,15 @@ class Cluster:
         kind: str = "application/json",
     ) -> Json:  # fmt: skip
         """The decoded answer. ``what`` is said in errors: Denied, NotFound, Conflict, SpecError, PlatformError."""
+        asks = method == "GET" or where == _REVIEWS
+        allowed = self._timeout if asks else min(self._timeout, self.fence())
         self.calls += 1
         content = None if body is None else orjson.dumps(body)
         headers = {} if body is None else {"content-type": kind}
         try:
-            answer = await self._http.request(method, where, params=params, content=content, headers=headers)
-        except self._transport.HTTPError as e:
+            async with asyncio.timeout(allowed):
+                answer = await self._http.request(method, where, params=params, content=content, headers=headers)
+        except (self._transport.HTTPError, TimeoutError) as e:
             raise unreachable(self.server, e) from e
         if answer.status_code >= 300:
             raise refusal(answer.status_code, _decoded(answer.content), what, self.server)
@@ -140,8 +150,7 @@ class Cluster:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": asked},
         }
-        where = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        answer = await self.call("POST", where, "ask for our rights", body=review)
+        answer = await self.call("POST", _REVIEWS, "ask for our rights", body=review)
         return bool(answer.get("status", {}).get("allowed"))
 
     async def get(self, version: str, kind: str, name: str) -> Json | None:
@@ -155,6 +164,16 @@ class Cluster:
         where = path(obj["apiVersion"], obj["kind"], self.namespace, obj["metadata"]["name"])
         params = {"fieldManager": MANAGER, "force": "true" if force else "false"}
         return await self.call("PATCH", where, f"apply {ref(obj)}", params=params, body=obj, kind=_APPLY)
+
+    async def create(self, obj: Json) -> Json:
+        """The object as it is then. Conflict when there is one of that name."""
+        where = path(obj["apiVersion"], obj["kind"], self.namespace)
+        return await self.call("POST", where, f"create {ref(obj)}", body=obj)
+
+    async def replace(self, obj: Json) -> Json:
+        """The object as it is then. Conflict unless it was as of ``metadata.resourceVersion``, NotFound when gone."""
+        where = path(obj["apiVersion"], obj["kind"], self.namespace, obj["metadata"]["name"])
+        return await self.call("PUT", where, f"replace {ref(obj)}", body=obj)
 
     async def merge(self, version: str, kind: str, name: str, patch: Json) -> Json:
         where = path(version, kind, self.namespace, name)

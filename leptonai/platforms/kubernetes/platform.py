@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError
+from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError, StartError
 from leptonai.plan.render import Apis, Ground, Traffic, names, render
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
@@ -22,6 +22,8 @@ from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.fights import Fights
+from leptonai.platforms.kubernetes.lead import Leader, identity, own_store
+from leptonai.platforms.kubernetes.lease import TRIES, Me
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.names import Ref
 from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
@@ -91,13 +93,16 @@ class KubernetesPlatform:
         self._fallen: dict[str, Replica] = {}  # pods that vanished without being told to end
         self._attended: dict[str, Attendant] = {}
         self._secret = ""
+        self._emptied = False  # nothing of our services is left in the namespace
+        self.leader: Leader | None = None
 
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connected, every kind listed once; from here on what happens is followed.
+        """Connected, every kind listed once; from here on what happens is followed. We lead, or stand by (``leader``).
 
-        PlatformError without a cluster, Denied without the rights that are needed: each names what is missing.
+        PlatformError without a cluster, Denied without the rights that are needed: each names what is missing. Conflict
+        ``other_platform`` in a namespace where the wishes of another store hold.
         """
         wanted = self.settings.kubernetes
         cluster = self._cluster = Cluster(wanted.context, wanted.namespace)
@@ -110,13 +115,15 @@ class KubernetesPlatform:
         followed = kinds(apis)
         if lacking := await missing(cluster, followed):
             raise lacking
-        self._secret = await shared_secret(cluster)
         own = f"app.kubernetes.io/managed-by={names.MANAGER},{names.OWN}/service"
         for kind, api in followed.items():
             self._mirrors[kind] = Mirror(cluster, Of(api, kind, own), wanted.resync, self._changed)
         self._mirrors["Pod"] = Mirror(cluster, Of("v1", "Pod", own), wanted.resync, self._pod_changed)
         around = self._around = Around(cluster, self._mirrors, wanted.resync, self._record, self._clock)
-        await asyncio.gather(*(mirror.relist() for mirror in self._mirrors.values()))
+        await asyncio.gather(*(mirror.relist() for kind, mirror in self._mirrors.items() if kind != "Pod"))
+        self.leader = await self._lead(cluster)
+        self._secret = await shared_secret(cluster)
+        await self._mirrors["Pod"].relist()
         await around.start()
         for mirror in (*self._mirrors.values(), *around.mirrors):
             self._go(mirror.run())
@@ -127,18 +134,55 @@ class KubernetesPlatform:
         self._go(self._tick())
         self._record("platform.connected", "platform", {"server": cluster.server, "version": version})
 
+    async def _lead(self, cluster: Cluster) -> Leader:
+        """Whoever leads, or stands by; from here on only a leader changes anything."""
+        wanted = self.settings.kubernetes
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = self._front.control and self.settings.api.host not in ("0.0.0.0", "::")  # else by which address?
+        control = f"http://{self._front.control}" if known else ""
+        me = Me(identity(self.home), own_store(self.home), control)
+        own = Cluster(wanted.context, wanted.namespace, timeout=2.5 * wanted.lease / TRIES)
+        leader = Leader(own, me, wanted.lease, lambda: bool(self._mirrors["Deployment"].objects))
+        try:
+            await leader.start()
+        except BaseException:
+            await own.close()
+            raise
+        cluster.fence = leader.left
+        self._go(leader.run())
+        return leader
+
+    def route(self, services: list[Service]) -> None:
+        """The gateway routes as these wishes say; nothing is done about them. For a copy that stands by."""
+        for key in self._front.services.keys() - {s.key for s in services}:
+            self._front.drop(key)
+        for service in services:
+            self._front.wish(service)
+
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(a.end() for a in self._attended.values()))
         self._front.close()
+        if self.leader:
+            await self.leader.release(forget=self._emptied)
+            await self.leader.close()
         if self._cluster:
             await self._cluster.close()
 
     async def shutdown(self) -> None:
-        """Everything of our services has left the cluster, and nothing of ours runs on this machine."""
-        await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
+        """Nothing of ours runs on this machine, and everything of our services has left the cluster.
+
+        Unless another copy leads there: its services stay.
+        """
+        if self.leader is not None and self.leader.leads:
+            await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
+            self._emptied = not self._mirrors["Deployment"].objects
+        if self._front.gateway is None:  # the start was refused, and an earlier platform's gateway may run still
+            self._front.recall()
+            with contextlib.suppress(StartError):
+                await self._front.start(make_runtime_folder(self.home))
         await self._front.stop()
         await self.close()
         for folder in (self.home / "run", make_runtime_folder(self.home)):
@@ -150,9 +194,11 @@ class KubernetesPlatform:
         """Steps are ``Applied`` objects, ``Retire`` of evicted pods, ``Forget`` of those that are gone.
 
         Conflict for an object of somebody else's, and what the cluster refuses as it says it; objects that were
-        applied before it stay, and the error says how many.
+        applied before it stay, and the error says how many. Conflict ``not_leading`` while another copy leads.
         """
         key = service.key
+        if self.leader is not None:
+            self.leader.left()
         if self._clean.get(key) == service:
             return await self._tune(service)
         async with self._locks[key]:
@@ -241,6 +287,7 @@ class KubernetesPlatform:
         mirrors = [*self._mirrors.values(), *(around.mirrors if around else ())]
         trouble = "; ".join(sorted({m.trouble for m in mirrors if m.trouble}))
         return self._front.describe() | {
+            "leader": self.leader.about() if self.leader else {},
             "isolation": {"active": True, "reason": "", "limits": "by the kubelet"},
             "cluster": {
                 "server": self._the_cluster.server,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from leptonai.errors import Denied
 from leptonai.plan.render import Apis
 from leptonai.plan.render.names import MANAGER
+from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.names import group, plural
 from leptonai.platforms.kubernetes.refused import missing_right
@@ -54,6 +55,8 @@ def needed(wanted: Mapping[str, str]) -> list[Right]:
         Right(("get",), "", "pods/log"),
         Right(("get", "patch"), "", "secrets", SECRET),
         Right(("create",), "", "secrets"),  # what is to be made has no name to be granted by
+        Right(("get", "update", "delete"), group(lease.API), "leases", lease.NAME),
+        Right(("create",), group(lease.API), "leases"),
     ]
 
 
