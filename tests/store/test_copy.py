@@ -83,3 +83,16 @@ def test_the_command_says_what_was_copied(tmp_path: Path, postgres: PostgresServ
     with pytest.raises(NotFound, match="there is no store"):
         CliRunner().invoke(command, ["copy", str(tmp_path / "none.db"), target], catch_exceptions=False)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_records_keep_their_identity_wherever_they_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no token yet"), Store(tmp_path / "empty.db") as store:
+        store.identity()
+    with filled(str(tmp_path / "one.db")) as one, filled(str(tmp_path / "other.db")) as other:
+        first = one.identity()
+        assert len(first) == 32 and first != other.identity()
+        one.put_token(issue("bob", "admin", now=2.0)[1])
+        assert one.identity() == first
+    copy(str(tmp_path / "one.db"), str(tmp_path / "two.db"))
+    with Store(tmp_path / "two.db") as two:
+        assert two.identity() == first
