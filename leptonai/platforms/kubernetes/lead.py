@@ -18,9 +18,11 @@ from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError
 from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.lease import API, NAME, Held, Me, Standing
+from leptonai.settings import Settings
 
 log = logging.getLogger(__name__)
 _RELEASE_WITHIN = 3.0  # seconds that ending may wait for the Lease to be let go
+_PATIENCE = 2.5  # renewals' time that one call may take: two may fail before the lead is lost
 _KIND = "Lease"
 
 
@@ -52,6 +54,26 @@ def own_store(home: Path) -> str:
     part.write_text(fresh + "\n")
     part.replace(path)
     return fresh
+
+
+async def led(cluster: Cluster, home: Path, settings: Settings, control: str, occupied: Callable[[], bool]) -> Leader:
+    """Who leads, or stands by; from here on ``cluster`` changes something only while it leads. As ``Leader.start``.
+
+    ``control``: where our API answers, ``host:port``. ``occupied``: whether services run in the namespace.
+    """
+    wanted = settings.kubernetes
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known = control and settings.api.host not in ("0.0.0.0", "::")  # else by which address?
+    me = Me(identity(home), own_store(home), f"http://{control}" if known else "")
+    own = Cluster(wanted.context, wanted.namespace, timeout=_PATIENCE * wanted.lease / lease.TRIES)
+    leader = Leader(own, me, wanted.lease, occupied)
+    try:
+        await leader.start()
+    except BaseException:
+        await own.close()
+        raise
+    cluster.fence = leader.left
+    return leader
 
 
 class Leader:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError, StartError
-from leptonai.plan.render import Apis, Ground, Traffic, names, render
+from leptonai.plan.render import Apis, Ground, names, render
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
@@ -22,16 +22,16 @@ from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.fights import Fights
-from leptonai.platforms.kubernetes.lead import Leader, identity, own_store
-from leptonai.platforms.kubernetes.lease import TRIES, Me
+from leptonai.platforms.kubernetes.lead import Leader, led
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.names import Ref
 from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
+from leptonai.platforms.kubernetes.traffic import led_by
 from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.logs import Log
 from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.protocols import Record
-from leptonai.settings import Kubernetes, Settings
+from leptonai.settings import Settings
 from leptonai.types import (
     Applied,
     Fault,
@@ -121,7 +121,9 @@ class KubernetesPlatform:
         self._mirrors["Pod"] = Mirror(cluster, Of("v1", "Pod", own), wanted.resync, self._pod_changed)
         around = self._around = Around(cluster, self._mirrors, wanted.resync, self._record, self._clock)
         await asyncio.gather(*(mirror.relist() for kind, mirror in self._mirrors.items() if kind != "Pod"))
-        self.leader = await self._lead(cluster)
+        services = self._mirrors["Deployment"].objects
+        self.leader = await led(cluster, self.home, self.settings, self._front.control, lambda: bool(services))
+        self._go(self.leader.run())
         self._secret = await shared_secret(cluster)
         await self._mirrors["Pod"].relist()
         await around.start()
@@ -133,24 +135,6 @@ class KubernetesPlatform:
         self._go(self._front.push_when_changed())
         self._go(self._tick())
         self._record("platform.connected", "platform", {"server": cluster.server, "version": version})
-
-    async def _lead(self, cluster: Cluster) -> Leader:
-        """Whoever leads, or stands by; from here on only a leader changes anything."""
-        wanted = self.settings.kubernetes
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = self._front.control and self.settings.api.host not in ("0.0.0.0", "::")  # else by which address?
-        control = f"http://{self._front.control}" if known else ""
-        me = Me(identity(self.home), own_store(self.home), control)
-        own = Cluster(wanted.context, wanted.namespace, timeout=2.5 * wanted.lease / TRIES)
-        leader = Leader(own, me, wanted.lease, lambda: bool(self._mirrors["Deployment"].objects))
-        try:
-            await leader.start()
-        except BaseException:
-            await own.close()
-            raise
-        cluster.fence = leader.left
-        self._go(leader.run())
-        return leader
 
     def route(self, services: list[Service]) -> None:
         """The gateway routes as these wishes say; nothing is done about them. For a copy that stands by."""
@@ -172,10 +156,7 @@ class KubernetesPlatform:
             await self._cluster.close()
 
     async def shutdown(self) -> None:
-        """Nothing of ours runs on this machine, and everything of our services has left the cluster.
-
-        Unless another copy leads there: its services stay.
-        """
+        """Nothing of ours runs on this machine, nor, unless another copy leads there, anything in the cluster."""
         if self.leader is not None and self.leader.leads:
             await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
             self._emptied = not self._mirrors["Deployment"].objects
@@ -514,15 +495,6 @@ class KubernetesPlatform:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def led_by(wanted: Kubernetes, apis: Apis) -> Traffic:
-    """What leads requests of others in the cluster to a service: as set, else the most that is served there."""
-    if wanted.traffic != "auto":
-        return wanted.traffic
-    if wanted.gateway and "HTTPRoute" in apis.versions:
-        return "gateway"
-    return "istio" if "VirtualService" in apis.versions else "service"
 
 
 def known(service: Service) -> list[Variant]:
