@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from leptonai import settings as setting
-from leptonai.admit.judge import ROLLOUT, automatic, judge, kinds, refused
+from leptonai.admit.judge import automatic, judge, kinds, paced, refused
 from leptonai.admit.undo import taking_back
 from leptonai.admit.world import World, dialled, diff
 from leptonai.errors import Conflict, Denied, LeptonError, SpecError
@@ -226,7 +226,7 @@ class Door:
             admit=self._admit,
             history=tuple(self._store.revisions(key)),
             dials=tuple(self._store.dials(key)),
-            recent=tuple(p for p in recent if automatic(p.by) and p.by != ROLLOUT and p.approved_by is None),
+            recent=tuple(p for p in recent if paced(p.by) and p.approved_by is None),
             frozen=self._frozen(),
         )
 

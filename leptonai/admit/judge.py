@@ -4,7 +4,8 @@ It asks, in this order: may this token, is it still in time, is it well-formed a
 automation, does a person have to approve. The kill switch, the pace and the cool-down bind automatic proposals only,
 those whose ``by`` is not ``human:...``. The scaler has a pace of its own: its changes delay no runbook's, and no
 runbook's delays one of its; it sets ``replicas`` (and names replicas to let go) of services that ask for it, and never
-what a person has set. A rollout keeps the pace of its own spec.
+what a person has set. A rollout keeps the pace of its own spec. A custom resource of a cluster is what people wrote and
+machines apply: the kill switch binds it, the pace does not, nor does it count against anybody's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 from leptonai.admit.limits import check
 from leptonai.admit.world import World
 from leptonai.types import (
+    GITOPS,
     SCALER,
     Change,
     DeleteChange,
@@ -37,8 +39,13 @@ _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
 def automatic(by: str) -> bool:
-    """Whether a proposal of ``by`` (``human:ana``, ``incident:42``, ``scaler``) is bound by pace and cool-down."""
+    """Whether a proposal of ``by`` (``human:ana``, ``incident:42``, ``scaler``) is bound by the kill switch."""
     return not by.startswith("human:")
+
+
+def paced(by: str) -> bool:
+    """Whether it is bound by pace and cool-down too, and counts against them."""
+    return automatic(by) and by != ROLLOUT and not by.startswith(GITOPS)
 
 
 def judge(proposal: Proposal, actor: Token, world: World) -> tuple[Status, tuple[str, ...]]:
@@ -109,14 +116,14 @@ def _too_much(proposal: Proposal, world: World) -> str:
     rules = world.admit
     if stopped := killed(world):
         return stopped
-    if proposal.approved_by or proposal.by == ROLLOUT:
+    if proposal.approved_by or not paced(proposal.by):
         return ""
     recent = [p for p in world.recent if p.by != SCALER]
-    paced = [p for p in recent if world.now - p.at < rules.pace_seconds]
-    if len(paced) >= rules.pace_count:
-        left = rules.pace_seconds - (world.now - sorted(p.at for p in paced)[-rules.pace_count])
+    within = [p for p in recent if world.now - p.at < rules.pace_seconds]
+    if len(within) >= rules.pace_count:
+        left = rules.pace_seconds - (world.now - sorted(p.at for p in within)[-rules.pace_count])
         return (
-            f"pace: {len(paced)} automatic proposals in the last {rules.pace_seconds:g} s, the limit is "
+            f"pace: {len(within)} automatic proposals in the last {rules.pace_seconds:g} s, the limit is "
             f"{rules.pace_count} (settings admit.pace_count); again in {left:.1f} s"
         )
     since = min((world.now - p.at for p in recent if p.service == proposal.service), default=math.inf)
@@ -146,10 +153,10 @@ def _scaling(proposal: Proposal, world: World) -> str:
             last = next((d for d in reversed(world.dials) if d.path == path and d.owner.startswith("human:")), None)
             whose = f"{path} was set by {last.owner}" if last else f"{variant}.auto is 0"
             return f"{whose}: a person's word stands until `leptonai scale {change.service} auto`"
-    paced = [p for p in world.recent if p.by == SCALER and p.service == proposal.service]
-    if sum(world.now - p.at < rules.pace_seconds for p in paced) >= rules.scale_count:
+    scaled = [p for p in world.recent if p.by == SCALER and p.service == proposal.service]
+    if sum(world.now - p.at < rules.pace_seconds for p in scaled) >= rules.scale_count:
         return (
-            f"pace: {change.service} was scaled {len(paced)} times in {rules.pace_seconds:g} s, the limit is "
+            f"pace: {change.service} was scaled {len(scaled)} times in {rules.pace_seconds:g} s, the limit is "
             f"{rules.scale_count} (settings admit.scale_count)"
         )
     return ""

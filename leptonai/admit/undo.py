@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from leptonai.admit.judge import automatic
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound
-from leptonai.types import Change, DialChange, Event, Key, SpecChange
+from leptonai.types import GITOPS, Change, DialChange, Event, Key, SpecChange
 
 
 def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change, str]:
     """The change to propose, and what it takes back in words. ``events``: those of ``key``, newest first.
 
-    The newest change of a person counts, whichever half of the wish it is in: a spec is wished again as it was, after
-    a deletion the deleted one; dials go back to the values they had. A restart and an evict leave nothing to take
-    back, nor does a step of a rollout (what is undone is the revision), nor a change that changed nothing: they are
-    passed over. An undo is a change too: the next takes it back.
+    The newest change of a person counts, also by a custom resource, whichever half of the wish it is in: a spec is
+    wished again as it was, after a deletion the deleted one; dials go back to the values they had. A restart and an
+    evict leave nothing to take back, nor does a step of a rollout (what is undone is the revision), nor a change that
+    changed nothing: they are passed over. An undo is a change too: the next takes it back.
 
     Raises NotFound when there is none, and Conflict when somebody else has changed the same thing since.
     """
@@ -24,7 +24,7 @@ def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change
         raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
     for event in events:
         detail = event.detail
-        if event.kind != "proposal.admitted" or automatic(detail["by"]):
+        if event.kind != "proposal.admitted" or (automatic(detail["by"]) and not detail["by"].startswith(GITOPS)):
             continue
         if "set" not in detail and detail["revision"] != detail["base"]:
             return _spec(key, detail["revision"], detail["base"], world)

@@ -130,6 +130,55 @@ def rbac(version: str, namespace: str, account: str, nodes: bool, room: bool, as
         click.echo(to_yaml(made), nl=False)
 
 
+@export.command()
+@json_option
+def crd(as_json: bool) -> None:
+    """Write the definition of the custom resource `Service`, for a cluster where services are to be declared.
+
+    \b
+    Example:
+      leptonai export crd | kubectl apply -f -
+    """
+    from leptonai.plan.render import to_yaml
+    from leptonai.serve.resource.schema import definition
+
+    if as_json:
+        print_json({"objects": [definition()]})
+    else:
+        click.echo(to_yaml([definition()]), nl=False)
+
+
+@export.command()
+@click.argument("service")
+@click.option("--namespace", default="", help="In which the platform serves; else that of who applies it.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@workspace_option
+@json_option
+@click.pass_obj
+def resource(
+    session: Session, service: str, namespace: str, out: Path | None, workspace: str | None, as_json: bool
+) -> None:
+    """Write SERVICE as a custom resource, to be applied by kubectl or kept in Git.
+
+    The model is named by its digest; the image of `leptonai build` holds it.
+
+    \b
+    Example:
+      leptonai export resource service.yaml | kubectl apply -f -
+    """
+    from leptonai.plan.render import to_yaml
+    from leptonai.serve.resource.form import resource as said
+
+    made = said(find(session, service, workspace).spec, namespace)
+    if as_json:
+        print_json({"objects": [made]})
+    elif out is None:
+        click.echo(to_yaml([made]), nl=False)
+    else:
+        write(out, to_yaml([made]))
+        click.echo(str(out))
+
+
 def ground_of(
     version: str, traffic: str, namespace: str, gateway: str, callers: tuple[str, ...], image: str | None
 ) -> Ground:

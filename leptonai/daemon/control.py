@@ -27,6 +27,7 @@ from leptonai.api.callers import secret_sha256
 from leptonai.api.wishes import Wishes
 from leptonai.client.home import Home, read_json, read_token
 from leptonai.daemon import ground
+from leptonai.daemon.declared import follow
 from leptonai.daemon.led import led
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
@@ -140,9 +141,13 @@ async def serve(
     def record(kind: str, subject: str, detail: dict[str, Any]) -> None:
         store.record(kind, subject, detail, actor="control", at=time.time())
 
+    listeners: list[Callable[[Key], None]] = []
+
     def changed(key: Key) -> None:
         wishes.changed(key)
         reconciler.wake(key)
+        for listener in listeners:
+            listener(key)
 
     def evicted(key: Key, replicas: list[str]) -> None:
         store.drop_evicts(key, replicas)
@@ -172,7 +177,9 @@ async def serve(
     idle = IdleLoop(platform, services, scale)
     reconciler = Reconciler(platform, services, record, drop_evictions=evicted)
     switch = Switch(home.frozen)
-    door = Door(store, settings, on_change=changed, artifacts=artifacts, frozen=switch.said)
+    # On a cluster models are in images, and a replica whose image lacks its model says so.
+    kept = None if isinstance(platform, KubernetesPlatform) else artifacts
+    door = Door(store, settings, on_change=changed, artifacts=kept, frozen=switch.said)
     app = create_app(
         door,
         store,
@@ -194,6 +201,9 @@ async def serve(
         app.state.world.callers.forget()
 
     await platform.start()
+    resources = follow(platform, app.state.world, reconciler, record)
+    if resources is not None:
+        listeners.append(resources.changed)
     server = Server(
         uvicorn.Config(
             app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
@@ -207,6 +217,7 @@ async def serve(
         lambda: expire(door),
         lambda: collect(store, artifacts),
         lambda: tidy(store, settings),
+        *([resources.run] if resources is not None else []),
     )
     work = [
         asyncio.create_task(led(ground.lead(platform), acting, lambda: stand_by(platform, wishes))),

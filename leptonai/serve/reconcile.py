@@ -55,6 +55,10 @@ class Reconciler:
         self._working: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
 
+    def holds(self, key: Key) -> bool:
+        """Whether ``key`` was applied and is not removed yet."""
+        return key in self._applied or key in self._working
+
     def wake(self, key: Key) -> None:
         """Look at ``key`` soon. Call it from the loop's own thread; any number of calls make one look."""
         self._woken.add(key)

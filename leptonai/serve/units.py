@@ -12,6 +12,15 @@ _BINARY = {f"{p}i{b}": 1024 ** (i + 1) for i, p in enumerate("KMGT") for b in ("
 _BYTES = {k.lower(): v for k, v in (_DECIMAL | _BINARY).items()}
 
 
+def _either_case(word: str) -> str:
+    return "".join(f"[{c}{c.upper()}]" for c in word)
+
+
+# What is read below, for those who check texts by a pattern. In the syntax that Python and RE2 share.
+DURATION = f"^{_NUMBER}({'|'.join(_SECONDS)})\\s*$"
+SIZE = f"^{_NUMBER}({'|'.join(map(_either_case, _BYTES))})\\s*$"
+
+
 def duration(text: str) -> float:
     """Seconds in ``"250ms"``, ``"30s"``, ``"5m"``, ``"1.5h"``, ``"30d"``. ValueError says what was expected."""
     match = _TEXT.fullmatch(text)

@@ -18,6 +18,7 @@ from leptonai.types.inputs import MOST_RULES, InputRule
 from leptonai.types.keys import (
     DEFAULT_WORKSPACE,
     DIGEST,
+    GITOPS,
     NAME,
     SCALER,
     TEST_HEADER,
@@ -90,6 +91,7 @@ from leptonai.types.world import (
 __all__ = [
     "DEFAULT_WORKSPACE",
     "DIGEST",
+    "GITOPS",
     "MOST_RULES",
     "NAME",
     "QUARANTINE",

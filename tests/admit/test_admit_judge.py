@@ -247,6 +247,16 @@ def test_automation_within_its_limits_is_admitted(facts: dict[str, Any]) -> None
     assert judge(proposal(by="incident:7"), token(), world(**facts)) == ("admitted", ())
 
 
+def test_a_custom_resource_is_bound_by_the_kill_switch_and_by_approval_but_not_by_pace() -> None:
+    """A cluster applies what people wrote: twenty of them at once are no runaway automation."""
+    asked = proposal(SpecChange(spec=SLOWER, base=1), by="gitops:models/digits@7")
+    assert judge(asked, token(), world(recent=recent(*range(1, 11))))[0] == "admitted"
+    assert judge(asked, token(), world(recent=recent(1, service="digits")))[0] == "admitted"
+    status, reasons = judge(asked, token(), world(frozen=True))
+    assert status == "denied" and "the kill switch is on" in reasons[0]
+    assert judge(asked, token(), world(approval=("spec",)))[0] == "pending"
+
+
 # --- approval ------------------------------------------------------------------------------------------------------
 
 

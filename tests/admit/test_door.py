@@ -283,6 +283,19 @@ def test_undo_takes_back_the_newest_change_of_a_person_whichever_half_it_was(hou
     assert wish is not None and (wish.revision, wish.dials.variants["main"].weight) == (2, 2.0), "the rest stays"
 
 
+def test_what_a_custom_resource_says_is_undone_like_a_persons_word_and_delays_nobody(house: House) -> None:
+    door = house.door(pace_count=1)
+    door.propose(SpecChange(spec=spec(1.0), base=0), ANA, "")
+    made = door.propose(SpecChange(spec=spec(2.0), base=1), OPS, "generation 7", by="gitops:models/digits@7")
+    assert (made.status, made.by) == ("admitted", "gitops:models/digits@7")
+    assert door.world("digits", house.now).recent == ()
+    remedy = DialChange(service="digits", set={"main.epoch": 1})
+    assert door.propose(remedy, OPS, "", by="incident:1").status == "admitted"
+    assert door.undo("digits", ANA).why == "undo of revision 2: back to 1"
+    with pytest.raises(Denied, match="may not propose as"):
+        door.propose(SCALE, ANA, "", by="gitops:models/digits@7")
+
+
 def test_undo_never_takes_back_what_somebody_else_did_since(house: House) -> None:
     door = house.door(cooldown=0.0)
     door.propose(SpecChange(spec=spec(1.0), base=0), ANA, "")

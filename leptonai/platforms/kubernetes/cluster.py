@@ -175,8 +175,9 @@ class Cluster:
         where = path(obj["apiVersion"], obj["kind"], self.namespace, obj["metadata"]["name"])
         return await self.call("PUT", where, f"replace {ref(obj)}", body=obj)
 
-    async def merge(self, version: str, kind: str, name: str, patch: Json) -> Json:
-        where = path(version, kind, self.namespace, name)
+    async def merge(self, version: str, kind: str, name: str, patch: Json, sub: str = "") -> Json:
+        """The object as it is then. ``sub``: its "status" alone is changed."""
+        where = path(version, kind, self.namespace, f"{name}/{sub}" if sub else name)
         return await self.call("PATCH", where, f"change {kind}/{name}", body=patch, kind=_MERGE)
 
     async def delete(

@@ -474,6 +474,11 @@ class KubernetesPlatform:
         self._front.changed()
 
     @property
+    def cluster(self) -> Cluster:
+        """For what is not about replicas. PlatformError before ``start``."""
+        return self._the_cluster
+
+    @property
     def _the_cluster(self) -> Cluster:
         if self._cluster is None:
             raise PlatformError("the Kubernetes platform has not been started", hint="leptonai up")

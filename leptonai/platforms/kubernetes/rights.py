@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from leptonai.errors import Denied
 from leptonai.plan.render import Apis
-from leptonai.plan.render.names import MANAGER
+from leptonai.plan.render.names import MANAGER, OWN
 from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.names import group, plural
@@ -37,6 +37,10 @@ LOOK = ("list", "watch")
 EVENTS = Right(LOOK, "", "events")
 NODES = Right(LOOK, "", "nodes")
 EVERYBODY = Right(LOOK, "", "pods")  # of all namespaces
+RESOURCES = (  # to follow custom resources and say how they stand; a platform without them serves all the same
+    Right(("list", "watch", "patch"), OWN, "services"),
+    Right(("patch",), OWN, "services/status"),
+)
 
 
 def kinds(apis: Apis) -> dict[str, str]:
@@ -65,7 +69,7 @@ def role(apis: Apis, namespace: str, account: str, *, nodes: bool = False, room:
 
     ``nodes``: a ClusterRole besides, to watch nodes; ``room``: and what pods of all namespaces request of them.
     """
-    rules = [_rule(right) for right in (*needed(kinds(apis)), EVENTS)]
+    rules = [_rule(right) for right in (*needed(kinds(apis)), EVENTS, *RESOURCES)]
     meta = {"name": account, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": MANAGER}}
     rbac = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
