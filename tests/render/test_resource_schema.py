@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from render_stage import check
 
-from leptonai.admit.bounds import BOUNDS, validate
+from leptonai.admit.bounds import BOUNDS, Bound, validate
 from leptonai.cli.main import run
 from leptonai.errors import SpecError
 from leptonai.plan.render import to_yaml
@@ -86,7 +86,7 @@ PLAIN = st.recursive(
 
 
 def number(hint: Any, path: str) -> st.SearchStrategy[Any]:
-    bound = BOUNDS[path]
+    bound = BOUNDS.get(path) or Bound(0.0, 1.0)
     if hint is int:
         made: st.SearchStrategy[Any] = st.integers(int(bound.low), int(bound.high))
         made |= st.integers(int(bound.low), min(int(bound.high), int(bound.low) + 10))
@@ -110,6 +110,10 @@ def values(hint: Any, path: str) -> st.SearchStrategy[Any]:
         return st.tuples(st.integers(-3, 1), st.integers(2, 9)).map(list)
     if path == "rollout.steps":
         return st.sets(st.floats(0.01, 0.99), max_size=4).map(lambda shares: [*sorted(shares), 1.0])
+    if hint is Any:
+        return PLAIN
+    if origin is tuple and path == "tests.golden":
+        return st.lists(values(args[0], path), min_size=1, max_size=2)
     if origin is tuple:
         return st.lists(values(args[0], path), max_size=3)
     if origin is dict and args[1] is Any:
@@ -257,6 +261,9 @@ WRONG: dict[str, Json] = {
     "a text for a truth": OK | {"idempotent": "yes"},
     "a rate without a rate": OK | {"rate_limit": {"burst": 3}},
     "another owner": OK | {"scale": {"owner": "keda"}},
+    "no golden examples": OK | {"tests": {"golden": []}},
+    "an example that asks nothing": OK | {"tests": {"golden": [{"outputs": 1}]}},
+    "an invariance that is none": OK | {"tests": {"golden": [{"inputs": {}}], "invariances": ["luck"]}},
     "no steps": OK | {"rollout": {"steps": []}},
     "half a scale": OK | {"survey": {"scale": [1]}},
     "a long question": OK | {"survey": {"question": "?" * 301}},

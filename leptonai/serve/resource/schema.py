@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from leptonai.admit.bounds import BOUNDS, HASH_ON, MAX_QUESTION, MAX_STEPS, MAX_VARIANTS
+from leptonai.admit.bounds import BOUNDS, HASH_ON, MAX_GOLDEN, MAX_QUESTION, MAX_STEPS, MAX_VARIANTS
 from leptonai.plan.render.names import MANAGER, OWN
 from leptonai.serve import units
 from leptonai.serve.spec import SUGAR, UNITS
@@ -28,7 +28,7 @@ _PATTERNS = {  # of texts, by the name of their field
     "name": NAME.pattern, "workspace": NAME.pattern, "model": DIGEST.pattern, "hash_on": HASH_ON.pattern,
     "python": "/.*",
 }  # fmt: skip
-_ITEMS = {"variants": (1, MAX_VARIANTS), "steps": (1, MAX_STEPS)}
+_ITEMS = {"variants": (1, MAX_VARIANTS), "steps": (1, MAX_STEPS), "golden": (1, MAX_GOLDEN)}
 _NEVER: dict[str, Json] = {  # what no value of that kind meets; values of other kinds do not look at it
     "number": {"minimum": 1, "maximum": 0},
     "string": {"minLength": 1, "maxLength": 0},
@@ -121,6 +121,8 @@ def _of(hint: Any, path: str) -> Json:
     if origin is dict:
         values = {OPEN: True} if args[1] is Any else {"additionalProperties": _either(_text("env"), {"type": "number"})}
         return {"type": "object"} | values
+    if hint is Any:
+        return {OPEN: True, "nullable": True}
     if hint is bool:
         return {"type": "boolean"}
     if hint in (int, float):
@@ -140,11 +142,10 @@ def _text(leaf: str) -> Json:
     return made
 
 
-def _number(hint: Any, path: str, bounded: bool = True) -> Json:
-    """Within its bounds; with a unit, where it may have one."""
+def _number(hint: Any, path: str) -> Json:
+    """Within its bounds, which in a list are the door's; with a unit, where it may have one."""
     made: Json = {"type": "integer", "format": "int64"} if hint is int else {"type": "number"}
-    if bounded:
-        bound = BOUNDS[path]
+    if bound := BOUNDS.get(path):
         made |= {"minimum": hint(bound.low), "maximum": hint(bound.high)}
         made |= {"exclusiveMaximum": True} if bound.open_high else {}
     reads = UNITS.get(path.rpartition(".")[2])
@@ -154,14 +155,13 @@ def _number(hint: Any, path: str, bounded: bool = True) -> Json:
 
 
 def _several(args: tuple[Any, ...], path: str) -> Json:
-    """A list; in it, bounds are the door's."""
     name = path.rpartition(".")[2]
     if args[0] is Variant:
         item = _fields(Variant, "")
         item["properties"]["name"]["default"] = Variant(model="").name
         made: Json = {"items": item, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     else:
-        made = {"items": _number(args[0], path, bounded=False) if args[0] in (int, float) else _of(args[0], path)}
+        made = {"items": _of(args[0], path)}
     low, high = _ITEMS.get(name, (0, None)) if args[-1] is Ellipsis else (len(args), len(args))
     count = {} if high is None else {"minItems": low, "maxItems": high}
     return {"type": "array"} | count | made
