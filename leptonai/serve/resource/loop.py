@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from leptonai.client.wire import ServiceView
 from leptonai.errors import Conflict, LeptonError, NotFound
-from leptonai.platforms.kubernetes.cluster import Cluster
+from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.protocols import Record
 from leptonai.serve.resource.decide import PENDING, Decision, Known, Refused, Word, decide, failed, rivals
@@ -58,7 +58,7 @@ class Resources:
     def __init__(self, cluster: Cluster, around: Around, resync: float, clock: Callable[[], float] = time.time) -> None:
         self.trouble = f"{PLURAL} of {API} are not served here"  # why resources are not followed; "" while they are
         self._cluster, self._around, self._clock = cluster, around, clock
-        self._mirror = Mirror(cluster, API, KIND, "", resync, self._changed)
+        self._mirror = Mirror(cluster, Of(API, KIND), resync, self._changed)
         self._declared: dict[str, Declared] = {}  # by name
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
