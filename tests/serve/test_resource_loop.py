@@ -83,13 +83,13 @@ class Stage:
 
             around = Around(self.propose, self.store.revisions, pending, self.look, record)
             self.hand = Resources(cluster, around, 600.0, lambda: self.now)
-            following = asyncio.create_task(self.hand.run())
+            self.following = asyncio.create_task(self.hand.run())
             try:
                 await story(self.hand)
             finally:
-                assert not following.done(), following
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                assert not self.following.done(), self.following
+                self.following.cancel()
+                await asyncio.gather(self.following, return_exceptions=True)
                 await cluster.close()
 
         with Running(self.api) as url:
@@ -331,6 +331,22 @@ def test_a_mistake_about_one_resource_is_told_there_and_stops_no_other(stage: St
         await stage.until(lambda: stage.condition(name="bad")[1] == "Internal", "told")
 
     stage.play(story)
+
+
+def test_a_copy_that_stood_by_begins_with_what_is_there_now(stage: Stage) -> None:
+    async def story(hand: Resources) -> None:
+        stage.api.apply("digits", {"model": A})
+        await stage.until(lambda: stage.status().get("revision") == 1, "first")
+        stage.following.cancel()
+        await asyncio.gather(stage.following, return_exceptions=True)
+        stage.api.apply("digits", {"model": B})
+        stage.api.apply("other", {"model": A})
+        stage.following = asyncio.create_task(hand.run())
+        await stage.until(lambda: stage.status().get("revision") == 2, "changed meanwhile")
+        await stage.until(lambda: stage.condition(name="other")[0] == "True", "made meanwhile")
+
+    stage.play(story)
+    assert [p.by for p in stage.proposals if p.service == "digits"] == [f"gitops:models/digits@{n}" for n in (1, 2)]
 
 
 def test_replicas_are_the_platforms_and_stay_what_they_were_set_to(stage: Stage) -> None:

@@ -57,8 +57,8 @@ class Resources:
 
     def __init__(self, cluster: Cluster, around: Around, resync: float, clock: Callable[[], float] = time.time) -> None:
         self.trouble = f"{PLURAL} of {API} are not served here"  # why resources are not followed; "" while they are
-        self._cluster, self._around, self._clock = cluster, around, clock
-        self._mirror = Mirror(cluster, Of(API, KIND), resync, self._changed)
+        self._cluster, self._around, self._resync, self._clock = cluster, around, resync, clock
+        self._mirror = self._fresh()
         self._declared: dict[str, Declared] = {}  # by name
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
@@ -74,8 +74,12 @@ class Resources:
                 self._wake.set()
 
     async def run(self) -> None:
-        """Follow until cancelled. Nothing that the cluster or the door does ends it."""
+        """Follow until cancelled, and anew when called anew. Nothing that the cluster or the door does ends it."""
         await self._until_served()
+        # What was known when we were cancelled may have been changed by people, and seen to by another copy.
+        self._mirror = self._fresh()
+        for memory in (self._declared, self._words, self._refused, self._told):
+            memory.clear()
         following = asyncio.create_task(self._mirror.run())
         try:
             await self._mirror.listed.wait()
@@ -202,6 +206,9 @@ class Resources:
             except NotFound:
                 continue  # it was deleted meanwhile
             self._mirror.told(made)
+
+    def _fresh(self) -> Mirror:
+        return Mirror(self._cluster, Of(API, KIND), self._resync, self._changed)
 
     def _changed(self, before: Json | None, after: Json | None) -> None:
         if after is None:
