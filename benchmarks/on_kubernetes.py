@@ -1,10 +1,11 @@
 """A service on the cluster that KUBECONFIG names: is a request lost while it is scaled, rolled, broken, cut off?
 
-    python benchmarks/on_kubernetes.py --load 'cluster load' [--rate 20] [--silence 60]
+    python benchmarks/on_kubernetes.py --load 'cluster load' [--rate 20] [--silence 60] [--agent COMMAND]
 
 The whole platform, brought up as a person does, its replicas real pods; everything is in a namespace of its own. One
 request after another at a steady rate goes through the gateway, each told apart by the stage it was sent in. The API
-server is cut off by a line of ours between it and the platform. The exit code says whether no request failed.
+server is cut off by a line of ours between it and the platform. ``--agent`` restarts the node's agent (kubelet), on a
+cluster where that may be done. The exit code says whether no request failed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +32,7 @@ from control_idle import cli
 
 from leptonai.client import Client
 from leptonai.drill import pods
-from leptonai.types import Scale, Spec, Variant
+from leptonai.types import Rollout, Scale, Spec, Variant
 
 CODE = """
 class Greeter:
@@ -38,6 +41,7 @@ class Greeter:
 # VERSION
 """
 PATIENCE = 300.0
+STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)  # the default's
 
 
 class Users(threading.Thread):
@@ -143,7 +147,7 @@ def platform(folder: Path, load: str) -> Iterator[tuple[Path, Line, dict[str, Pa
     """``(home, line, models, namespace)`` of a platform that reaches the API server by the line."""
     home = folder / "home"
     models = {}
-    for version in ("one", "two"):
+    for version in ("one", "two", "three"):
         models[version] = folder / version
         models[version].mkdir()
         (models[version] / "model.py").write_text(CODE.replace("VERSION", version))
@@ -173,6 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", required=True, help="command that imports an OCI archive into the nodes")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
+    parser.add_argument("--agent", help="command that restarts the node's agent; not given: that is left out")
     parser.add_argument("--silence", type=float, default=60.0, help="seconds without the API server")
     asked = parser.parse_args()
     took: dict[str, float] = {}
@@ -180,9 +185,10 @@ def main() -> int:
         folder = Path(name)
         with platform(folder, asked.load) as (home, line, models, space), Client(home=home) as client:
 
-            def spec(version: str) -> Spec:
+            def spec(version: str, rollout: Rollout = Rollout()) -> Spec:  # noqa: B008 - frozen
                 variant = Variant(model=str(models[version]), idempotent=True)
-                return Spec(name="greeter", variants=(variant,), scale=Scale(replicas=2, max=4), drain=3.0)
+                scale = Scale(replicas=2, max=4)
+                return Spec(name="greeter", variants=(variant,), scale=scale, rollout=rollout, drain=3.0)
 
             def calls() -> int:
                 return int(client.platform()["cluster"]["calls"])
@@ -217,6 +223,21 @@ def main() -> int:
                 lambda: client.deploy(spec("two"), why="second", wait=False),
                 lambda: ready(2) and not old & {r.id for r in client.replicas("greeter")},
             )
+            old = {r.id for r in client.replicas("greeter")}
+            judged = Rollout(strategy="canary", steps=STEPS, step_seconds=5.0, min_samples=50, effect=0.2)
+            stage(
+                "canary 1 -> 100 %",
+                lambda: client.deploy(spec("three", judged), why="third", wait=False),
+                lambda: (
+                    client.service("greeter").service.canary is None
+                    and ready(2)
+                    and not old & {r.id for r in client.replicas("greeter")}
+                ),
+            )
+            if client.revisions("greeter")[-1].number != 3:
+                raise SystemExit("the canary was taken back")
+            if asked.agent:
+                stage("agent restarted", lambda: subprocess.run(shlex.split(asked.agent), check=True), lambda: ready(2))
             victim = client.replicas("greeter")[0].id
             stage(
                 "pod killed",
