@@ -61,7 +61,7 @@ def heard(event: Event, known: Iterable[Warned]) -> list[Warned] | None:
     if event.kind != WARNED:
         return None
     fresh = Warned(
-        at=event.at,
+        at=float(detail.get("at") or event.at),
         reason=str(detail.get("reason", "")),
         said=str(detail.get("said", "")),
         times=int(detail.get("times") or 1),

@@ -126,6 +126,7 @@ class Around:
         self._told[key, name, warned.reason] = now
         recent.append(now)
         detail = {"service": key, "reason": warned.reason, "said": warned.said, "times": warned.times}
+        detail["at"] = warned.at or now
         self._record("cluster.warned", key, detail | {k: v for k, v in about.items() if v})
 
 

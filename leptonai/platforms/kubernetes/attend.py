@@ -16,6 +16,7 @@ from leptonai.platforms.kubernetes.follow import PodLog
 from leptonai.platforms.kubernetes.orders import Orders
 from leptonai.platforms.kubernetes.rights import SECRET
 from leptonai.settings import Local
+from leptonai.types import Replica
 
 Json = dict[str, Any]
 
@@ -46,15 +47,31 @@ class Attendant:
         self.log = PodLog(cluster, pod, home, local.log_bytes, local.log_files)
         self.orders: Orders | None = None
         self._secret, self._predictions = secret, home / "run" / pod / "predictions"
+        self._ready: tuple[str, Replica | None] = ("", None)  # its container and what it was, when it was ready last
         self._tasks = [asyncio.create_task(self.log.run())]
 
-    def saw(self, pod: Json, address: str) -> None:
-        """The pod is so now, and known to be reached there."""
+    def saw(self, pod: Json, replica: Replica) -> None:
+        """The pod is so now, which is that as a replica."""
         container: Json = next(iter((pod.get("status") or {}).get("containerStatuses") or []), {})
-        self.log.has(str(container.get("containerID") or ""), "running" in (container.get("state") or {}))
-        if address and (self.orders is None or self.orders.address != address):
-            self.orders = Orders(address, self._secret, self._predictions)
+        state, id = container.get("state") or {}, str(container.get("containerID") or "")
+        begun = "running" in state or "terminated" in state or "terminated" in (container.get("lastState") or {})
+        self.log.has(id if begun else "", "running" in state)
+        if replica.state == "ready":
+            self._ready = id, replica
+        elif id != self._ready[0]:
+            self._ready = "", None
+        if replica.address and (self.orders is None or self.orders.address != replica.address):
+            self.orders = Orders(replica.address, self._secret, self._predictions)
             self._tasks.append(asyncio.create_task(self.orders.run()))
+
+    def as_it_answers(self, replica: Replica) -> Replica:
+        """Ready, where it is so by all but the word of the kubelet: it was, the same container runs, and it answers us.
+
+        A kubelet that is started again, and a node that is not heard of, call pods unready that serve.
+        """
+        was, orders = self._ready[1], self.orders
+        unsaid = replica.reason in ("hung", "loading") and orders is not None and orders.answers
+        return was if unsaid and was is not None else replica
 
     async def end(self) -> None:
         """Nothing is followed any more; what was kept stays."""

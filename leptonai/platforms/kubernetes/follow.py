@@ -41,7 +41,8 @@ class PodLog:
         self._moved = asyncio.Event()
 
     def has(self, container: str, runs: bool) -> None:
-        """The pod's container is ``container`` ("" before there is one), and whether it runs."""
+        """The pod's newest container that has begun ("" where none is told of), and whether it runs."""
+        container = container or self._container
         if (container, runs) != (self._container, self._runs):
             self._container, self._runs = container, runs
             self._moved.set()
@@ -57,8 +58,10 @@ class PodLog:
             container = self._container
             try:
                 await self._follow()
-            except (LeptonError, Expired, OSError):  # not there yet, a full disk, no API server
+            except (LeptonError, Expired, OSError) as e:  # a full disk, no API server, or its node has removed it
                 await asyncio.sleep(AGAIN)
+                if isinstance(e, LeptonError) and not e.retry and self._container == container and not self._runs:
+                    read = container
             else:
                 if self._container == container and self._runs:
                     await self._next(ENDED)  # the end of a log comes before the news that its container has ended

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from leptonai.types import Tuning
 
 PERIOD = 1.0  # seconds between two looks, as operations collects
 TIMEOUT = 2.0
+FRESH = 2.5  # seconds for which a good answer stands: two looks and a half
 FILES = 2  # of predictions kept of each pod, as the replica keeps
 
 
@@ -39,6 +41,7 @@ class Orders:
         self.tuning: Tuning | None = None
         self.cost: tuple[float, float] | None = None
         self.address = address
+        self._ready_at = float("-inf")
         self._client = UnixClient(address, f"authorization: Bearer {secret}")
         self._folder = folder
         self._place = self._known()
@@ -49,10 +52,17 @@ class Orders:
             with contextlib.suppress(Unanswered, msgspec.DecodeError, OSError):
                 answer = await self._client.request("GET", "/-/ready", TIMEOUT)
                 told = msgspec.json.decode(answer.body, type=_Told)
+                if answer.status == 200:
+                    self._ready_at = time.monotonic()
                 self.tuning, self.cost = told.tuning, told.cost
                 while await self._fetch():
                     pass
             await asyncio.sleep(PERIOD)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it said of late that it is ready."""
+        return time.monotonic() - self._ready_at <= FRESH
 
     def close(self) -> None:
         self._client.close()

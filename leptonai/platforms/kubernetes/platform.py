@@ -232,10 +232,11 @@ class KubernetesPlatform:
         for name, replica in self._replicas.items():
             if replica.attempt and replica.state == "ready" and now - replica.since >= stable:
                 replica = self._replicas[name] = pods.replica(self._mirrors["Pod"].objects[name], stable, now)
-            orders = self._attended[name].orders
+            attended = self._attended[name]
+            orders = attended.orders
             if orders is not None and (orders.tuning, orders.cost) != (replica.tuning, replica.cost):
                 replica = self._replicas[name] = replace(replica, tuning=orders.tuning, cost=orders.cost)
-            seen.append(replica)
+            seen.append(attended.as_it_answers(replica))
         if deployments := self._mirrors.get("Deployment"):
             seen += [r for d in deployments.objects.values() if (r := pods.refused(d)) is not None]
         return sorted(seen, key=lambda r: (r.service, r.variant, r.id))
@@ -470,7 +471,7 @@ class KubernetesPlatform:
         if name not in self._attended:
             home, local = self.home, self.settings.local
             self._attended[name] = Attendant(self._the_cluster, name, home, self._secret, local)
-        self._attended[name].saw(after, replica.address)
+        self._attended[name].saw(after, replica)
         self._front.changed()
 
     @property
@@ -491,8 +492,13 @@ class KubernetesPlatform:
         return self._ground
 
     async def _tick(self) -> None:
+        serving: set[str] = set()
         while True:
             await self._front.tick()
+            now = {r.id for r in self.observe() if r.state == "ready"}
+            if now != serving:  # by their own word, which no change of a pod tells
+                serving = now
+                self._front.changed()
             await asyncio.sleep(self.settings.local.probe_interval)
 
     def _go(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

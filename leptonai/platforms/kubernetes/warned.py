@@ -37,8 +37,8 @@ class Warned(NamedTuple):
 
 
 def of_event(event: Json) -> Warned | None:
-    """What an Event of the kind Warning says; None for one that is none."""
-    if event.get("type") != "Warning":
+    """What an Event of the kind Warning says; None for one that is none, and for what each pod says while it starts."""
+    if event.get("type") != "Warning" or str(event.get("message") or "").startswith("Startup probe failed"):
         return None
     reason, message = str(event.get("reason") or ""), " ".join(str(event.get("message") or "").split())
     series = event.get("series") or {}

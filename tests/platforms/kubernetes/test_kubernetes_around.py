@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kube_stage import until
 
 from leptonai.plan.render import Apis
 from leptonai.platforms.kubernetes import pods
+from leptonai.platforms.kubernetes.attend import Attendant
 from leptonai.platforms.kubernetes.rights import role
 from leptonai.platforms.kubernetes.room import room, slim
 from leptonai.platforms.kubernetes.warned import maker, of_event, of_node
-from leptonai.types import Resources
+from leptonai.settings import Local
+from leptonai.types import Replica, Resources
 
 Json = dict[str, Any]
 
@@ -52,6 +57,9 @@ def test_what_an_event_means(reason: str, message: str, slug: str) -> None:
     assert found is not None and (found.reason, found.times, found.at) == (slug, 3, pods.unix(AT))
     assert found.said == f"{reason}: {message}"
     assert of_event(event(reason, message, type="Normal")) is None
+    assert of_event(event("Unhealthy", "Startup probe failed: connection refused")) is None, (
+        "each pod's, while it starts"
+    )
 
 
 def test_newer_clusters_count_events_in_a_series() -> None:
@@ -195,6 +203,59 @@ def test_a_pod_is_taken_unless_it_was_told_to_end_while_nobody_watched_or_never_
     assert not pods.taken(running, []), "nothing has come for it: there were to be fewer"
     assert not pods.taken(running, [told({}, template="t2")]), "another version has come for it"
     assert pods.taken(running, [told({}, template="t1")]), "its like has come for it"
+
+
+def test_a_pod_that_answers_is_ready_whatever_a_kubelet_says_that_was_started_again(tmp_path: Path) -> None:
+    """Only one that was ready, in the same container, and only while it answers."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            status = b"200 OK" if b"/-/ready" in head else b"404 Not Found"
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\n{}")
+
+    async def story() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        def replica(state: Any, reason: str = "") -> Replica:
+            return Replica(
+                id="x",
+                service="digits",
+                variant="main",
+                digest="d",
+                state=state,
+                reason=reason,
+                since=1.0,
+                address=address,
+            )
+
+        def pod(container: str) -> Json:
+            return {"status": {"containerStatuses": [{"containerID": container, "state": {}}]}}
+
+        hung, ready = replica("failed", "hung"), replica("ready")
+        cluster: Any = None  # nobody is asked: its log would be, once the container has begun
+        attended = Attendant(cluster, "x", tmp_path, "secret", Local())
+        try:
+            attended.saw(pod("a"), hung)
+            await until(lambda: attended.orders and attended.orders.answers)
+            assert attended.as_it_answers(hung) is hung, "it was never ready"
+            attended.saw(pod("a"), ready)
+            attended.saw(pod("a"), hung)
+            assert attended.as_it_answers(hung) is ready
+            killed = replica("failed", "killed")
+            assert attended.as_it_answers(killed) is killed
+            attended.saw(pod("b"), hung)
+            assert attended.as_it_answers(hung) is hung, "another container"
+            attended.saw(pod("b"), ready)
+            server.close()
+            await attended.end()
+            await until(lambda: attended.orders and not attended.orders.answers)
+            assert attended.as_it_answers(hung) is hung, "it answers no more"
+        finally:
+            await attended.end()
+            server.close()
+
+    asyncio.run(story())
 
 
 # --- rights ----------------------------------------------------------------------------------------------------------
