@@ -1,6 +1,7 @@
 """Is what the store acknowledged still there after ``kill -9``? A real writer, killed at random moments.
 
     python benchmarks/store_durability.py --kills 500
+    python benchmarks/store_durability.py --kills 500 --postgres
 
 Each round forks a writer that opens the store, appends one transaction after another (a revision, a dial, a proposal,
 a feedback, an incident, an event, all carrying the same number) and writes the number to a pipe once the transaction
@@ -14,6 +15,9 @@ the store is opened again, as a restarted control does. It fails (exit 1) unless
 ``--sabotage early`` acknowledges before the commit, ``--sabotage torn`` leaves the transaction out: both must fail.
 A killed process leaves the page cache intact, so this proves the order of writes and the recovery; that a power cut
 is survived too rests on ``synchronous=FULL``.
+
+``--postgres``: the store is in a private PostgreSQL server, with fsync on; every other time it is not the writer that
+is killed but the server with all its processes, and it recovers before the check.
 """
 
 from __future__ import annotations
@@ -27,17 +31,18 @@ import struct
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from leptonai.store import Store
+from leptonai.testing.postgres import PostgresServer
 from leptonai.types import Dial, DialChange, Feedback, Incident, Proposal, Spec, Variant
 
 KEY = "digits"
 
 
-def write(path: Path, pipe: int, sabotage: str) -> None:
-    with Store(path) as store:
+def write(place: str, pipe: int, sabotage: str) -> None:
+    with Store(place) as store:
         head = store.head(KEY)
         n = head.number if head else 0
         while True:
@@ -57,38 +62,44 @@ def write(path: Path, pipe: int, sabotage: str) -> None:
                 os.write(pipe, struct.pack("q", n))
 
 
-def one_kill(path: Path, rng: random.Random, sabotage: str) -> int:
-    """Fork a writer, kill it, and return the last number it acknowledged, 0 for none."""
+def one_kill(place: str, rng: random.Random, sabotage: str, server: PostgresServer | None) -> int:
+    """Fork a writer, kill it or its ``server``, and return the last number it acknowledged, 0 for none."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(reading)
-            write(path, writing, sabotage)
+            write(place, writing, sabotage)
         except BaseException as e:  # the parent must see it, and the child must not run the parent's code
-            os.write(2, f"writer failed: {e!r}\n".encode())
+            if server is None:
+                os.write(2, f"writer failed: {e!r}\n".encode())
         finally:
             os._exit(1)
     os.close(writing)
     said = b""
-    if rng.random() < 0.5:  # right on an acknowledgement
+    remote = place.startswith("postgresql:")  # opening takes longer there, and would be most of what is killed
+    if rng.random() < (0.8 if remote else 0.5):  # right on an acknowledgement
         for _ in range(rng.randint(1, 20)):
             said += os.read(reading, 8)
     else:
-        time.sleep(rng.uniform(0.0, 0.03))
+        time.sleep(rng.uniform(0.0, 0.1 if remote else 0.03))
+    if server is not None:
+        server.kill()
     os.kill(pid, signal.SIGKILL)
     while chunk := os.read(reading, 1 << 16):
         said += chunk
     os.close(reading)
     _, status = os.waitpid(pid, 0)
-    if not os.WIFSIGNALED(status):
+    if server is not None:
+        server.start()
+    elif not os.WIFSIGNALED(status):
         raise SystemExit("the writer ended by itself")
     return struct.unpack("q", said[-8:])[0] if said else 0
 
 
-def wrong(path: Path, acknowledged: int, whole: bool) -> tuple[str, int]:
+def wrong(place: str, acknowledged: int, whole: bool) -> tuple[str, int]:
     """What is wrong with the store, "" for nothing, and the number it ends with. ``whole``: from the first line on."""
-    with Store(path) as store:
+    with Store(place) as store:
         head = store.head(KEY)
         last = head.number if head else 0
         found = {
@@ -125,21 +136,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="of the moments; another one each run by default")
     parser.add_argument("--folder", type=Path, default=None, help="where the store lies; default: a temporary folder")
     parser.add_argument("--sabotage", choices=("early", "torn"), default="")
+    parser.add_argument("--postgres", action="store_true", help="in a private server, which is killed too")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     rng = random.Random(seed)
     before_first = in_flight = acknowledged = last = 0
     problem, began = "", time.monotonic()
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        path = Path(folder) / "store.db"
+    with ExitStack() as stack:
+        server = stack.enter_context(PostgresServer(fsync=True)) if args.postgres else None
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder))
+        place = server.database() if server else str(Path(folder) / "store.db")
         kills = 0
         while kills < args.kills and not problem:
-            said = one_kill(path, rng, args.sabotage)
+            said = one_kill(place, rng, args.sabotage, server if kills % 2 else None)
             kills += 1
             before_first += said == 0
             acknowledged = max(last, said)
-            problem, last = wrong(path, acknowledged, whole=kills % 50 == 0 or kills == args.kills)
+            problem, last = wrong(place, acknowledged, whole=kills % 50 == 0 or kills == args.kills)
             in_flight += last > acknowledged
     out = {
         "kills": kills,

@@ -13,7 +13,7 @@ from leptonai.api.route import Asked, Query, Route
 from leptonai.api.sessions import TICKET_TTL
 from leptonai.api.world import World
 from leptonai.client.wire import Health, SessionView, TokenCreated, TokenRequest, TokenView
-from leptonai.errors import Conflict, NotFound, SpecError
+from leptonai.errors import Conflict, LeptonError, NotFound, SpecError
 from leptonai.types import DEFAULT_WORKSPACE, NAME, Token
 
 
@@ -23,15 +23,21 @@ def healthz(asked: Asked[Query, None]) -> Health:
 
 
 def platform(asked: Asked[Query, None]) -> dict[str, Any]:
-    """What runs beside the replicas: the gateway, the isolation, and whether ops gave a sign of life."""
+    """What runs beside the replicas: the gateway, the isolation, whether ops gave a sign of life, and the store."""
     world = asked.world
     now, seen = world.clock(), world.callers.ops_seen
     alive = seen is not None and now - seen <= world.settings.api.ops_deadman
+    trouble = ""
+    try:
+        world.store.held()
+    except LeptonError as e:
+        trouble = e.message
     return {
         **world.platform.describe(),
         "version": __version__,
         "started": world.started,
-        "ops": {"alive": alive, "seen": seen, "broken": _broken(world)},
+        "ops": {"alive": alive, "seen": seen, "broken": {} if trouble else _broken(world)},
+        "store": {"place": world.store.place, "trouble": trouble},
         "frozen": world.switch.said(),
     }
 

@@ -37,7 +37,9 @@ def status(session: Session, name: str | None, workspace: str | None, as_json: b
 
 
 def show_platform(client: Client, as_json: bool) -> None:
-    platform, views, incidents = client.platform(), client.services(), client.incidents(open=True)
+    platform, views = client.platform(), client.services()
+    store: dict[str, Any] = platform.get("store") or {}
+    incidents = [] if store.get("trouble") else client.incidents(open=True)
     if as_json:
         print_json({"platform": platform, "services": views, "incidents": incidents})
         return
@@ -53,6 +55,8 @@ def show_platform(client: Client, as_json: bool) -> None:
         click.echo(f"cluster   IS NOT SEEN AS IT IS: {cluster['trouble']}")
     if cluster.get("blind"):
         click.echo(f"cluster   not watched, for want of rights: {', '.join(cluster['blind'])}")
+    if store.get("trouble"):
+        click.echo(f"store     NOTHING CAN BE CHANGED, AND INCIDENTS ARE NOT KNOWN: {store['trouble']}")
     silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
     click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
     for path, said in (ops.get("broken") or {}).items():
@@ -63,7 +67,8 @@ def show_platform(client: Client, as_json: bool) -> None:
     behind = sum(v.ready < v.wanted for v in views)
     said = f", {behind} not as wished" if behind else ", all as wished" if views else ""
     click.echo(f"services  {len(views)}{said}")
-    click.echo(f"incidents {len(incidents)} open")
+    if not store.get("trouble"):
+        click.echo(f"incidents {len(incidents)} open")
     for incident in incidents:
         click.echo(f"          {incident.id}: {incident.title} ({ago(incident.opened, now)})")
     if views:

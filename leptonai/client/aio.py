@@ -146,7 +146,7 @@ class AsyncClient:
         return await self.send(calls.signal_names())
 
     async def platform(self) -> dict[str, Any]:
-        """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""
+        """``Platform.describe()`` with ``version``, ``started``, ``ops``: ``{"alive", "seen"}``, and ``store``."""
         return await self.send(calls.platform())
 
     async def propose(

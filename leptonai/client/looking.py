@@ -203,7 +203,7 @@ class Looking:
         return self.send(calls.telemetry())
 
     def platform(self) -> dict[str, Any]:
-        """``Platform.describe()`` with ``version``, ``started`` and ``ops``: ``{"alive", "seen"}``."""
+        """``Platform.describe()`` with ``version``, ``started``, ``ops``: ``{"alive", "seen"}``, and ``store``."""
         return self.send(calls.platform())
 
     def freeze(self) -> FreezeView:

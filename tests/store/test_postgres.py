@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import signal
+import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -19,6 +24,8 @@ from leptonai.store import Store
 from leptonai.store.postgres import session as sessions
 from leptonai.testing.postgres import PostgresServer
 from leptonai.types import Feedback
+
+DURABILITY = Path(__file__).parents[2] / "benchmarks" / "store_durability.py"
 
 
 def note(n: int = 0, size: int = 0) -> Feedback:
@@ -111,24 +118,66 @@ def test_a_cut_connection_is_an_error_that_says_so_and_is_made_anew(postgres: Po
         eventually(lambda: store.session == 3)  # noticed though nobody asked anything
 
 
-def test_a_server_that_hangs_is_given_up_and_our_own_lock_is_no_obstacle(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+class Wire:
+    """Between store and server: once ``silent`` nothing passes any more, and no end of a connection is told."""
+
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
+        self._name = ".s.PGSQL.5432"
+        self._server = str(server.folder / self._name)
+        self.silent = False
+        self._open: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / self._name))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._server)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while (data := one.recv(1 << 16)) and not self.silent:
+                other.sendall(data)
+
+    def close(self) -> None:
+        for end in [self._listener, *self._open]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def wire(postgres: PostgresServer) -> Iterator[tuple[Wire, str]]:
+    """The wire, and the address of an empty schema through it."""
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket must be short
+        wire = Wire(postgres, Path(folder))
+        yield wire, postgres.schema().replace(quote(str(postgres.folder), safe=""), quote(folder, safe=""))
+        wire.close()
+
+
+def test_a_server_that_does_not_answer_is_given_up_and_our_own_lock_is_no_obstacle(
+    wire: tuple[Wire, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE", 0.5)
-    with Store(postgres.schema()) as store:
-        [(pid,)] = admin(postgres, OURS)
-        if os.geteuid() != 0:
-            pytest.skip("NOT TESTED: stopping a server's process needs its user")
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(LeptonError) as failed:
-                store.append_feedback(note(1))
-            assert failed.value.code == "store_unreachable", "BEGIN was not answered: certainly nothing was kept"
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    line, place = wire
+    with Store(place) as store:
+        store.append_feedback(note(1))
+        monkeypatch.setattr(sessions, "PATIENCE", 0.3)
+        line.silent = True
+        with pytest.raises(LeptonError) as failed:
+            store.append_feedback(note(2))
+        assert failed.value.code == "store_unreachable", "BEGIN was not answered: certainly nothing was kept"
+        monkeypatch.setattr(sessions, "PATIENCE", 60.0)
+        line.silent = False  # for new connections; of the old one the server has not heard that it ended
         eventually(lambda: held(store))
-        store.append_feedback(note(2))
-        assert [f.about for _, f in store.feedback()[0]] == ["2"]
+        store.append_feedback(note(3))
+        assert [f.about for _, f in store.feedback()[0]] == ["1", "3"]
 
 
 def test_one_platform_writes_and_another_schema_is_another_store(postgres: PostgresServer) -> None:
@@ -348,3 +397,13 @@ def test_a_full_disk_refuses_a_write_whole_and_goes_on_when_there_is_room_again(
             store.record("feedback", "digits", {"n": kept}, actor="x", at=0.0)
         assert [int(f.about) for _, f in store.feedback(limit=9999)[0]] == list(range(kept + 1))
         assert store.check_chain() is None
+
+
+@pytest.mark.timeout(300)  # it starts a server again and again, and waits for its disk
+@pytest.mark.usefixtures("postgres")
+def test_what_was_acknowledged_survives_kill_9_of_the_writer_and_of_the_server() -> None:
+    command = [sys.executable, str(DURABILITY), "--json", "--postgres", "--kills", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.stdout, done.stderr
+    out = json.loads(done.stdout)
+    assert (done.returncode, out["problem"], out["kills"]) == (0, "", 4), out
