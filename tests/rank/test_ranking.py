@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from stage import World
+
+from leptonai.ops.rank import Key, rank
 
 CHAIN = {"a": ["b"], "b": ["c"], "c": ["d"]}
 FAN = {"a": ["b", "c", "d"]}
@@ -78,3 +81,37 @@ def test_evidence_says_what_changed_when_and_how_it_gets_to_the_target() -> None
     assert "latency Average went from 10" in first.evidence[0]
     assert "at 1970-01-01 00:15:00 UTC" in first.evidence[0]
     assert first.evidence[-1] == "reached by a -> b -> c"
+
+
+def test_a_window_that_begins_in_the_trouble_is_told_against_normal_times() -> None:
+    """All rows are in trouble and it grows a little: what grows is no measure of whose the trouble is."""
+    window, normal, graph = World(CHAIN, {"a": 20, "b": 20, "c": 20}, onset=0).frames()
+    normal.values[50, normal.column[Key("a", "latency", "Average")]] += 100.0  # more than the trouble, for one row
+    for node in "abc":
+        at = window.column[Key(node, "latency", "Average")]
+        window.values[3:, at] += 4.0 if node == "a" else 0.0
+    assert rank(window, normal, graph, Key("a", "latency", "Average"))[0].node == "c"
+
+
+def test_levels_that_drifted_since_the_normal_data_are_no_trouble() -> None:
+    world = World(FAN, {"a": 10, "c": 10})
+    window, normal, graph = world.frames()
+    for node in "ab":  # slower all along
+        window.values[:, window.column[Key(node, "latency", "Average")]] += 8.0
+    assert rank(window, normal, graph, Key("a", "latency", "Average"))[0].node == "c"
+
+
+def test_who_fails_before_it_calls_anybody_is_blamed_and_not_those_it_does_not_call() -> None:
+    calls = {"x": ["a"], "a": ["b", "c", "d"]}
+    world = World(calls, failing={"x": 80, "a": 80}, missing=("b", "c", "d"))
+    assert world.suspects("x", "availability")[0].node == "a"
+
+
+def test_a_count_that_is_missing_is_not_a_row_without_calls() -> None:
+    world = World(FAN, {"a": 20, "b": 3, "c": 17})
+    window, normal, graph = world.frames()
+    whole = rank(window, normal, graph, Key("a", "latency", "Average"))
+    window.values[4:, window.column[Key("c", "requests", "Sum")]] = np.nan
+    found = rank(window, normal, graph, Key("a", "latency", "Average"))
+    assert [s.node for s in found[:2]] == [s.node for s in whole[:2]] == ["c", "b"]
+    assert found[0].score == pytest.approx(whole[0].score, abs=0.03)

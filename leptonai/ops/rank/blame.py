@@ -73,6 +73,21 @@ def surge_shares(volume: Volume, caller: NDArray[np.intp], callee: NDArray[np.in
     return out
 
 
+def gone_alone(volume: Volume, caller: NDArray[np.intp], callee: NDArray[np.intp]) -> Floats:
+    """Per edge: how sure it is that the callee is gone while its caller is not.
+
+    When most of what a caller calls lost its calls at once, it is the caller that calls nobody: each callee counts by
+    the share of the others that did not.
+    """
+    n = len(volume.surge)
+    called = (np.nan_to_num(volume.moved.before) > 0)[callee]  # of who was not called before nothing can be lost
+    lost = np.bincount(caller, weights=volume.gone[callee] * called, minlength=n)[caller] - volume.gone[callee]
+    others = np.bincount(caller, weights=called, minlength=n)[caller] - 1.0
+    kept = np.where(others > 0, 1.0 - np.clip(lost / np.maximum(others, 1.0), 0.0, 1.0), 1.0)
+    out: Floats = volume.gone[callee] * (1.0 - volume.gone[caller]) * kept
+    return out
+
+
 def chain(layers: list[Layer], volume: Volume, caller: NDArray[np.intp], callee: NDArray[np.intp]) -> Chain:
     """State ``layer x nodes + node``; the layer after the last symptom is the volume's."""
     n = len(volume.surge)
@@ -93,7 +108,7 @@ def chain(layers: list[Layer], volume: Volume, caller: NDArray[np.intp], callee:
             for j, other in enumerate(layers)
             if j != i
         ]
-        ways.append((caller, last + callee, volume.gone[callee] * (1.0 - volume.gone[caller])))
+        ways.append((caller, last + callee, gone_alone(volume, caller, callee)))
         ways.append((np.arange(n), last + np.arange(n), volume.sure))
         total = sum(np.bincount(start, weights=sure, minlength=n) for start, _, sure in ways)
         for start, end, sure in ways:

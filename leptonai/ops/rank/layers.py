@@ -114,7 +114,15 @@ def measure_volume(window: Frame, normal: Frame, graph: Graph, when: Episode) ->
     absent = ~np.isfinite(x).any(axis=0)
     if absent.any() and not absent.all():  # a service nobody counts is taken to be called as the typical one
         calls = np.where(absent, np.nanmedian(calls[:, ~absent]), calls)
-    return volume, np.nan_to_num(calls)
+    known = np.isfinite(calls)  # a row in which only the count is missing has as many calls as the others
+    typical = np.where(known.any(axis=0), _row_mean(calls), up.before)
+    return volume, np.nan_to_num(np.where(known, calls, typical))
+
+
+def _row_mean(x: Floats) -> Floats:
+    known = np.isfinite(x)
+    out: Floats = np.where(known, x, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return out
 
 
 def measure(
@@ -132,7 +140,9 @@ def measure(
             alone = CHANCE * np.abs(np.nan_to_num(moved.before)) / calls.sum(axis=0)
         moved = moved._replace(noise=np.maximum(moved.noise, alone))
     shift = sign * (moved.during - moved.before)
-    added = np.nansum(sign * (x[when.start : when.stop] - moved.before) * calls, axis=0) / len(calls)
+    high = sign * (x[when.start : when.stop] - moved.before) * calls
+    counts = np.isfinite(high) | (calls == 0)  # a row without calls adds nothing; one without a value is not known
+    added = np.nansum(high, axis=0) / np.maximum(counts.sum(axis=0), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         kept = np.nan_to_num(shrunk(shift, moved.noise) / shift)
     amount = np.maximum(np.nan_to_num(added), 0.0) * kept

@@ -16,7 +16,7 @@ from leptonai.protocols import Floats
 from leptonai.types import Noun
 
 ALPHA = 0.02  # share of normal windows in which a target may be called anomalous by itself
-ALPHA_EXPLAINED = 0.10  # ... when another service, far beyond its own noise, explains most of it
+ALPHA_EXPLAINED = 0.25  # ... when another service, far beyond its own noise, explains most of it
 EXPLAINED = 0.5
 LEAST = 0.01  # a smaller score is not worth a line
 MOST = 20  # suspects listed

@@ -116,7 +116,7 @@ def system(seed: int, n: int = 200, entries: int = 4) -> System:
         twin,
         rng.uniform(0.05, 0.35, n),
     )
-    calls = _calls(made, made.arriving[None, :])[0]
+    calls = calls_of(made, made.arriving[None, :])[0]
     busy = rng.uniform(0.2, 0.6, n)  # share of its capacity a service uses at the mean of the day
     return replace(made, capacity=np.maximum(calls, 1.0) / ROW * made.seconds / busy)
 
@@ -223,7 +223,7 @@ def _effect(world: System, times: Floats, faults: Sequence[Fault], onset: int) -
     return np.stack((slower, failed))
 
 
-def _calls(world: System, arriving: Floats, dead: NDArray[np.bool_] | None = None) -> Floats:
+def calls_of(world: System, arriving: Floats, dead: NDArray[np.bool_] | None = None) -> Floats:
     calls = arriving.copy()
     order = np.argsort(world.graph.callee, kind="stable")
     for e in order.tolist():  # callers come before callees, so a service's calls are known when it makes some
@@ -262,7 +262,7 @@ def _run(
             capacity[where] *= 1 - fault.size
         else:
             dead[where] = True
-    calls = _calls(world, np.maximum(arriving, 0.0), dead)
+    calls = calls_of(world, np.maximum(arriving, 0.0), dead)
     busy = calls / ROW * seconds / capacity
     own = seconds / (1.0 - np.minimum(busy, 0.97)) + added
     failing = 1 - (1 - failing) * np.minimum(1.0, 1.0 / np.maximum(busy, 1e-9))  # what exceeds the capacity is refused

@@ -12,11 +12,13 @@ from leptonai.protocols import Floats
 PLACEMENTS = 400  # stretches of normal data a window is compared with at most, spread evenly
 TAIL = 0.98  # the change that normal data stay below, in this share of stretches of the same shape
 LASTING = 3.0  # robust sigmas
+JUMPS = 1 / 2  # of its height above normal, that a stretch must rise by where it begins
 BELONGS = 1 / 3  # a row beside the episode belongs to it when it shows this share of the shift
 NEGLIGIBLE = 1e-3  # a shift below this share of the level is none, however constant the series was
 UNKNOWN = 0.5  # share of its level that a series without normal data must change by
 FEW = 10  # stretches below which normal data say nothing of noise
 HEAVY = 3.0  # degrees of freedom of the law that continues beyond the most extreme stretch seen
+STATISTICS = ("jump", "level")
 
 
 class Episode(NamedTuple):
@@ -45,8 +47,10 @@ def episode(x: Floats, normal: Floats, sign: int) -> Episode:
     Two statistics, the jump of a stretch against the rows before it and its height above the median of the normal
     data, each of the values as they are and of values clipped at LASTING robust sigmas: to the clipped ones a single
     huge row is little and a lasting shift is much. ``p`` is the share of normal windows of the same length in which
-    the rarest of the four is as rare (times four, where none is). A stretch
-    is then widened over adjacent rows that show BELONGS of its shift, so that a slow onset does not count as before.
+    the rarest of the four is as rare (times four, where none is). A level that is rarer gives way to a jump that is
+    rare and most of its height: what was high before drifted since the normal data. The stretch is then widened over
+    adjacent rows that show BELONGS of its shift, so that a slow onset does not count as before; and where the rows
+    before it are in trouble themselves, it begins with the window.
     """
     if sign == 0:
         return min((episode(x, normal, s) for s in (1, -1)), key=lambda e: e.p)
@@ -61,7 +65,7 @@ def episode(x: Floats, normal: Floats, sign: int) -> Episode:
     for limit in (np.inf, LASTING * spread):
         mine, where = _scan(np.clip(sign * (x - middle)[None, :], -limit, limit))
         theirs, _ = _scan(np.clip(sign * (windows - middle), -limit, limit))
-        for i, name in enumerate(("jump", "level")):
+        for i, name in enumerate(STATISTICS):
             tails.append(_tail(mine[i][0], theirs[i], NEGLIGIBLE * abs(middle)))
             wheres.append(where[name])
             known.append((theirs[i][:, None] <= theirs[i][None, :]).mean(axis=1))
@@ -69,7 +73,17 @@ def episode(x: Floats, normal: Floats, sign: int) -> Episode:
     together = (
         float((np.min(known, axis=0) <= rarest).mean()) if rarest >= 1 / (len(windows) + 1) else len(tails) * rarest
     )
-    start, stop = wheres[int(np.argmin(tails))]
+    best = int(np.argmin(tails))
+    high, usual = sign * (x - middle), sign * (normal - middle)
+    if (
+        STATISTICS[best % 2] == "level"
+        and tails[best - 1] <= 1.0 - TAIL
+        and not _within(high, usual, *wheres[best - 1])
+    ):
+        best -= 1
+    start, stop = wheres[best]
+    if _within(high, usual, start, stop):
+        start = 0
     before = x[:start][np.isfinite(x[:start])]
     base = float(before.mean()) if len(before) else middle
     shift = sign * (x - base)
@@ -140,6 +154,20 @@ def _mean(x: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         out: Floats = np.nansum(x, axis=0) / count
     return out
+
+
+def _within(high: Floats, normal: Floats, start: int, stop: int) -> bool:
+    """Whether the window begins in the middle of the trouble.
+
+    ``high`` (T,), above the normal median, jumps at ``start`` by less than JUMPS of its height, and the rows before
+    are higher than all but 1 - TAIL of normal stretches are.
+    """
+    before, during = high[:start], high[start:stop]
+    if not np.isfinite(before).any() or not np.isfinite(during).any():
+        return False
+    low, top = float(np.nanmean(before)), float(np.nanmean(during))
+    usual = np.lib.stride_tricks.sliding_window_view(normal, min(start, len(normal))).mean(axis=1)
+    return low > 0 and top - low < JUMPS * top and bool((usual >= low).mean() <= 1.0 - TAIL)
 
 
 def _median(x: Floats) -> Floats:
