@@ -17,6 +17,7 @@ from leptonai.ops.diagnose import diagnose
 from leptonai.ops.diagnosis.files import shipped_book
 from leptonai.ops.evidence import gather
 from leptonai.ops.exits import Exit
+from leptonai.ops.openers import Openers
 from leptonai.ops.report import tell
 from leptonai.ops.scene import Scene
 from leptonai.ops.warned import CLEARED, WARNED, Warned, concerning, heard
@@ -184,6 +185,27 @@ def test_replicas_without_a_node_are_counted_where_a_cluster_places_them() -> No
     assert [s.value for s in unscheduled([SERVICE], [waiting, placed], NOW)] == [1.0]
     assert [s.value for s in unscheduled([SERVICE], [placed], NOW)] == [0.0]
     assert unscheduled([SERVICE], [replica("r1", address="unix:/run/x")], NOW) == []
+
+
+def test_no_room_for_half_a_minute_opens_an_incident_and_a_node_that_comes_ends_it() -> None:
+    openers, book = Openers(), shipped_book()
+    openers.use(book)
+    waiting = replica("r3", state="starting", reason="unschedulable")
+
+    def after(seconds: int, *here: Replica) -> list[str]:
+        nonlocal now
+        found: list[str] = []
+        for _ in range(seconds):
+            now += 1.0
+            openers.saw(unscheduled([SERVICE], here, now))
+            found = [t.name for t in openers.step(now, {"digits": list(here)}).get("digits", ())]
+        return found
+
+    now, placed = NOW, replica("r1", address="10.244.0.3:8080")
+    assert after(20, placed) == []
+    assert after(20, placed, waiting) == [], "a rolling update may wait for what ends"
+    assert after(20, placed, waiting) == ["no_room"]
+    assert after(10, placed) == []
 
 
 def test_what_the_cluster_says_is_evidence_of_the_incident_it_explains(short: Path) -> None:

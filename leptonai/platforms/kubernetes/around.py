@@ -94,6 +94,9 @@ class Around:
         about = after.get("involvedObject") or {}
         kind, name = str(about.get("kind") or ""), str(about.get("name") or "")
         pod = self._known["Pod"].objects.get(name) if kind == "Pod" else None
+        ending = pod is None or bool(pod["metadata"].get("deletionTimestamp"))
+        if warned.reason == "unhealthy" and ending:
+            return  # as whoever is told to end is
         made_by = self._known["Deployment"].objects.get(maker(kind, name) or "")
         owner = pod or made_by
         if owner is not None:

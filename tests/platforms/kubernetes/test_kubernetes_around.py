@@ -13,7 +13,10 @@ from kube_stage import until
 
 from leptonai.plan.render import Apis
 from leptonai.platforms.kubernetes import pods
+from leptonai.platforms.kubernetes.around import AGAIN, FRESH, Around
 from leptonai.platforms.kubernetes.attend import Attendant
+from leptonai.platforms.kubernetes.cluster import Of
+from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.kubernetes.rights import role
 from leptonai.platforms.kubernetes.room import room, slim
 from leptonai.platforms.kubernetes.warned import maker, of_event, of_node
@@ -99,6 +102,38 @@ def test_a_node_that_is_gone_is_told() -> None:
 )
 def test_who_makes_what_an_event_is_about(kind: str, name: str, deployment: str | None) -> None:
     assert maker(kind, name) == deployment
+
+
+def test_each_thing_is_told_once_and_who_is_told_to_end_is_not_told_to_be_unready() -> None:
+    cluster: Any = None  # nobody is asked
+    mirrors = {kind: Mirror(cluster, Of("v1", kind), 1.0, lambda before, after: None) for kind in ("Pod", "Deployment")}
+    labels = {"leptonai.dev/service": "digits"}
+    for name, more in (("a", {}), ("b", {"deletionTimestamp": AT})):
+        mirrors["Pod"].told({"metadata": {"name": name, "labels": labels} | more, "spec": {"nodeName": "n1"}})
+    mirrors["Deployment"].told({"metadata": {"name": "digits-main-1", "labels": labels}})
+    told: list[Json] = []
+    now = pods.unix(AT)
+    around = Around(cluster, mirrors, 1.0, lambda kind, subject, detail: told.append(detail), lambda: now)
+
+    def happens(kind: str, name: str, reason: str, message: str = "x") -> None:
+        around._event(None, event(reason, message, involvedObject={"kind": kind, "name": name}))
+
+    happens("Pod", "a", "Unhealthy")
+    happens("Pod", "a", "Unhealthy")
+    happens("Pod", "b", "Unhealthy")
+    happens("Pod", "b", "Evicted")
+    happens("Pod", "gone", "Evicted")
+    happens("ReplicaSet", "digits-main-1-abc", "FailedCreate", "exceeded quota")
+    found = [(d["service"], d["reason"], d.get("replica"), d.get("node")) for d in told]
+    assert found == [
+        ("digits", "unhealthy", "a", "n1"), ("digits", "evicted", "b", "n1"), ("digits", "not_made", None, None)
+    ]  # fmt: skip
+    now += AGAIN - 1.0
+    happens("Pod", "a", "FailedScheduling")
+    assert len(told) == 4, "another reason is another thing"
+    now += FRESH
+    happens("Pod", "a", "FailedMount")
+    assert len(told) == 4, "what was said long ago is no news"
 
 
 # --- room ------------------------------------------------------------------------------------------------------------
