@@ -10,13 +10,15 @@ import click
 
 from leptonai.cli.export import find, write
 from leptonai.cli.session import Session, json_option, print_json, waiting, workspace_option
+from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
     from leptonai.types import Service
 
 
 @click.command()
-@click.argument("service")
+@click.argument("service", required=False)
+@click.option("--control", is_flag=True, help="The platform itself, to run in a cluster, in place of a service.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE.tar", required=True, help="The archive.")
 @click.option(
     "--base",
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def build(
     session: Session,
-    service: str,
+    service: str | None,
+    control: bool,
     out: Path,
     base: str,
     lock: Path | None,
@@ -55,23 +58,32 @@ def build(
     --lock takes such a lock, or requirements with hashes as pip-compile and uv write them; without one, the
     distributions that the model needs are taken as they are installed here.
 
+    --control writes the platform with its gateway instead: what `leptonai export control` runs.
+
     \b
     Example:
       leptonai build service.yaml -o digits.tar
+      leptonai build --control -o control.tar
       leptonai build digits -o digits.tar --image registry.example/{service}:{model} --lock digits.lock.json
     """
     import msgspec
 
     from leptonai.image import Inputs
     from leptonai.image import build as make
+    from leptonai.image.control import build as platform
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leptonai" / "debs"
     inputs = Inputs(cache, base, lock, require, packages, docker=docker)
     if image is not None:
         inputs = inputs._replace(image=image)
-    wish = find(session, service, workspace)
+    if control != (service is None):
+        raise SpecError("build takes a SERVICE or --control", hint="one of the two", code="usage")
     with waiting(as_json) as say:
-        built = make(wish, models(session, service, wish), inputs, out, say)
+        if service is None:
+            built = platform(inputs, out, say)
+        else:
+            wish = find(session, service, workspace)
+            built = make(wish, models(session, service, wish), inputs, out, say)
     stem = out.name.removesuffix(".tar")
     write(out.with_name(f"{stem}.lock.json"), msgspec.json.format(msgspec.json.encode(built.lock)).decode() + "\n")
     write(out.with_name(f"{stem}.cdx.json"), msgspec.json.format(msgspec.json.encode(built.bill)).decode() + "\n")

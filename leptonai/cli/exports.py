@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from leptonai.cli.export import export, find, ground_of, write
+from leptonai.cli.export import find, ground_of, write
+from leptonai.cli.exports_control import export
 from leptonai.cli.session import Session, json_option, print_json, workspace_option
 from leptonai.errors import SpecError
 

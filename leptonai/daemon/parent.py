@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from leptonai.client.home import Home
@@ -97,6 +98,18 @@ class Parent:
                     living.remove(child)
 
 
+def reap(children: Iterable[int]) -> None:
+    """Of processes whose parents died before them, none is left as a zombie: for the first process of a container.
+
+    Of ``children`` the end is waited for elsewhere.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if found.si_pid in children:
+                return
+            os.waitpid(found.si_pid, 0)
+
+
 def run(home: Home) -> int:
     """Sit on the parent's seat until told to stop; at once 0 when another parent sits there."""
     seats = Seats(home)
@@ -107,7 +120,7 @@ def run(home: Home) -> int:
     for end in (told, wake):
         end.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     parent.poll.register(told.fileno(), select.POLLIN)
     while True:
@@ -121,3 +134,4 @@ def run(home: Home) -> int:
         for child in parent.children:
             if child.pidfd in ready:
                 parent.ended(child, time.monotonic())
+        reap({c.process.pid for c in parent.children if c.process})

@@ -13,6 +13,7 @@ from leptonai.client.home import Home
 
 LOG_BYTES = 8_000_000  # of one log before it is rotated
 LOG_FILES = 3
+TELL = "LEPTONAI_TELL"  # set where logs are to go to the output of the first process too: in a container
 SUPERVISED = "LEPTONAI_SUPERVISED"  # set when something else (systemd) keeps the parent alive
 
 
@@ -36,8 +37,8 @@ def spawn(home: Home, seat: str, detach: bool = False) -> subprocess.Popen[bytes
                 *(["--detach"] if detach else []),
             ],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=None if TELL in os.environ else log,
+            stderr=None if TELL in os.environ else log,
             cwd="/",
             start_new_session=True,
         )
@@ -59,6 +60,10 @@ def open_log(home: Home, seat: str) -> logging.Logger:
     handler.setFormatter(format)
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    if TELL in os.environ:
+        told = logging.StreamHandler(sys.stdout)
+        told.setFormatter(format)
+        root.handlers.append(told)
     root.setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request otherwise
     log = logging.getLogger(f"leptonai.{seat}")

@@ -24,7 +24,7 @@ from leptonai.store.tree import files_of, tree_digest
 from leptonai.types import Service, parse_key
 
 HOME = "opt/leptonai"  # a virtual environment of the base's Python: its bin comes first on the path
-_SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Inputs(NamedTuple):
@@ -79,7 +79,7 @@ def _build(
     blobs = scratch / "blobs"
     blobs.mkdir()
     say(f"base {inputs.base}")
-    ground = _base(inputs, locked, blobs)
+    ground = base_of(inputs, locked, blobs)
     kept: dict[tuple[str, ...], tuple[list[Distribution], Blob]] = {}
     own: Blob | None = None
     images, parts = [], {}
@@ -88,13 +88,13 @@ def _build(
         wanted = _wanted(model, inputs, locked)
         if wanted not in kept:
             say(f"environment of {lane.name}: {', '.join(wanted) or inputs.lock}")
-            got = lock.environment(locked, ground.python, scratch) if locked else _installed(wanted, ground)
-            kept[wanted] = got, layer(_environment([d for d in got if d.name != OURS], ground, head=True), blobs)
-            own = own or layer(_environment([d for d in got if d.name == OURS], ground), blobs)
-        distributions, environment = kept[wanted]
+            got = lock.environment(locked, ground.python, scratch) if locked else taken(wanted, ground)
+            kept[wanted] = got, layer(environment([d for d in got if d.name != OURS], ground, head=True), blobs)
+            own = own or layer(environment([d for d in got if d.name == OURS], ground), blobs)
+        distributions, made = kept[wanted]
         assert own is not None
         say(f"model of {lane.name}: {lane.variant.model}")
-        layers = [*ground.layers, environment, own, layer(_model(lane.variant.model, model), blobs)]
+        layers = [*ground.layers, made, own, layer(_model(lane.variant.model, model), blobs)]
         layers.append(layer(_orders(service, lane), blobs))
         name = names[lane.name]
         images.append(archive.image(name, layers, ground.python.machine, _settings(service, lane, ground), blobs))
@@ -122,7 +122,7 @@ def _check(service: Service, lane: Lane, models: Mapping[str, Path]) -> None:
         )
 
 
-def _base(inputs: Inputs, locked: lock.Lock | str | None, blobs: Path) -> Base:
+def base_of(inputs: Inputs, locked: lock.Lock | str | None, blobs: Path) -> Base:
     if inputs.base == "debian":
         return debian.debian(blobs, inputs.cache, lock.packages(locked), inputs.packages)
     if inputs.packages:
@@ -137,11 +137,11 @@ def _wanted(model: Path, inputs: Inputs, locked: lock.Lock | str | None) -> tupl
     return () if locked else tuple(sorted({*needs.roots(model), *inputs.require}))
 
 
-def _installed(wanted: Iterable[str], ground: Base) -> list[Distribution]:
+def taken(wanted: Iterable[str], ground: Base) -> list[Distribution]:
     return [installed(name, ground.python) for name in sorted({*needs.closure(wanted), OURS})]
 
 
-def _environment(distributions: Iterable[Distribution], ground: Base, head: bool = False) -> list[Item]:
+def environment(distributions: Iterable[Distribution], ground: Base, head: bool = False) -> list[Item]:
     """Site-packages of ``distributions`` with their bytecode; ``head``: and what makes it an environment (PEP 405)."""
     python = f"python3.{ground.python.minor}"
     site = f"{HOME}/lib/{python}/site-packages"
@@ -168,7 +168,7 @@ def _orders(service: Service, lane: Lane) -> list[Item]:
 
 def _settings(service: Service, lane: Lane, ground: Base) -> dict[str, Any]:
     variables = ground.environment | {
-        "PATH": f"/{HOME}/bin:{ground.environment.get('PATH', _SYSTEM)}",
+        "PATH": f"/{HOME}/bin:{ground.environment.get('PATH', SYSTEM)}",
         "LANG": "C.UTF-8",
         "HOME": pod.RUN_DIR,
         "PYTHONUNBUFFERED": "1",

@@ -28,8 +28,9 @@ def bill(
     depends = []
     system = [_debian(p) for p in packages]
     for made in images:
-        model = _model(service, models[made.name])
-        inside = [*system, *map(_python, distributions[made.name]), model]
+        inside = [*system, *map(_python, distributions[made.name])]
+        if made.name in models:
+            inside.append(_model(service, models[made.name]))
         components |= {c["bom-ref"]: c for c in inside}
         name, _, tag = made.name.rpartition(":")
         own = {

@@ -1,0 +1,73 @@
+"""export control: the platform itself, to run in a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from leptonai.cli.export import export, write
+from leptonai.cli.session import json_option, print_json
+from leptonai.errors import SpecError
+
+__all__ = ["export"]
+
+
+@export.command()
+@click.option("--version", default="1.20", show_default=True, help="Of the cluster; no older one will do.")
+@click.option("--namespace", default="default", show_default=True, help="Where the platform and its services run.")
+@click.option("--image", metavar="NAME", help="Of the platform, as `leptonai build --control` writes it.")
+@click.option("--account", default="leptonai", show_default=True, help="Name of the ServiceAccount and its Role.")
+@click.option("--storage", default="10Gi", show_default=True, help="Size of the volume for the home.")
+@click.option("--storage-class", default="", metavar="NAME", help="Of the volume; else the cluster's own.")
+@click.option("--cpu", default="500m", show_default=True, help="Requested.")
+@click.option("--memory", default="2Gi", show_default=True, help="Requested, and the limit.")
+@click.option(
+    "--settings", "file", type=click.Path(path_type=Path), metavar="FILE", help="settings.yaml for the platform."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@json_option
+def control(
+    version: str,
+    namespace: str,
+    image: str | None,
+    account: str,
+    storage: str,
+    storage_class: str,
+    cpu: str,
+    memory: str,
+    file: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the platform itself for a cluster: its pod with a volume, its settings, address, account and rights.
+
+    \b
+    Example:
+      leptonai build --control -o control.tar
+      leptonai export control --namespace models | kubectl apply -f -
+    """
+    import msgspec
+
+    from leptonai.plan.render import Apis, to_yaml
+    from leptonai.plan.render.control import IMAGE, Seat
+    from leptonai.plan.render.control import control as render
+    from leptonai.platforms.kubernetes.rights import role
+
+    given = {}
+    if file is not None:
+        try:
+            given = msgspec.yaml.decode(file.read_bytes()) or {}
+        except (OSError, msgspec.DecodeError) as e:
+            raise SpecError(f"cannot read {file}: {e}", hint="give a settings.yaml") from e
+        if not isinstance(given, dict):
+            raise SpecError(f"{file} holds no settings", hint="see docs/settings.md")
+    seat = Seat(namespace, image or IMAGE, storage, storage_class, cpu, memory)
+    made = role(Apis.of(version), namespace, account) + render(seat, given, account)
+    if as_json:
+        print_json({"objects": made})
+    elif out is None:
+        click.echo(to_yaml(made), nl=False)
+    else:
+        write(out, to_yaml(made))
+        click.echo(f"{out}: {len(made)} objects for Kubernetes {version}")

@@ -1,0 +1,158 @@
+"""The platform itself on a cluster: one pod with a volume for its home, its settings, its address, its rights. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+from leptonai import __version__
+from leptonai.errors import SpecError
+from leptonai.plan.render.names import MANAGER, OWN
+from leptonai.plan.render.pod import LEAVE, UID
+from leptonai.settings import Settings
+
+Json = dict[str, Any]
+
+NAME = "leptonai-control"
+IMAGE = f"localhost/{NAME}:{__version__}"
+PLACE = "/var/lib/leptonai"  # the home, a volume
+API, GATEWAY = 8310, 8320
+_END = 30  # seconds for control and ops to let go, with room
+_START = 300  # seconds until a platform that does not come up is started again
+
+
+class Seat(NamedTuple):
+    """What differs from site to site."""
+
+    namespace: str = "default"
+    image: str = IMAGE
+    storage: str = "10Gi"
+    storage_class: str = ""  # "": the cluster's own
+    cpu: str = "500m"  # requested; not limited: a burst of work must not starve the gateway
+    memory: str = "2Gi"  # requested and limited
+
+
+def control(seat: Seat, given: Json, account: str) -> list[Json]:
+    """Settings, address and pod, in the order to apply them. ``account`` has the rights of ``export rbac``.
+
+    ``given``: settings besides those that follow from being in a cluster. SpecError when they cannot be.
+    """
+    text = _settings(seat, given)
+    labels = {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/name": NAME}
+    chosen = {"app.kubernetes.io/name": NAME}
+    meta: Json = {"name": NAME, "namespace": seat.namespace, "labels": labels}
+    ports = [
+        {"name": "gateway", "port": 80, "targetPort": "gateway", "protocol": "TCP"},
+        {"name": "api", "port": API, "targetPort": "api", "protocol": "TCP"},
+    ]
+    claim: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": seat.storage}}}
+    if seat.storage_class:
+        claim["storageClassName"] = seat.storage_class
+    template: Json = {
+        "metadata": {
+            "labels": labels,
+            # Settings are read at the start: others are another pod.
+            "annotations": {f"{OWN}/settings": hashlib.sha256(text.encode()).hexdigest()[:16]},
+        },
+        "spec": _pod(seat, account),
+    }
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"settings.yaml": text}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"type": "ClusterIP", "selector": chosen, "ports": ports},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": meta,
+            "spec": {
+                "replicas": 1,  # a store has one writer; a second pod would wait for it
+                "serviceName": NAME,
+                "selector": {"matchLabels": chosen},
+                "template": template,
+                "volumeClaimTemplates": [{"metadata": {"name": "home"}, "spec": claim}],
+            },
+        },
+    ]
+
+
+def _settings(seat: Seat, given: Json) -> str:
+    own: Json = {
+        "api": {"host": "0.0.0.0", "port": API},
+        "gateway": {"host": "0.0.0.0", "port": GATEWAY},
+        "kubernetes": {"enabled": True, "namespace": seat.namespace},
+    }
+    for section, fields in own.items():
+        there = given.get(section) or {}
+        for name, value in fields.items():
+            if there.get(name, value) != value:
+                raise SpecError(
+                    f"settings: {section}.{name} is {there[name]!r}, and in this pod it must be {value!r}",
+                    hint="leave it out; --namespace chooses the namespace",
+                )
+    merged = given | {section: (given.get(section) or {}) | fields for section, fields in own.items()}
+    try:
+        msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as e:
+        raise SpecError(f"settings: {e}", hint="see docs/settings.md for every setting") from e
+    return msgspec.yaml.encode(merged).decode()
+
+
+def _pod(seat: Seat, account: str) -> Json:
+    alive = {"httpGet": {"path": "/v2/health/live", "port": "gateway"}}
+    return {
+        "serviceAccountName": account,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": LEAVE + _END,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": UID,
+            "runAsGroup": UID,
+            "fsGroup": UID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": "control",
+                "image": seat.image,
+                "imagePullPolicy": "IfNotPresent",
+                "args": ["up", "--foreground"],
+                "ports": [
+                    {"name": "gateway", "containerPort": GATEWAY, "protocol": "TCP"},
+                    {"name": "api", "containerPort": API, "protocol": "TCP"},
+                ],
+                "resources": {"requests": {"cpu": seat.cpu, "memory": seat.memory}, "limits": {"memory": seat.memory}},
+                # The gateway, not the API: it serves users while control is started again or the API server is away.
+                "startupProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": _START // 2},
+                "readinessProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+                "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+                "lifecycle": {"preStop": {"exec": {"command": ["python", "-c", f"import time; time.sleep({LEAVE})"]}}},
+                "securityContext": {
+                    "privileged": False,
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [
+                    {"name": "home", "mountPath": PLACE},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+                    {
+                        "name": "settings",
+                        "mountPath": f"{PLACE}/settings.yaml",
+                        "subPath": "settings.yaml",
+                        "readOnly": True,
+                    },
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "settings", "configMap": {"name": NAME}},
+        ],
+    }
