@@ -127,7 +127,7 @@ def measure(space: str, model: Path, asked: argparse.Namespace, objects: str, fo
         users.start()
     time.sleep(15.0)
     end = time.time()
-    counted = {"service": "greeter", "name": "ready_count", "start": end - 10.0, "end": end - 3.0}
+    counted = ("ready_count", end - 10.0, end - 3.0, {"service": "greeter"})
     events = {e.seq for e in client.events(limit=1000)}
     holder = client.platform()["leader"]["holder"]
 
@@ -154,7 +154,7 @@ def measure(space: str, model: Path, asked: argparse.Namespace, objects: str, fo
             wrong.append(f"pods were replaced: {replicas ^ seen}")
         if not events <= {e.seq for e in where.events(after=min(events) - 1, limit=100000)}:
             wrong.append("events are missing")
-        if not any(len(s.values) for s in where.signals(**counted)):
+        if not any(s.at for s in where.signals(*counted)):
             wrong.append("telemetry of before is missing")
 
     before = uid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -54,7 +55,7 @@ def control(
     from leptonai.plan.render.control import control as render
     from leptonai.platforms.kubernetes.rights import role
 
-    given = {}
+    given: dict[str, Any] = {}
     if file is not None:
         try:
             given = msgspec.yaml.decode(file.read_bytes()) or {}

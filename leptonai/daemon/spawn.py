@@ -65,7 +65,8 @@ def open_log(home: Home, seat: str) -> logging.Logger:
         told.setFormatter(format)
         root.handlers.append(told)
     root.setLevel(logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request otherwise
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # one line per request otherwise
     log = logging.getLogger(f"leptonai.{seat}")
     sys.excepthook = lambda kind, error, trace: log.critical("uncaught", exc_info=(kind, error, trace))
     return log
