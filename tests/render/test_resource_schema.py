@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from render_stage import check
+from resource_texts import DIGEST, OK, TWO, WRONG
 
 from leptonai.admit.bounds import BOUNDS, Bound, validate
 from leptonai.cli.main import run
@@ -26,8 +27,6 @@ from leptonai.serve.spec import SUGAR, UNITS, parse
 from leptonai.types import Noun, Spec, Variant
 
 Json = dict[str, Any]
-
-DIGEST = "sha256:" + "ab" * 32
 
 
 # --- the two judges --------------------------------------------------------------------------------------------------
@@ -219,63 +218,6 @@ def test_a_spec_written_as_a_resource_is_read_as_the_same(said: Json) -> None:
     assert to_yaml([made]) == to_yaml([resource(spec, "models")])
 
 
-OK: Json = {"model": DIGEST}
-TWO: Json = {"variants": [{"model": DIGEST}, {"name": "new", "model": DIGEST}]}
-WRONG: dict[str, Json] = {
-    "no model": {},
-    "unknown field": OK | {"replicsa": 2},
-    "unknown field deep": OK | {"slo": {"latencyy": 1}},
-    "unknown field of the model": OK | {"resources": {"ram": 1}},
-    "unknown field of a variant": {"variants": [{"model": DIGEST, "weight": 1}]},
-    "a path for a model": {"model": "./model.onnx"},
-    "an image for a model": {"model": "registry.example/digits:1"},
-    "half a digest": {"model": "sha256:12"},
-    "a name that is none": OK | {"name": "My_Service"},
-    "a long name": OK | {"name": "a" * 41},
-    "a workspace that is none": OK | {"workspace": "A/B"},
-    "words for a number": OK | {"replicas": "two"},
-    "part of a replica": OK | {"replicas": 1.5},
-    "truth for a number": OK | {"replicas": True},
-    "truth for a duration": OK | {"timeout": True},
-    "a list for a duration": OK | {"timeout": [1]},
-    "fields for a duration": OK | {"timeout": {"seconds": 1}},
-    "fewer than none": OK | {"replicas": -1},
-    "too many": OK | {"scale": {"max": 10_001}},
-    "no time at all": OK | {"timeout": 0},
-    "a day too long": OK | {"timeout": 90_000},
-    "another unit": OK | {"timeout": "3 parsecs"},
-    "no size": OK | {"resources": {"memory": "lots"}},
-    "part of a byte": OK | {"resources": {"memory": 2000000.5}},
-    "certainty": OK | {"slo": {"availability": 1}},
-    "a policy that is none": OK | {"balance": "luck"},
-    "a policy that is none, at length": OK | {"balance": {"policy": "luck"}},
-    "a number for a policy": OK | {"balance": 3},
-    "nothing to hash on": OK | {"balance": {"policy": "maglev", "hash_on": ["weather"]}},
-    "trust nobody gives": OK | {"trust": "me"},
-    "another interpreter": OK | {"python": "python3"},
-    "a list of options": OK | {"options": [1]},
-    "truth in env": OK | {"env": {"A": True}},
-    "fields in env": OK | {"env": {"A": {"b": "c"}}},
-    "nothing for fields": OK | {"slo": None},
-    "text for fields": OK | {"scale": "big"},
-    "a text for a truth": OK | {"idempotent": "yes"},
-    "a rate without a rate": OK | {"rate_limit": {"burst": 3}},
-    "another owner": OK | {"scale": {"owner": "keda"}},
-    "no golden examples": OK | {"tests": {"golden": []}},
-    "an example that asks nothing": OK | {"tests": {"golden": [{"outputs": 1}]}},
-    "an invariance that is none": OK | {"tests": {"golden": [{"inputs": {}}], "invariances": ["luck"]}},
-    "no steps": OK | {"rollout": {"steps": []}},
-    "half a scale": OK | {"survey": {"scale": [1]}},
-    "a long question": OK | {"survey": {"question": "?" * 301}},
-    "no variants": {"variants": []},
-    "too many variants": {"variants": [{"name": f"v{n}", "model": DIGEST} for n in range(17)]},
-    "a model beside variants": TWO | {"model": DIGEST},
-    "the environment beside variants": TWO | {"env": {"A": "b"}},
-    "variants that are texts": {"variants": ["a.onnx"]},
-    "a variant without a model": {"variants": [{"name": "main"}]},
-}
-
-
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_is_refused_by_both(what: str) -> None:
     assert not served(WRONG[what])
@@ -301,6 +243,7 @@ def test_the_schema_is_structural() -> None:
     def walk(node: Json, path: str) -> None:
         assert ("type" in node) != bool(node.get(OPEN)) or node.get("type") == "object", path
         assert not (node.get("properties") and node.get("additionalProperties")), path
+        assert "type" in node or "properties" not in node, f"{path}: to server-side apply it would be a map"
         for name, part in node.get("properties", {}).items():
             walk(part, f"{path}.{name}")
         for word in ("items", "additionalProperties"):

@@ -169,11 +169,12 @@ def _several(args: tuple[Any, ...], path: str) -> Json:
 
 def _either(*kinds: Json) -> Json:
     """A value of one of several kinds. A structural schema has no word for that, so the kind is left open; each that is
-    meant keeps its own limits, each other one gets limits that nothing meets."""
+    meant keeps its own limits, each other one gets limits that nothing meets. Fields are left to the door: with them
+    the node would be a map to server-side apply, whatever stands there."""
     made: Json = {OPEN: True, "not": {"enum": [True, False]}}
     never = dict(_NEVER)
     for kind in kinds:
-        limits = {k: v for k, v in kind.items() if k not in ("type", "format", "enum")}
+        limits = {k: v for k, v in kind.items() if k not in ("type", "format", "enum", "properties", "description")}
         if "enum" in kind:  # an enum would be asked of every kind
             limits["pattern"] = f"^({'|'.join(kind['enum'])})$"
         if kind["type"] == "integer":

@@ -35,9 +35,9 @@ def status(one: Declared, word: Word, view: ServiceView | None, incident: Incide
         }
     if not word.ok:
         out |= {"reason": word.reason, "message": word.message[:_MOST]}
-    elif incident is not None:
-        out |= {"reason": _camel(_cause(incident) or "incident"), "message": incident.title[:_MOST]}
-    elif not ready or reason != "AllReady":
+    elif incident is not None and (ready or _cause(incident) not in ("", "unknown")):
+        out |= {"reason": _camel(_cause(incident) or "unknown"), "message": incident.title[:_MOST]}
+    elif reason != "AllReady":
         out |= {"reason": reason, "message": said[:_MOST]}
     if incident is not None:
         out["incident"] = {
@@ -84,7 +84,7 @@ def _state(one: Declared, word: Word, view: ServiceView | None) -> str:
     if view.ready >= view.wanted:
         return "Probation" if view.service.canary is not None else "Ready"
     if any(r.state == "failed" for r in view.replicas):
-        return "Degraded" if view.ready else "Failed"
+        return "Degraded" if any(r.state == "ready" for r in view.replicas) else "Failed"
     return "Starting"
 
 

@@ -1,4 +1,5 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))  # suite_models
+for room in (Path(__file__).parents[1], Path(__file__).parents[2] / "render"):
+    sys.path.append(str(room))  # suite_models, resource_texts
