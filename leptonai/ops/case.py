@@ -49,6 +49,7 @@ class Case:
         self.ended: Ended | None = None  # how the process of the last action ended
         self.told = ""  # why nothing was done, when last recorded
         self.leads = ("", "", now)  # cause and subject that lead, and since when
+        self.undid = float("-inf")  # when its last action was taken back
 
     @property
     def service(self) -> Key:
@@ -99,6 +100,9 @@ class Surroundings:
         for other in self.cases:
             if other is not case and other.trying and other.last is not None:
                 said = f"{other.last.remedy} of incident {other.incident.id} is being verified"
+                held |= {key: said for key in (other.service, other.last.service) if key}
+            elif other.undid >= now and other.last is not None:  # this look knows the wish of before
+                said = f"{other.last.remedy} of incident {other.incident.id} has just been taken back"
                 held |= {key: said for key in (other.service, other.last.service) if key}
         return held
 

@@ -92,6 +92,7 @@ class Hand:
         answer = await self._ask(case, f"take back {last.remedy}", proposal, "", now)
         if answer is None:
             return
+        case.undid = now
         done = msgspec.structs.replace(last, undone=answer.id)
         told = book.note(case.incident, "taken_back", f"Proposal {answer.id}: {wanted.why}.", now)
         case.incident = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))

@@ -335,6 +335,22 @@ def test_what_did_not_help_is_taken_back_once_and_a_person_is_called() -> None:
     stage.close()
 
 
+def test_nothing_is_done_to_a_service_in_the_look_in_which_something_else_was_taken_back_there() -> None:
+    """What is known of it is the wish of before: two are wished again, one is ready. Found by a history."""
+    rows = "noisy_neighbour: {steps: [preempt]}\nmemory_leak: {steps: [recycle]}"
+    stage = Guarded(settings_of(2, 3, False, 10), bind(msgspec.yaml.decode(rows, type=Text), "the story", OURS))
+    stage.open("wide", "noisy_neighbour", "service", 0.9)
+    while not stage.book.cases[0].incident.actions:
+        stage.step(1.0)
+    stage.open("pair", "memory_leak", "replica", 0.9)
+    while not stage.book.cases[1].incident.actions:  # a rail of the stage would be broken here
+        stage.step(1.0)
+    preempted, recycled = (c.incident.actions[0] for c in stage.book.cases)
+    assert (preempted.remedy, preempted.service, recycled.remedy) == ("preempt", "pair", "recycle")
+    assert preempted.undone is not None and recycled.at > stage.book.cases[0].undid
+    stage.close()
+
+
 def test_harm_is_taken_back_at_once_and_a_person_is_called() -> None:
     stage = staged(Rail(SCALE, far, Break(), ""))
     far(stage)
