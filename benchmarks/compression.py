@@ -1,11 +1,12 @@
 """Compression of three bundled examples within half a point of accuracy, beside each technique on its own.
 
-    python benchmarks/compression.py [--only cnn,mlp,transformer] [--seeds 1] [--json FILE] [--picture FILE]
+    python benchmarks/compression.py [--only cnn,mlp,transformer] [--seeds 1] [--try STEPS] [--lessons 800]
+                                     [--json FILE] [--picture FILE]
 
 CNN on scikit-learn's digits; MLP on its breast cancer data, widened by a generated table of 20 columns and 6 classes
 (``make_classification``); a transformer that tells which of six kinds a generated sentence is. Half of the rows trains
-the original; of the other half, parts teach, choose and confirm, as ``leptonai compress`` splits them; what is printed
-as lost is from rows that had no part in training or choosing. Sizes and speeds are against the plain fp32 ONNX export
+the original and teaches its smaller forms (``--teach``); half of the others chooses, half confirms; what is printed as
+confirmed is from rows that had no part in training or choosing. Sizes and speeds are against the plain fp32 ONNX export
 of the same model, which is the stricter yardstick: onnxruntime alone is often faster than torch. Peers: onnxruntime's
 dynamic and static int8 and fp16, torch's pruning, each alone within the same budget, measured in the same run.
 """
@@ -27,6 +28,7 @@ from sklearn.datasets import load_digits, make_classification
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from leptonai.cli.compress import names
 from leptonai.improve.compress.front import Candidate, Report, affordable, budget, gain
 from leptonai.improve.compress.search import Search
 from leptonai.improve.evaluate.rows import Rows
@@ -105,7 +107,7 @@ def trained(model: nn.Module, x: np.ndarray, y: np.ndarray, epochs: int, at: int
     return model.eval()
 
 
-def run(name: str, at: int, folder: Path) -> Report:
+def run(name: str, at: int, folder: Path, only: list[str] | None, lessons: int | None) -> Report:
     seed(at)
     model, x, y = EXAMPLES[name](at)
     order = np.random.default_rng(at).permutation(len(y))
@@ -115,8 +117,13 @@ def run(name: str, at: int, folder: Path) -> Report:
     program = torch.export.export(model, example, dynamic_shapes=({0: torch.export.Dim("batch")},))
     path = folder / f"{name}.pt2"
     torch.export.save(program, path)
-    rows = Rows({"input" if name != "transformer" else "x": x[order[half:]]}, y[order[half:]])
-    return Search(path, rows, budget("accuracy=0.5%"), folder / f"{name}-{at}", seed=at, say=print).run()
+    given = "x" if name == "transformer" else "input"
+    taught, others = (Rows({given: x[part]}, y[part]) for part in (order[:half], order[half:]))
+    spent = budget("accuracy=0.5%")
+    return Search(
+        path, others, spent, folder / f"{name}-{at}", teach=taught, seed=at, only=only, steps=lessons,
+        say=lambda text: print(text, flush=True),
+    ).run()  # fmt: skip
 
 
 def told(name: str, report: Report) -> dict[str, object]:
@@ -126,7 +133,7 @@ def told(name: str, report: Report) -> dict[str, object]:
     chosen = report.chosen
 
     def against(c: Candidate) -> tuple[float, float]:
-        return base.size / c.size, base.median / c.median
+        return base.size / c.size, c.speedup / base.speedup  # both beside the same original, request by request
 
     best = max(fit, key=lambda c: gain(c, base, report.aim), default=base)
     print(f"\n{name}: {report.said}")
@@ -158,6 +165,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(EXAMPLES))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--try", dest="steps", type=names, help="only these steps, with commas; else all")
+    parser.add_argument("--lessons", type=int, help="batches that teach each changed network; else 800")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     o = parser.parse_args()
@@ -165,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in o.only.split(","):
             for at in range(o.seeds):
-                report = run(name, at, Path(folder))
+                report = run(name, at, Path(folder), o.steps, o.lessons)
                 rows.append(told(name, report))
                 if o.picture and at == 0:
                     from leptonai.improve.compress.picture import plot

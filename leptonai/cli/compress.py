@@ -22,6 +22,7 @@ path_type = click.Path(path_type=Path)
 @click.argument("model", type=path_type)
 @click.option("--data", type=path_type, required=True, help="Rows that teach, calibrate and choose: .npz or .csv.")
 @click.option("--test", type=path_type, help="Rows that only confirm; else a part of --data is kept for it.")
+@click.option("--teach", type=path_type, help="Rows that only teach, as those the original learnt from; else a part.")
 @click.option("--label", metavar="COL", help="The labels' column or array; else y, label, labels or target.")
 @click.option("--budget", "spent", default="accuracy=0.5%", show_default=True, help="What may be lost, and limits.")
 @click.option(
@@ -54,6 +55,7 @@ def compress(
     model: Path,
     data: Path,
     test: Path | None,
+    teach: Path | None,
     label: str | None,
     spent: str,
     aim: Any,
@@ -83,9 +85,12 @@ def compress(
 
     wanted = budget(spent)
     folder = out or model.with_name(f"{model.stem}-compressed")
+    possible(session, model, plot, service, beside, workspace)
     with tempfile.TemporaryDirectory(prefix="leptonai-") as work, waiting(as_json) as say:
-        given = {"test": test, "label": label, "aim": aim, "seed": seed, "python": python, "only": only, "steps": steps}
-        report = search(model, data, wanted, folder, Path(work), say=say, **given).run()
+        report = search(
+            model, data, wanted, folder, Path(work), test=test, teach=teach, label=label, aim=aim, seed=seed,
+            python=python, only=only, steps=steps, say=say,
+        ).run()  # fmt: skip
         if plot is not None:
             from leptonai.improve.compress.picture import plot as draw
 
@@ -111,6 +116,32 @@ def compress(
         click.echo(f"`leptonai wait {view.key} --judged` tells how it ends, `leptonai undo {view.key}` ends it now.")
 
 
+def possible(
+    session: Session,
+    model: Path,
+    plot: Path | None,
+    service: str | None,
+    beside: tuple[Path, ...],
+    workspace: str | None,
+) -> None:
+    """SpecError, or what the platform says, for what could not be done with the outcome: before the search for it."""
+    from leptonai.errors import SpecError
+    from leptonai.improve import propose as proposals
+
+    if plot is not None:
+        from leptonai.improve.compress.picture import possible as drawable
+
+        drawable(plot)
+    if beside and service is None:
+        raise SpecError("--beside is for a model that is deployed", hint="give --deploy SERVICE as well")
+    for path in beside:
+        if not path.is_file():
+            raise SpecError(f"{path}: no such file", hint="a file to be deployed beside the model")
+    if service is not None:
+        with session.client() as client:
+            proposals.canary(client.service(key_of(service, workspace)).service.spec, model)
+
+
 def search(
     model: Path,
     data: Path,
@@ -119,6 +150,7 @@ def search(
     work: Path,
     *,
     test: Path | None = None,
+    teach: Path | None = None,
     label: str | None = None,
     python: str | None = None,
     only: str | None = None,
@@ -152,10 +184,10 @@ def search(
         model = Path(spec.variants[0].model)
         predictor = opened(model, options, trust)
         rows = read(data, predictor.inputs, label)
-    confirm = read(test, predictor.inputs, label) if test is not None else None
+    confirm, teaches = (read(p, predictor.inputs, label) if p is not None else None for p in (test, teach))
     return Search(
-        model, rows, wanted, folder, test=confirm, options=options, trust=trust, aim=aim, seed=seed, steps=steps,
-        made=made, say=say, only=names(only),
+        model, rows, wanted, folder, test=confirm, teach=teaches, options=options, trust=trust, aim=aim, seed=seed,
+        steps=steps, made=made, say=say, only=names(only),
     )  # fmt: skip
 
 

@@ -56,6 +56,8 @@ def train(session: Session, job: Path, out: Path | None, watch: str | None, as_j
     if as_json:
         print_json({"run": done, "folder": str(folder)})
         return
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
     quality = f"{100 * done.quality:.2f} % right" if done.classes else f"rmse {-done.quality:.4g}"
     click.echo(f"{folder / done.model}: {quality} of the rows that were held out.")
     if done.stopped:

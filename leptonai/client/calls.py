@@ -93,6 +93,8 @@ def read(call: Call[T], status: int, content: bytes) -> T:
         except (msgspec.DecodeError, UnicodeDecodeError):
             body = {"error": f"{call.method} {call.path} was answered {status} by something that is no leptonai API"}
         raise from_body(status, body)
+    if not content and call.answer is type(None):
+        content = b"null"  # Prometheus wants nothing in return, so nothing is what it gets
     try:
         return msgspec.json.decode(content, type=call.answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:

@@ -23,6 +23,7 @@ FULL = {  # of this machine: what is full at 1; programs come and go, and what t
     "host_disk_inodes_used_ratio": 1.0,
     "host_open_files_ratio": 1.0,
 }
+ENDED = "_ended_count"  # a signal so named says by 1 that its thing has ended, as a job does: silence is right then
 HOST = f"{DEFAULT_WORKSPACE}/external/host"
 
 
@@ -43,6 +44,7 @@ class Outside:
         self._newest: dict[int, float] = {}
         self._waiting: list[tuple[NDArray[np.int32], Floats, Floats]] = []
         self._count = 0
+        self._ended: set[str] = set()
 
     def clear(self) -> None:
         """The numbers of series mean nothing any more."""
@@ -85,8 +87,15 @@ class Outside:
             if id in self._series and moment > self._newest.get(id, -np.inf):
                 self._newest[id] = moment
                 name, labels = self._series[id]
-                out.append(Signal(name=name, labels=labels, at=now, value=x))
+                out.append(signal := Signal(name=name, labels=labels, at=now, value=x))
+                if name.endswith(ENDED) and x >= 1 and (concern := self.concern(signal)) is not None:
+                    self._ended.add(concern.about)
         return out
+
+    def ended(self) -> set[str]:
+        """Whom the signals taken last said to have ended; told once."""
+        told, self._ended = self._ended, set()
+        return told
 
     def concern(self, signal: Signal) -> Concern | None:
         """Whom the series concerns: a service, this machine, or what ``named`` chose; None: nobody."""

@@ -342,6 +342,8 @@ class Watch:
         sick += self.casebook.opened(now, self.settings.watch.frozen)
         heard = [*found.signals, *self._opinions, *self.outside.take(now)]
         anomalies = self.anomalies = self.watcher.step(now, heard, expected=awake, frozen=sick)
+        for about in self.outside.ended():
+            self.watcher.end(about)
         self.openers.saw(heard[len(found.signals) :])
         here: dict[Key, list[Replica]] = {key: [] for key in awake}
         for replica in replicas:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from leptonai.errors import SpecError
 from leptonai.improve.compress.front import Budget, Candidate, budget, front, gain, outcome, pick, within
 from leptonai.improve.compress.replica import cost
+from leptonai.improve.compress.search import parts
+from leptonai.improve.evaluate.rows import Rows
 
 ORIGINAL = Candidate(size=1000, quality=0.9, loss=0.0, median=1.0, p99=2.0, speedup=1, speedup_low=1, speedup_high=1)
 
@@ -51,6 +53,8 @@ def test_the_choice_gains_most_within_the_budget() -> None:
     assert pick([ORIGINAL, made("bigger", 2000, 0.0, 0.5)], b) == ORIGINAL
     lucky = made("lucky", 50, 0.0, 9.0, error=0.006)  # as good on these rows, but on few of them
     assert pick([ORIGINAL, lucky], b) == ORIGINAL
+    better = made("better", 50, -0.004, 9.0, error=0.006)  # looks better than the original, on few rows: no credit
+    assert pick([ORIGINAL, better], b) == ORIGINAL
 
 
 def test_speed_is_claimed_only_when_the_whole_interval_says_so() -> None:
@@ -90,3 +94,17 @@ def test_costs_are_compared_pair_by_pair_whatever_the_machine_does() -> None:
     assert 1.3 < c.speedup_low < 2 < c.speedup_high and c.p99 > 10 * c.median
     same = cost((np.stack([mood, mood], 2) * rng.uniform(0.9, 1.1, (20, 16, 2)) + stall).tolist())
     assert same.speedup_low < 1 < same.speedup_high
+
+
+def test_every_row_has_one_part_and_what_is_given_leaves_its_share_to_the_others() -> None:
+    rows, other = (Rows({"x": np.arange(n, n + 200)}, np.arange(200) % 2) for n in (0, 1000))
+    for teach, test, counts in (
+        (None, None, (80, 60, 60)), (other, None, (200, 100, 100)), (None, other, (140, 60, 200)),
+        (other, other, (200, 200, 200)),
+    ):  # fmt: skip
+        found = parts(rows, test, 3, teach)
+        assert tuple(len(p) for p in found) == counts
+        mine = np.concatenate([p.inputs["x"] for p in found if p is not other])
+        assert sorted(mine.tolist()) == list(range(200))
+    with pytest.raises(SpecError, match="at least 30"):
+        parts(rows.take(np.arange(20)))

@@ -66,6 +66,59 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         pass
 
 
+FORKS = """
+import os, signal, sys
+from pathlib import Path
+from leptonai.improve.flow.kept import Kept, State
+from leptonai.lab.pipeline import Pipeline
+
+NAMES = ("collect", "train", "evaluate", "compress", "report")
+
+def do(name):
+    def do(state, folder):
+        (folder / "half").write_text(name)
+        (folder / "whole").write_text(f"{name} after {state.digest}")
+        return {name: state.digest, "begun": name}
+    return do
+
+def whole(root):
+    return Pipeline([(n, Kept(n, do(n), root, outside=[Path(__file__)])) for n in NAMES]).run(State())
+
+def dies(root, moment):
+    seen = 0
+    def hook(event, arguments):
+        nonlocal seen
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") and "root-" in str(arguments[0]):
+            seen += 1
+            if seen > moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if not (child := os.fork()):
+        sys.addaudithook(hook)
+        whole(root)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+here = Path(sys.argv[1])
+want = whole(here / "root-whole").digest
+moment = 0
+while dies(here / f"root-{moment}", moment):
+    again = dies(here / f"root-{moment}", 3)  # once more, soon after it went on
+    assert whole(here / f"root-{moment}").digest == want, moment
+    assert not list((here / f"root-{moment}" / "work").iterdir()), moment
+    moment += 1
+print(moment)
+"""
+
+
+def test_killed_before_any_touch_of_a_file_it_ends_the_same(tmp_path: Path) -> None:
+    """``kill -9`` at each open, mkdir, rename and removal of five steps, so at every boundary and within every step."""
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 5 * 8  # of each step at least: its folder, two files, the result, digests, the rename
+
+
 TEXT = """
 name: digits
 collect: [base.npz, new/*.npz]

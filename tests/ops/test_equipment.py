@@ -141,6 +141,30 @@ def test_a_machine_that_falls_silent_and_a_disk_that_fills_are_told(short: Path)
     asyncio.run(story())
 
 
+def test_a_job_that_says_that_it_has_ended_may_be_silent_and_begin_anew(short: Path) -> None:
+    """Of two alike that stop sending, the one that said so opens nothing; its next run is learnt anew."""
+
+    async def story() -> None:
+        plant, noise = Plant(short), random.Random(3)
+
+        def job(level: float) -> list[tuple[str, float]]:
+            return [("job_loss", level + noise.gauss(0, 0.01)), ("job_steps_count", 5 + noise.gauss(0, 0.1))]
+
+        for _ in range(90):
+            plant.feeds.receiver.remote_write(PRESS.encode(job(1.0), plant.now + 1.0, {"job": "killed"}))
+            await plant.tell(job(1.0), job="done")
+        await plant.tell([("job_ended_count", 1.0)], job="done")
+        for _ in range(60):
+            await plant.tell([])
+        assert of(plant, "done") == [] and len(of(plant, "killed")) == 1
+        for _ in range(90):
+            await plant.tell(job(40.0), job="done")
+        assert of(plant, "done") == [], "another run is another run"
+        await plant.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("field", ["service", "replica"])
 def test_nothing_that_is_sent_can_pose_as_a_service(short: Path, field: str) -> None:
     async def story() -> None:

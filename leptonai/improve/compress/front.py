@@ -85,8 +85,11 @@ class Candidate(Noun, frozen=True, kw_only=True):
 
 
 def affordable(c: Candidate, budget: Budget) -> bool:
-    """Whether the loss plus one standard error of it is within the budget: the best of many is lucky otherwise."""
-    return not c.error and c.loss + c.error_of_loss <= budget.loss + 1e-12
+    """Whether the loss plus one standard error of it is within the budget: the best of many is lucky otherwise.
+
+    What looks better than the original counts as equal to it: luck must not pay for uncertainty.
+    """
+    return not c.error and max(c.loss, 0.0) + c.error_of_loss <= budget.loss + 1e-12
 
 
 def within(c: Candidate, budget: Budget) -> bool:
@@ -116,12 +119,12 @@ def pick(candidates: Sequence[Candidate], budget: Budget, aim: Aim = "both") -> 
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other beats or equals in quality, median latency and size at once, largest first."""
+    """Those that no other beats or equals in quality, speed beside the original and size at once, largest first."""
     seen = [c for c in candidates if c.measured]
 
     def beaten(c: Candidate) -> bool:
-        mine = (-c.quality, c.median, c.size)
-        return any(o is not c and _beats((-o.quality, o.median, o.size), mine) for o in seen)
+        mine = (-c.quality, -c.speedup, c.size)
+        return any(o is not c and _beats((-o.quality, -o.speedup, o.size), mine) for o in seen)
 
     return sorted((c for c in seen if not beaten(c)), key=lambda c: -c.size)
 

@@ -10,18 +10,31 @@ from leptonai.improve.compress.front import Report, front
 BLUE, GREY, GREEN = "#1f6feb", "#b0b7c0", "#1a7f37"
 
 
-def plot(report: Report, path: Path) -> None:
-    """Two panels are in ``path``: size, and median latency, each against the loss. SpecError without matplotlib."""
+def possible(path: Path) -> None:
+    """SpecError when no picture could be drawn into ``path``: said before the search, not after it."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ModuleNotFoundError as e:
         raise SpecError("a picture needs matplotlib", hint="pip install 'leptonai-platform[plot]'") from e
+    if path.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
+        raise SpecError(f"{path}: no picture has such a suffix", hint="name a .png, .svg or .pdf file")
+
+
+def plot(report: Report, path: Path) -> None:
+    """Two panels are in ``path``: size, and latency beside the original's, each against the loss.
+
+    SpecError as ``possible`` says it, or when the file cannot be written.
+    """
+    possible(path)
+    from matplotlib.figure import Figure
+
     seen = [c for c in report.candidates if c.measured]
     best = {c.steps for c in front(report.candidates)}
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, label in ((axes[0], "size, KB"), (axes[1], "median request to a warm replica, ms")):
-        at = {c.steps: c.size / 1e3 if ax is axes[0] else 1e3 * c.median for c in seen}
+    for ax, label in ((axes[0], "size, KB"), (axes[1], "median request over the original's, asked in turn")):
+        # not in seconds: candidates are measured one after the other, and the machine has moods
+        at = {c.steps: c.size / 1e3 if ax is axes[0] else 1 / c.speedup for c in seen}
         for c in seen:
             on = c.steps in best
             ax.scatter(at[c.steps], 100 * c.loss, s=36 if on else 14, color=BLUE if on else GREY, zorder=2 + on)
@@ -38,5 +51,5 @@ def plot(report: Report, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as e:  # ValueError: no such format
-        raise SpecError(f"{path} cannot be written: {e}", hint="name a .png, .svg or .pdf file") from e
+    except OSError as e:
+        raise SpecError(f"{path} cannot be written: {e.strerror or e}", hint="choose another place") from e

@@ -26,7 +26,7 @@ from leptonai.errors import ModelError, StartError
 from leptonai.improve.evaluate.rows import Array
 from leptonai.types import Batching, Launch, Variant
 
-START = 180.0  # seconds a replica may take to load; the machine may be busy
+START = 600.0  # seconds a replica may take to load; the machine may be busy
 WARM = 30  # requests before any counts
 BLOCK = 16  # pairs of requests in a block, one to each in turn, so that the machine's moods hit both alike
 BLOCK_SECONDS = 1.0  # a block of a slow model ends after so long

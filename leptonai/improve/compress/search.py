@@ -35,15 +35,24 @@ class Parts(NamedTuple):
     confirm: Rows
 
 
-def parts(rows: Rows, test: Rows | None = None, seed: int = 0) -> Parts:
-    """A seeded split; with ``test`` these rows confirm. SpecError when there are too few."""
+def parts(rows: Rows, test: Rows | None = None, seed: int = 0, teach: Rows | None = None) -> Parts:
+    """A seeded split; with ``test`` these rows confirm, with ``teach`` these teach. SpecError when there are too few.
+
+    What is given leaves its share to the others: with ``teach``, half of the rows choose and half confirm.
+    """
     if len(rows) < LEAST:
-        raise SpecError(f"the data have {len(rows)} rows; at least {LEAST} are needed to teach, choose and confirm")
+        raise SpecError(
+            f"the data have {len(rows)} rows; at least {LEAST} are needed to teach, choose and confirm",
+            hint="rows that taught the original may teach again: --teach",
+        )
+    if teach is not None and len(teach) < 2:
+        raise SpecError(f"{len(teach)} row cannot teach", hint="the rows that the original learnt from")
     order = np.random.default_rng(seed).permutation(len(rows))
-    first = int(CHOOSES * len(rows))
-    second = first + (0 if test is not None else int(CONFIRMS * len(rows)))
-    choose, confirm, teach = order[:first], order[first:second], order[second:]
-    return Parts(rows.take(np.sort(teach)), rows.take(np.sort(choose)), test or rows.take(np.sort(confirm)))
+    whole = CHOOSES + (CONFIRMS if test is None else 0.0) if teach is not None else 1.0
+    first = int(CHOOSES / whole * len(rows))
+    second = len(rows) if teach is not None else first + (0 if test is not None else int(CONFIRMS * len(rows)))
+    choose, confirm, rest = (rows.take(np.sort(part)) for part in (order[:first], order[first:second], order[second:]))
+    return Parts(teach or rest, choose, test or confirm)
 
 
 def goodness(said: Answers, rows: Rows, budget: Budget, original: Answers) -> Array:
@@ -82,6 +91,7 @@ class Search:
         folder: Path,
         *,
         test: Rows | None = None,
+        teach: Rows | None = None,
         options: dict[str, Any] | None = None,
         trust: str = "none",
         aim: Aim = "both",
@@ -97,7 +107,7 @@ class Search:
         self._ready = made or {}  # candidates that were made elsewhere, by name
         if budget.quality != "agreement":
             rows.labelled()
-        self.parts = parts(rows, test, seed)
+        self.parts = parts(rows, test, seed, teach)
         self.predictor = opened(model, options, trust)
         self._original = {id(p): answers(ask(self.predictor, p.inputs), p) for p in self.parts}
         self._base = self._good(self._original[id(self.parts.choose)], self.parts.choose)
@@ -111,7 +121,10 @@ class Search:
         ``folder`` then holds ``report.json``, and the chosen model in ``chosen/`` unless the original stays. A step
         that fails is a candidate with an error, never the end of the search.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise SpecError(f"{self.folder} cannot be made: {e.strerror or e}", hint="choose another folder") from e
         with tempfile.TemporaryDirectory(prefix="leptonai-") as work:
             found = self._made(Path(work))
             done = self._measured(found, Path(work))
@@ -201,6 +214,9 @@ class Search:
         if said.classes is None:
             return teach.labels
         code = {str(c): i for i, c in enumerate(said.classes.tolist())}
+        known = ", ".join(list(code)[:8])
+        if unknown := sorted({str(v) for v in teach.labels.tolist()} - code.keys()):
+            raise SpecError(f"label {unknown[0]!r} is none of the model's {len(code)} classes", hint=f"known: {known}")
         return np.array([code[str(v)] for v in teach.labels.tolist()])
 
     # -- measuring -------------------------------------------------------------------------------------------------

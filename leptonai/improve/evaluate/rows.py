@@ -39,7 +39,8 @@ class Rows:
     def labelled(self, source: str = "the data") -> Array:
         """The labels; SpecError when there are none, or all are equal: nothing could be told from them."""
         if self.labels is None:
-            raise SpecError(f"{source} has no labels", hint=f"name them {', '.join(LABELS)}, or give --label COLUMN")
+            hint = f"name them {', '.join(LABELS)}, or say which they are: --label, or label: in a text"
+            raise SpecError(f"{source} has no labels", hint=hint)
         if self.labels.dtype.kind != "f" and len(np.unique(self.labels)) < 2:
             raise SpecError(
                 f"all {len(self)} labels of {source} are {str(self.labels[0])!r}", hint="rows of at least two classes"
@@ -113,6 +114,9 @@ def _labels(path: Path, arrays: dict[str, Array], label: str | None) -> Array | 
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise SpecError(f"{path}: labels {key!r} have shape {labels.shape}; one label for each row is needed")
+    if labels.dtype.kind not in "biufUS":
+        hint = "labels are whole numbers, words, or real numbers"
+        raise SpecError(f"{path}: labels {key!r} hold {labels.dtype}, which names no class", hint=hint)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise SpecError(f"{path}: {int((~np.isfinite(labels)).sum())} of {len(labels)} labels are not finite")
     return labels
@@ -127,10 +131,10 @@ def _csv(path: Path, inputs: list[dict[str, Any]], label: str | None, text: Coll
             lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise SpecError(f"{path}: cannot be read: {e}", hint="give a CSV file in UTF-8 with a header") from e
-    if len(lines) < 2:
+    body = [line for line in lines[1:] if line]
+    if not body:
         raise SpecError(f"{path}: the data set is empty", hint="a line of column names, then one line for each row")
     names: list[str] = lines[0]
-    body = [line for line in lines[1:] if line]
     for number, fields in enumerate(body, 2):
         if len(fields) != len(names):
             raise SpecError(
@@ -197,4 +201,9 @@ def _cast(path: Path, key: str, array: Array, declared: dict[str, Any]) -> Array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).sum())
         raise SpecError(f"{path}: {bad} of {len(array)} rows of {key!r} hold values that are not finite")
-    return array.astype(DTYPES[declared["datatype"]])
+    with np.errstate(over="ignore"):
+        cast = array.astype(DTYPES[declared["datatype"]])
+    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+        largest = float(np.abs(array.astype(np.float64)).max())
+        raise SpecError(f"{path}: {key!r} holds {largest:.3g}, more than {declared['datatype']} can hold")
+    return cast

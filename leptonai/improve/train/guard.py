@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from math import isfinite, nan
+from math import isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+import numpy as np
 import torch
 
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.train import checkpoint, initialise
 from leptonai.improve.train.decide import bad, decide, remember
-from leptonai.improve.train.observed import Act, Batch, Event, Gradient, History, Rules, Validation, dump, load
+from leptonai.improve.train.observed import SKIPPED, Act, Batch, Event, Gradient, History, Rules, Validation, dump, load
 from leptonai.improve.train.state import Snapshot, Snapshots, random_states, set_random_states
 from leptonai.improve.train.watch import Look, moments
 
@@ -220,11 +222,14 @@ class Guard:
             raise SpecError("no folder for checkpoints was given", hint="Guard(..., folder='run')")
         state, wrong = checkpoint.newest(self.folder)
         for error in wrong:
-            self._do([Act(kind="note", cause="checkpoint skipped", terms={"error": error.message})], None)
+            self._do([Act(kind="note", cause=SKIPPED, terms={"error": error.message})], None)
         if state is None:
             return 0
-        if missing := sorted(set(self._keep) ^ set(state["keep"])):
-            raise ModelError(f"the checkpoint in {self.folder} and keep= differ in {', '.join(missing)}")
+        hint = "use another folder, or the model the run began with"
+        if missing := sorted(set(self._keep) ^ set(state.get("keep", ()))):
+            raise ModelError(
+                f"the checkpoint in {self.folder} and keep= differ in {', '.join(missing)}", hint="use another folder"
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -232,14 +237,16 @@ class Guard:
                 self.scheduler.load_state_dict(state["scheduler"])
             for name, thing in self._keep.items():
                 thing.load_state_dict(state["keep"][name])
-        except (RuntimeError, ValueError, KeyError, TypeError) as e:
-            hint = "use another folder, or the model the run began with"
-            raise ModelError(f"the checkpoint in {self.folder} does not fit: {e}", hint=hint) from e
-        own = state["guard"]
-        self.steps, self.rate, self.loss_scale = own["steps"], own["rate"], own["loss_scale"]
-        self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
-        self._update, self._look_next = own["update"], own["look"]
-        self.history = load(own["history"])
+            own = state["guard"]
+            self.steps, self.rate, self.loss_scale = own["steps"], own["rate"], own["loss_scale"]
+            self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
+            self._update, self._look_next = own["update"], own["look"]
+            self.history = load(own["history"])
+        except KeyError as e:
+            raise ModelError(f"the checkpoint in {self.folder} does not fit: it has no {e}", hint=hint) from e
+        except (RuntimeError, ValueError, TypeError, msgspec.ValidationError) as e:
+            told = " ".join(str(e).split())[:300]
+            raise ModelError(f"the checkpoint in {self.folder} does not fit: {told}", hint=hint) from e
         self._best = Snapshot.of(state["best"]) if state.get("best") is not None else None
         self._snapshots.clear()
         set_random_states(state["random"])
@@ -349,4 +356,7 @@ class Step:
 
 def _norm(tensors: list[Any]) -> float:
     """The norm of all ``tensors`` together; 0 for none."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))).item() if tensors else 0.0
+    if all(t.dtype == torch.float32 and t.layout == torch.strided and t.is_cpu for t in tensors):
+        parts = (t.numpy() for t in tensors)  # a call of numpy's costs half of one of torch's
+        return sqrt(sum(float(np.vdot(a, a)) for a in parts))
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))).item())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +18,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from leptonai.errors import ModelError, SpecError
+from leptonai.errors import LeptonError, ModelError, SpecError
 from leptonai.improve.evaluate.answers import opened
 from leptonai.improve.evaluate.rows import Array, Rows, read, stored
 from leptonai.improve.train.board import Board, Several, Tells
+from leptonai.improve.train.observed import SKIPPED
 from leptonai.improve.train.splits import kfold, stratified
 from leptonai.types import Noun
 
 Progress = Callable[[int, float], None]  # (epoch, held-out loss)
 ADDRESS = re.compile(r"(?<![\d.])\d{12,}(?![\d.]*\d)")  # of an object in memory
+MOST_THREADS = 256  # some thousands end the process
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry in a file of ours: when it was written must not change what it is
 
 
@@ -58,6 +61,7 @@ class Trained(Noun, frozen=True, kw_only=True):
     losses: tuple[float, ...] = ()  # held-out, of each epoch
     stopped: str = ""  # why before its end
     acts: int = 0  # of the guard, notes not counted
+    notes: tuple[str, ...] = ()  # what the estimator warned of, which checkpoints could not be used
 
 
 def check(job: Job) -> None:
@@ -79,6 +83,8 @@ def check(job: Job) -> None:
     for name in ("epochs", "batch_size", "every", "threads"):
         if getattr(job, name) < 1:
             raise SpecError(f"{name} is {getattr(job, name)}; it must be at least 1")
+    if job.threads > MOST_THREADS:
+        raise SpecError(f"threads is {job.threads}; torch is given at most {MOST_THREADS}")
     if not (0 < job.rate < float("inf") and 0 <= job.weight_decay < float("inf")):
         raise SpecError(
             f"rate is {job.rate}, weight_decay {job.weight_decay}; they must be positive", hint="rate: 1e-3"
@@ -102,8 +108,13 @@ def split(rows: Rows, hold: float, seed: int) -> tuple[Rows, Rows]:
     if labels.dtype.kind == "f":
         train, held = kfold(len(rows), folds, seed)[0]
     else:
-        rarest = int(np.unique(labels, return_counts=True)[1].min())
-        train, held = stratified(labels, max(2, min(folds, rarest)), seed)[0]
+        kinds, counts = np.unique(labels, return_counts=True)
+        if counts.min() < 2:
+            raise SpecError(
+                f"class {str(kinds[counts.argmin()])!r} has one row of {len(rows)}; one must train and one must judge",
+                hint="give at least two rows of each class",
+            )
+        train, held = stratified(labels, max(2, min(folds, int(counts.min()))), seed)[0]
     return rows.take(train), rows.take(held)
 
 
@@ -125,6 +136,7 @@ def train(
 
 def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progress: Progress) -> Trained:
     import skops.io
+    from sklearn.base import ClusterMixin, OutlierMixin
     from threadpoolctl import threadpool_limits
 
     assert job.estimator is not None
@@ -133,13 +145,17 @@ def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progr
         made: Any = getattr(importlib.import_module(module), kind)
         if not inspect.isclass(made) or not hasattr(made, "fit"):
             raise AttributeError(f"{kind} cannot fit")
+        if not hasattr(made, "predict") or issubclass(made, ClusterMixin | OutlierMixin):
+            raise AttributeError(f"{kind} learns no labels; a classifier or a regressor is wanted")
         given = {"random_state": job.seed} if "random_state" in inspect.signature(made).parameters else {}
         model: Any = made(**{**given, **job.args})
     except (ImportError, AttributeError, TypeError) as e:
         raise SpecError(f"estimator {job.estimator} cannot be made: {e}", hint="check its name and args") from e
     x, y = (_flat(r.inputs["x"]).astype(np.float64) for r in (kept, held))
     try:
-        with threadpool_limits(1):  # sums in another order give another model: resumed elsewhere, it must be the same
+        # sums in another order give another model: resumed elsewhere, it must be the same
+        with threadpool_limits(1), warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
             model.fit(x, kept.labels)
     except Exception as e:
         raise ModelError(f"{job.estimator} cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
@@ -152,7 +168,8 @@ def _estimator(job: Job, base: Path, folder: Path, kept: Rows, held: Rows, progr
     quality = _quality(said, held.labelled())
     progress(1, -quality)
     classes = tuple(str(c) for c in getattr(model, "classes_", ()))
-    return Trained(model=name, quality=quality, classes=classes)
+    notes = dict.fromkeys(str(w.message).strip().partition("\n")[0] for w in heard)
+    return Trained(model=name, quality=quality, classes=classes, notes=tuple(notes))
 
 
 def _servable(folder: Path, x: Array) -> str:
@@ -192,6 +209,8 @@ def _network(
     classes = None if labels.dtype.kind == "f" else np.unique(np.concatenate([labels, held.labelled()]))
     seed(job.seed)
     model = _module(base / str(job.module), job.args)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise SpecError(f"{job.module}: the module has no parameters that could learn", hint="torch.nn.Parameter")
 
     def pair(rows: Rows) -> tuple[Any, Any]:
         y = rows.labelled()
@@ -199,6 +218,9 @@ def _network(
         return torch.from_numpy(rows.inputs["x"].copy()), target
 
     def loss(output: Any, target: Any) -> Any:
+        if not torch.is_tensor(output):
+            told = type(output).__name__
+            raise SpecError(f"the module gives a {told}; training needs one tensor", hint="return the scores alone")
         if classes is not None:
             if output.dim() != 2 or output.shape[1] < len(classes):
                 raise SpecError(f"the module gives {list(output.shape)}, but there are {len(classes)} classes")
@@ -213,13 +235,22 @@ def _network(
     board = Several([*([Board(folder / "events")] if job.board else []), *tells])
     try:
         result = trainer.fit(pair(kept), (x, y), epochs=job.epochs, progress=progress, board=board)
-    except (RuntimeError, IndexError, TypeError) as e:
-        raise ModelError(f"the module cannot learn these rows: {' '.join(str(e).split())[:300]}") from e
+        for one in tells:
+            one.tell(result.steps, ended_count=1.0)
+    except LeptonError:
+        raise
+    except Exception as e:
+        told = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        raise ModelError(
+            f"the module cannot learn these rows: {told}", hint=f"its rows have shape {list(x.shape[1:])}"
+        ) from e
     finally:
         board.close()
     with torch.no_grad():
         out = model.eval()(x)
-    said = classes[out.argmax(1).numpy()] if classes is not None else out.reshape(-1).double().numpy()
+    said = (
+        classes[out[:, : len(classes)].argmax(1).numpy()] if classes is not None else out.reshape(-1).double().numpy()
+    )
     _export(model if classes is None else _answering(model, classes), x[:2], folder / "model.pt2")
     return Trained(
         model="model.pt2",
@@ -228,19 +259,30 @@ def _network(
         losses=result.losses,
         stopped=result.stopped,
         acts=sum(e.act.kind != "note" for e in result.events),
+        notes=tuple(str(e.act.terms["error"]) for e in result.events if e.act.cause == SKIPPED),
     )
 
 
 def _module(path: Path, args: dict[str, Any]) -> Any:
+    import torch
+
     from leptonai.runtime.loaders.python import import_file, model_class
 
     if not path.is_file():
         raise SpecError(f"{path}: no such file", hint="module names a Python file with one torch Module")
-    made = model_class(import_file(path), str(path), None)
+    code = import_file(path)
     try:
-        return made(**args)
-    except TypeError as e:
-        raise SpecError(f"{path.name}: {made.__name__} cannot be made: {e}", hint="check args") from e
+        made = model_class(code, str(path), None)
+    except ModelError as e:
+        raise ModelError(e.message, hint="a job's module is a Python file with one torch Module") from e
+    try:
+        model = made(**args)
+    except Exception as e:
+        told = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        raise SpecError(f"{path.name}: {made.__name__} cannot be made: {told}", hint="check args") from e
+    if not isinstance(model, torch.nn.Module):
+        raise SpecError(f"{path.name}: {made.__name__} is no torch Module", hint="class Net(torch.nn.Module)")
+    return model
 
 
 def _answering(model: Any, classes: Array) -> Any:

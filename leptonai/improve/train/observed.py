@@ -10,6 +10,8 @@ from leptonai.types import Noun
 
 Kind = Literal["skip", "clip", "lower_rate", "restore", "reinitialise", "lower_scale", "stop", "note"]
 
+SKIPPED = "checkpoint skipped"  # the cause of the note about a checkpoint that is damaged or of another version
+
 
 class Rules(Noun, frozen=True, kw_only=True):
     """The guard's thresholds. Ratios and robust scores only, so that one set serves every model and every loss."""

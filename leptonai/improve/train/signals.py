@@ -19,7 +19,7 @@ class Signals:
     the platform watches them as ``<workspace>/external/training-<name>``.
 
     The last value of each second is sent. A platform that does not answer costs the run nothing: ``lost`` counts, and
-    ``problem`` says why.
+    ``problem`` says why. A run that comes to its end tells ``ended_count=1``: then its silence is no incident.
     """
 
     def __init__(

@@ -195,6 +195,11 @@ class Watcher:
             self.tiers.graft(which, fresh)
         self._kept["began"][which] = np.nan
 
+    def end(self, about: str) -> None:
+        """Nothing more will come of what concerns it, and that is right: its series are learnt anew if they return."""
+        if slots := list(self.about.get(about, ())):
+            self._free(slots)
+
     def learnt(self, at: float, most: int) -> Learnt | None:
         """What was learnt of the series that concern somebody, at most ``most`` bytes of it; None: nothing."""
         if self.tiers is None or not self._whose:
@@ -364,7 +369,10 @@ class Watcher:
         held = list(self._slots.identity)
         if not held or (at - self._kept["seen"][held]).max() <= self.forget:
             return
-        gone = np.array([slot for slot in held if at - self._kept["seen"][slot] > self.forget], dtype=np.int64)
+        self._free([slot for slot in held if at - self._kept["seen"][slot] > self.forget])
+
+    def _free(self, slots: Sequence[int]) -> None:
+        gone = np.array(slots, dtype=np.int64)
         for slot in map(int, gone):
             self._slots.release(slot)
             self._said.pop(slot, None)
