@@ -24,6 +24,7 @@ class Api(Noun, frozen=True, kw_only=True):
 class Gateway(Noun, frozen=True, kw_only=True):
     host: str = "127.0.0.1"  # where users reach the gateway; loopback until an operator says otherwise
     port: int = 8320  # 0: any free port
+    public: str = ""  # how users elsewhere reach it, as http://models.example; "": its own address is told
     threads: int = 0  # Envoy workers; 0: half the cores, at least 2 of two: one carries less than a lean replica
     max_body: int = 64 << 20  # bytes of one request
     health_interval: float = 0.5  # seconds; with 2 misses a hung replica is out of rotation within 2 s

@@ -95,6 +95,7 @@ def _settings(seat: Seat, given: Json) -> str:
                     f"settings: {section}.{name} is {there[name]!r}, and in this pod it must be {value!r}",
                     hint="leave it out; --namespace chooses the namespace",
                 )
+    own["gateway"]["public"] = (given.get("gateway") or {}).get("public") or f"http://{NAME}.{seat.namespace}"
     merged = given | {section: (given.get(section) or {}) | fields for section, fields in own.items()}
     try:
         msgspec.convert(merged, Settings)

@@ -84,6 +84,8 @@ class Gateway:
 
     @property
     def url(self) -> str:
+        if self.settings.public:
+            return self.settings.public.rstrip("/")
         host = "127.0.0.1" if self.settings.host in ("0.0.0.0", "::") else self.settings.host
         return f"http://{host}:{self.settings.port}"
 
