@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--load", required=True, help="command that imports an OCI archive into the nodes")
     parser.add_argument("--volume", required=True, type=Path, help="a folder of the node, for the home")
     parser.add_argument("--archive", type=Path, help="what `leptonai build --control` has written already")
+    parser.add_argument("--loaded", action="store_true", help="an earlier run has loaded both images")
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second, of each kind of user")
     asked = parser.parse_args()
     failed = False
@@ -80,10 +81,11 @@ def main() -> int:
         here = folder / "here"
         here.mkdir()
         archive = asked.archive or folder / "control.tar"
-        if not asked.archive:
-            cli(here, "build", "--control", "-o", str(archive))
-        pods.run([*asked.load.split(), str(archive)], "load the platform's image", "")
-        pods.images(folder, {"one": model}, asked.load, lambda *a, patience: cli(here, *a))
+        if not asked.loaded:
+            if not asked.archive:
+                cli(here, "build", "--control", "-o", str(archive))
+            pods.run([*asked.load.split(), str(archive)], "load the platform's image", "")
+            pods.images(folder, {"one": model}, asked.load, lambda *a, patience: cli(here, *a))
         chosen = folder / "settings.yaml"
         chosen.write_bytes(msgspec.yaml.encode({"kubernetes": {"image": pods.settings(space)["kubernetes"]["image"]}}))
         kubectl(space, "apply", "-f", "-", stdin=volume(space, asked.volume / space))

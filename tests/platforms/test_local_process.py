@@ -75,6 +75,19 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_a_pid_that_is_a_thread_by_now_is_nobody(tmp_path: Path) -> None:
+    """In a fresh container small numbers are given again, also to threads: the kernel then has no such process."""
+    held = threading.Event()
+    thread = threading.Thread(target=held.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        assert Process.adopt(thread.native_id, 1, boot_id()) is None
+    finally:
+        held.set()
+        thread.join()
+
+
 def test_a_stranger_is_adopted_by_start_time_and_its_end_is_seen(tmp_path: Path) -> None:
     """A grandchild, whose parent is gone: as a replica is to a fresh control process."""
     code = "import os, sys, time\nif os.fork():\n    os._exit(0)\nprint(os.getpid(), flush=True)\ntime.sleep(600)"

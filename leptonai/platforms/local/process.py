@@ -145,7 +145,7 @@ class Process:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as e:
-            if e.errno in (errno.ESRCH, errno.EINVAL):
+            if e.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # nobody, or by now a thread of somebody
                 return None
             raise
         fields = _stat(pid)  # read after opening: the pidfd holds exactly the process that was read
