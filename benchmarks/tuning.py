@@ -1,12 +1,13 @@
 """How many trials a guided search needs to reach the best of a random one: 3 tasks, 5 seeds.
 
-    python benchmarks/tuning.py [--random 60] [--seeds 5] [--only training,classifying,serving] [--json FILE]
+    python benchmarks/tuning.py [--random 60] [--seeds 5] [--only training,classifying,serving] [--table FILE]
 
 training: rate, decay, batch and width of a network on scikit-learn's digits. classifying: a support vector machine on
 labelled windows of equipment faults (generated), inner folds as ``leptonai tune`` does it. serving: batch, threads,
 policy and precision of a replica, the seconds of each setting measured once against a real replica and then looked up,
-so that every search sees the same machine. A trial that was made already costs again. The bar: in the median over the
-seeds, a third of random's trials.
+so that every search sees the same machine (kept in --table, else measured anew). A trial that was made already costs
+again; one that is ended early costs the share of its epochs or folds that it had: trials are counted in whole ones. The
+bar: in the median over the seeds, a third of random's trials.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from leptonai.improve.evaluate.rows import Rows
 from leptonai.improve.tune.study import Dimension, Objective, Range, Sampler, Study, Told, Value, work
 
 Task = tuple[dict[str, Dimension], Objective]
+Search = tuple[Sampler, bool]  # and whether poor trials are ended early
+SEARCHES: dict[str, Search] = {"tpe": ("tpe", True), "tpe whole": ("tpe", False), "gp": ("gp", True)}
 
 
 def classifying(folder: Path) -> Task:
@@ -87,7 +90,7 @@ def training(folder: Path) -> Task:
     return space, objective(Job(data="digits.npz", module="net.py", epochs=3, hold=0.34), folder)
 
 
-def serving(folder: Path) -> Task:
+def serving(folder: Path, kept: Path | None = None) -> Task:
     from skl2onnx import to_onnx
     from sklearn.datasets import make_classification
     from sklearn.neural_network import MLPClassifier
@@ -106,10 +109,13 @@ def serving(folder: Path) -> Task:
         "precision": ("fp32", "int8 dynamic", "int8 stored"),
     }
     real = Serving(Serve(model="m.onnx", traffic="traffic.npz", rate=300, seconds=1.5, aim="p50"), folder, 0)
-    table: dict[str, float] = {}
+    table: dict[str, float] = json.loads(kept.read_bytes()) if kept is not None and kept.is_file() else {}
     for values in itertools.product(*space.values()):  # type: ignore[arg-type]
         params: dict[str, Value] = dict(zip(space, values, strict=True))
-        table[json.dumps(params)] = -real(params, lambda step, value: True)
+        if json.dumps(params) not in table:
+            table[json.dumps(params)] = -real(params, lambda step, value: True)
+    if kept is not None:
+        kept.write_text(json.dumps(table))
     print(f"  serving: {len(table)} settings, {-1e3 * max(table.values()):.2f} to {-1e3 * min(table.values()):.2f} ms")
     return space, lambda params, told: table[json.dumps({k: params[k] for k in space})]
 
@@ -117,8 +123,29 @@ def serving(folder: Path) -> Task:
 TASKS: dict[str, Callable[[Path], Task]] = {"training": training, "classifying": classifying, "serving": serving}
 
 
-def needed(history: tuple[float, ...], goal: float) -> float:
-    return next((i + 1 for i, v in enumerate(history) if v >= goal - 1e-12), float("inf"))
+class Spent:
+    """Counts what a search spends, in whole trials, until it is as good as ``goal``."""
+
+    def __init__(self, objective: Objective, steps: int, goal: float) -> None:
+        self.objective, self.steps, self.goal = objective, steps, goal
+        self.trials, self.needed, self.longest = 0.0, float("inf"), 0
+
+    def __call__(self, params: dict[str, Value], told: Told) -> float:
+        seen = 0
+
+        def note(step: int, value: float) -> bool:
+            nonlocal seen
+            seen += 1
+            return told(step, value)
+
+        try:
+            value = self.objective(params, note)
+        finally:
+            self.trials += min(1.0, seen / self.steps) if seen and self.steps else 1.0
+            self.longest = max(self.longest, seen)
+        if value >= self.goal - 1e-12:
+            self.needed = min(self.needed, self.trials)
+        return value
 
 
 def main() -> None:
@@ -126,7 +153,8 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=60, help="trials of the random search")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default=",".join(TASKS))
-    parser.add_argument("--samplers", default="tpe,gp")
+    parser.add_argument("--searches", default=",".join(SEARCHES))
+    parser.add_argument("--table", type=Path, help="of serving: settings measured before; written when it is not there")
     parser.add_argument("--json", type=Path)
     o = parser.parse_args()
     rows = []
@@ -134,28 +162,27 @@ def main() -> None:
         for task in o.only.split(","):
             folder = Path(name) / task
             folder.mkdir()
-            space, objective = TASKS[task](folder)
-
-            def value(params: dict[str, Value], told: Told, of: Objective = objective) -> float:
-                return of(params, lambda step, value: True)
-
+            space, objective = serving(folder, o.table) if task == "serving" else TASKS[task](folder)
             study = Study(name=task, space=space, trials=o.random, sampler="random", prune=False)
-            seen: dict[str, list[float]] = {s: [] for s in o.samplers.split(",")}
+            needed: dict[str, list[float]] = {s: [] for s in o.searches.split(",")}
             for seed in range(o.seeds):
-                goal = work(msgspec.structs.replace(study, seed=seed), value)
-                for sampler in seen:
-                    kind: Sampler = sampler  # type: ignore[assignment]
-                    guided = msgspec.structs.replace(study, seed=100 + seed, sampler=kind, trials=o.random // 2)
-                    found = work(guided, value)
-                    seen[sampler].append(needed(found.history, goal.value))
-                    first = needed(goal.history, goal.value)
-                    print(f"  {task} seed {seed}: random {goal.value:.4f} (after {first}), {sampler} {found.value:.4f} "
-                          f"after {seen[sampler][-1]}", flush=True)  # fmt: skip
-            for sampler, trials in seen.items():
+                whole = Spent(objective, 0, float("inf"))
+                goal = work(msgspec.structs.replace(study, seed=seed), whole).value
+                said = []
+                for search in needed:
+                    kind, prune = SEARCHES[search]
+                    guided = Spent(objective, whole.longest, goal)
+                    more = msgspec.structs.replace(study, seed=100 + seed, sampler=kind, prune=prune)
+                    work(more, guided)
+                    needed[search].append(guided.needed)
+                    said.append(f"{search} after {guided.needed:.3g}")
+                print(f"  {task} seed {seed}: random {goal:.4f}, {', '.join(said)}", flush=True)
+            for search, trials in needed.items():
                 middle = statistics.median(trials)
                 verdict = "HOLDS" if middle <= o.random / 3 else "FALLS SHORT"
-                print(f"{task:12} {sampler}: random's best of {o.random} after {middle:g} trials {trials} {verdict}")
-                rows.append({"task": task, "sampler": sampler, "trials": trials, "median": middle})
+                told = ", ".join(f"{t:.3g}" for t in sorted(trials))
+                print(f"{task:12} {search}: as good after {middle:.3g} whole trials ({told}) {verdict}")
+                rows.append({"task": task, "search": search, "trials": trials, "median": middle})
     if o.json:
         o.json.write_text(json.dumps(rows))
 

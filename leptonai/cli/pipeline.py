@@ -87,14 +87,19 @@ def needed(session: Session, flow: Flow, base: Path) -> str:
         if moved.drifted:
             columns = sum(c.drifted for c in moved.columns)
             return f"rows have drifted: {columns} columns moved, kernel distance {moved.distance:.3g} (p {moved.p:.2g})"
-    if t.service is not None and t.wrong is not None:
-        share = wrong(session, t.service)
-        if share is not None and share > t.wrong:
-            return f"{100 * share:.1f} % of the labels of the last hour differ from what {t.service} said"
+    for most, signal, said in (
+        (t.wrong, "label_error_ratio", "of the labels of the last hour differ from what {} said"),
+        (t.complaints, "complaint_ratio", "of the opinions of the last hour on {} are complaints"),
+    ):
+        if t.service is not None and most is not None:
+            share = told(session, signal, t.service)
+            if share is not None and share > most:
+                return f"{100 * share:.1f} % {said.format(t.service)}"
     return ""
 
 
-def wrong(session: Session, service: str) -> float | None:
+def told(session: Session, signal: str, service: str) -> float | None:
+    """The mean of a signal over the last hour; None: nothing was seen."""
     import math
     import time
 
@@ -102,6 +107,6 @@ def wrong(session: Session, service: str) -> float | None:
 
     now = time.time()
     with session.client() as client:
-        series: Any = client.signals("label_error_ratio", now - 3600, now, {"service": key_of(service, None)})
+        series: Any = client.signals(signal, now - 3600, now, {"service": key_of(service, None)})
     values = [float(v) for s in series for v in s.value if not math.isnan(float(v))]
     return sum(values) / len(values) if values else None

@@ -92,6 +92,7 @@ class Watch:
             settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier,
             self.answers.marked,
         )  # fmt: skip
+        self.casebook.hand.jobs.home = str(home)
         self.outside = Outside(settings.watch)
         of = settings.watch
         full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)

@@ -17,7 +17,7 @@ from leptonai.cli.main import run
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.evaluate.rows import Rows
 from leptonai.improve.tune.nested import Classify, augmented, balanced, folds, maker, nested
-from leptonai.improve.tune.study import Pruned, Range, Study, Told, Value, work
+from leptonai.improve.tune.study import STARTUP, Pruned, Range, Study, Told, Value, work
 
 SPACE = {"x": Range(low=-5, high=5), "y": Range(low=1e-3, high=10, log=True), "kind": ("a", "b")}
 
@@ -33,6 +33,20 @@ def test_a_study_finds_the_top_and_its_history_only_rises(sampler: str) -> None:
     assert best.trials == len(best.history) == 60 and best.params["kind"] == "a"
     assert list(best.history) == sorted(best.history) and best.value == best.history[-1] > -2
     assert work(Study(name="bowl", space=SPACE, trials=60, sampler=sampler), bowl) == best  # type: ignore[arg-type]
+
+
+def test_of_few_settings_none_is_tried_twice() -> None:
+    """Trials of a finite space differ until there is no other, so it is walked wholly, the top found on the way."""
+    space = {"x": ("a", "b", "c"), "n": Range(low=1, high=4, step=1)}
+    seen: list[tuple[Value, ...]] = []
+
+    def note(params: dict[str, Value], told: Told) -> float:
+        seen.append((params["x"], params["n"]))
+        return float(params["n"]) + (params["x"] == "b")
+
+    best = work(Study(name="few", space=space, trials=12), note)  # type: ignore[arg-type]
+    assert best.value == 5.0 and best.params == {"x": "b", "n": 4}
+    assert len(set(seen[STARTUP:])) == len(seen) - STARTUP and not set(seen[STARTUP:]) & set(seen[:STARTUP])
 
 
 def test_a_grid_is_walked_once() -> None:

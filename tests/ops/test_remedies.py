@@ -22,6 +22,7 @@ from leptonai.ops.remedies import (
     Quarantine,
     Recycle,
     Restart,
+    Retrain,
     Rollback,
     Scale,
     Shed,
@@ -128,6 +129,7 @@ CASES: dict[str, tuple[Remedy, Case]] = {
     "quarantine": (Quarantine(), Case(incident("poisoned_input", "digits", MARKED), service(), ())),
     "preempt": (shown(Preempt(), (LOW,)), Case(CROWDED, service(), ())),
     "command": (Command(run=("/bin/echo", "{service}", "{subject}")), Case(incident(), service(), ())),
+    "retrain": (Retrain(pipeline="/p/{service}.yaml"), Case(incident("data_drift", "digits"), service(), ())),
     "webhook": (Webhook(url="http://127.0.0.1:1/hook"), Case(incident(), service(), ())),
 }  # fmt: skip
 

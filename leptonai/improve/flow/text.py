@@ -35,12 +35,13 @@ class Canary(Noun, frozen=True, kw_only=True):
 
 
 class Trigger(Noun, frozen=True, kw_only=True):
-    """When ``--if-needed`` begins: recent rows have drifted from the reference, or feedback calls too many wrong."""
+    """When ``--if-needed`` begins: recent rows have drifted from the reference, or feedback says so of ``service``."""
 
     reference: str | None = None
     recent: str | None = None
     service: str | None = None
     wrong: float | None = None  # share of labels in the last hour that differ from the answers
+    complaints: float | None = None  # share of the opinions of the last hour that are complaints
 
 
 class Flow(Noun, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ Value = float | int | str | bool
 Told = Callable[[int, float], bool]  # (step, value so far): whether to go on; False: the trial is pruned
 Objective = Callable[[dict[str, Value], Told], float]
 HEARTBEAT = 5  # seconds; a trial whose worker has been silent for four of them is given to another
+RETRIES = 60  # draws for a setting that was not tried, the first half of them beside the best
 STARTUP = 5  # random trials before tpe and gp learn from what they saw
 
 
@@ -95,7 +96,32 @@ def sampler(study: Study, seed: int) -> Any:
         case "gp":
             return s.GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=True)
         case "tpe":
-            return s.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=study.workers > 1)
+            return _unseen(seed, study.workers > 1)
+
+
+def _unseen(seed: int, shared: bool) -> Any:
+    """Multivariate TPE that asks for no setting twice while there is another: of choices and steps it soon would."""
+
+    parent = optuna().samplers.TPESampler
+
+    class Unseen(parent):  # type: ignore[misc, valid-type]
+        def sample_relative(self, study: Any, trial: Any, space: dict[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = super().sample_relative(study, trial, space)
+            if not found:
+                return found  # the first trials, drawn by chance
+            made = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+            seen = {tuple(t.params.get(n) for n in space) for t in made}
+            best = study.best_params if any(t.state.name == "COMPLETE" for t in made) else {}
+            for attempt in range(RETRIES):
+                if tuple(found.get(n) for n in space) not in seen:
+                    break
+                drawn = {n: self._random_sampler.sample_independent(study, trial, n, d) for n, d in space.items()}
+                near = list(space)[attempt % len(space)]  # one step from the best, later anything
+                found = {**drawn, **best, near: drawn[near]} if attempt < RETRIES // 2 else drawn
+                found = {n: found[n] for n in space}
+            return found
+
+    return Unseen(seed=seed, n_startup_trials=STARTUP, multivariate=True, constant_liar=shared)
 
 
 def _grid(d: Dimension) -> list[Value]:

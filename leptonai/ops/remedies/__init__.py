@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 
 from leptonai.errors import PluginError
-from leptonai.ops.remedies.jobs import Command, Webhook
+from leptonai.ops.remedies.jobs import Command, Retrain, Webhook
 from leptonai.ops.remedies.neighbours import Preempt, shown
 from leptonai.ops.remedies.replicas import Evict, Recycle, Restart, Scale
 from leptonai.ops.remedies.revisions import Batching, Limits, Rollback
@@ -21,7 +21,7 @@ OURS: dict[str, type[Wishing]] = {
     kind.name: kind
     for kind in (
         Evict, Recycle, Restart, Scale, Rollback, Batching, Limits, ShiftWeight, Degrade, FallbackOn, FallbackOff, Shed,
-        Quarantine, Preempt, Command, Webhook,
+        Quarantine, Preempt, Command, Retrain, Webhook,
     )
 }  # fmt: skip
 
@@ -61,6 +61,6 @@ def reversal_of(remedy: Remedy) -> Reversal:
 
 __all__ = [
     "OURS", "Batching", "Command", "Degrade", "Evict", "FallbackOff", "FallbackOn", "Limits", "Preempt", "Quarantine",
-    "Recycle", "Remedies", "Restart", "Rollback", "Scale", "Shed", "ShiftWeight", "Webhook", "Wishing", "load_remedies",
-    "reversal_of", "shown",
+    "Recycle", "Remedies", "Restart", "Retrain", "Rollback", "Scale", "Shed", "ShiftWeight", "Webhook", "Wishing",
+    "load_remedies", "reversal_of", "shown",
 ]  # fmt: skip

@@ -49,6 +49,7 @@ class Wishing(Noun, frozen=True, kw_only=True):
     name: ClassVar[str]
     risk: ClassVar[Risk] = "low"
     reversal: ClassVar[Reversal] = "automatic"
+    approved: ClassVar[bool] = False  # by a person, each time, unless the step of the runbook says otherwise
 
     def propose(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from leptonai.admit.world import dialled
+from leptonai.ops.remedies import Retrain
 from leptonai.ops.respond.acts import Judge, TakeBack, Wait
 from leptonai.ops.respond.sight import Sight
 from leptonai.ops.runbook.form import Verify
 from leptonai.settings import Ops
 from leptonai.types import Action, Service, SpecChange
 
+OF_PIPELINE = "pipeline "  # begins the reason of a revision that a pipeline proposed
 FAILED = ("ineffective", "inconclusive", "harmful")
 
 
@@ -68,6 +70,8 @@ def _changed(last: Action, sight: Sight) -> str:
         return ""
     if service.revision > last.revision:
         newest = sight.revisions[-1] if sight.revisions else None
+        if last.remedy == Retrain.name and newest is not None and newest.why.startswith(OF_PIPELINE):
+            return ""  # what it was to bring
         whose = f" of {newest.by}" if newest is not None and newest.number == service.revision else ""
         return f"revision {service.revision}{whose} came meanwhile"
     return ""

@@ -94,7 +94,8 @@ def _step(row: RowText, text: StepText, remedies: Remedies) -> Step:
         raise PluginError(
             f"step {text.do} is to be taken back, which nothing can", hint="leave compensate out, or say false"
         )
-    approval = text.approval or row.approval
+    usual = "always" if getattr(remedy, "approved", False) and row.approval == "never" else row.approval
+    approval = text.approval or usual
     autonomy = text.autonomy or row.autonomy
     if autonomy == "recommend" and text.approval not in (None, "never"):
         raise PluginError(
