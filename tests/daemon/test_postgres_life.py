@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ import httpx
 import pytest
 from daemon_machine import eventually
 
-from leptonai.client.home import Home
-from leptonai.daemon.seats import Seats
+from leptonai.client.home import Home, read_json
+from leptonai.daemon.seats import NAMES, Seats
 from leptonai.errors import LeptonError
 from leptonai.testing.postgres import PostgresServer, programs
 
@@ -121,6 +122,42 @@ def test_a_store_moves_into_postgresql_and_nothing_is_taken_down_by_mistake(
     eventually(lambda: predicts(machine, served, 42), "and answers")
     locked = machine.run("store", "copy", url, str(Path(machine.work) / "back.db"), check=False)
     assert "held by another platform (leptonai " in locked.stderr
+
+
+def test_another_home_waits_for_the_store_and_takes_over_when_the_first_one_dies(
+    machine: Machine, server: PostgresServer, tmp_path: Path
+) -> None:
+    url = server.database()
+    settings(machine, url)
+    machine.run("up")
+    secret = machine.json("token", "create", "ana", "--role", "viewer")["secret"]
+    first, heir = Home(machine.home), replace(machine, home=tmp_path / "heir")
+    settings(heir, url)
+    waiting = heir.foreground()
+    try:
+        told = eventually(lambda: read_json(Home(heir.home).failure), "the second one is refused")
+        assert (told["code"], told["status"]) == ("store_locked", 409)
+        assert f":{Seats(first).holder('control')} " in told["error"], "who holds it is named"
+        for name in NAMES:  # the parent first: it would start the others again
+            pid = Seats(first).holder(name)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: asked(heir, secret), "the second one answers, and knows the first one's tokens")
+        assert waiting.poll() is None
+    finally:
+        waiting.terminate()
+        waiting.communicate(timeout=60)
+        heir.run("down")
+    assert not heir.processes()
+
+
+def asked(machine: Machine, secret: str) -> bool:
+    url = (read_json(Home(machine.home).control) or {}).get("url")
+    header = {"Authorization": f"Bearer {secret}"}
+    try:
+        return bool(url) and httpx.get(f"{url}/api/v1/services", headers=header, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.parametrize(

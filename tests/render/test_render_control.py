@@ -33,6 +33,22 @@ def test_settings_are_the_given_ones_and_those_of_the_place() -> None:
     assert (read.api.host, read.gateway.host) == ("0.0.0.0", "0.0.0.0")
 
 
+def test_the_password_of_a_database_comes_from_a_secret_and_stands_nowhere() -> None:
+    def container(given: dict[str, object]) -> dict[str, object]:
+        made = control(Seat(), given, "leptonai")
+        for one in made:
+            check(one, "1.28")
+        return by_kind(made, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
+
+    (variable,) = container({"store": {"url": "postgresql://ana@db:5432/leptonai?sslmode=require"}})["env"]
+    assert variable["name"] == "PGPASSWORD" and variable["valueFrom"]["secretKeyRef"]["name"] == "leptonai-store"
+    assert "env" not in container({})
+    for url in ("postgresql://ana:s3cret@db/x", "postgresql://ana@db/x?sslmode=require&password=s3cret"):
+        with pytest.raises(SpecError, match=r"store\.url holds a password") as failed:
+            container({"store": {"url": url}})
+        assert "s3cret" not in str(failed.value.body())
+
+
 def test_other_settings_are_another_pod_and_equal_ones_the_same() -> None:
     def template(given: dict[str, object]) -> object:
         (made,) = by_kind(control(Seat(), given, "leptonai"), "StatefulSet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +20,7 @@ NAME = "leptonai-control"
 IMAGE = f"localhost/{NAME}:{__version__}"
 PLACE = "/var/lib/leptonai"  # the home, a volume
 API, GATEWAY = 8310, 8320
+STORE_SECRET = "leptonai-store"  # noqa: S105 - the Secret's name; its key ``password`` is for a store in PostgreSQL
 _END = 30  # seconds for control and ops to let go, with room
 _START = 300  # seconds until a platform that does not come up is started again
 
@@ -56,7 +58,7 @@ def control(seat: Seat, given: Json, account: str) -> list[Json]:
             # Settings are read at the start: others are another pod.
             "annotations": {f"{OWN}/settings": hashlib.sha256(text.encode()).hexdigest()[:16]},
         },
-        "spec": _pod(seat, account),
+        "spec": _pod(seat, account, bool((given.get("store") or {}).get("url"))),
     }
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"settings.yaml": text}},
@@ -98,13 +100,23 @@ def _settings(seat: Seat, given: Json) -> str:
     own["gateway"]["public"] = (given.get("gateway") or {}).get("public") or f"http://{NAME}.{seat.namespace}"
     merged = given | {section: (given.get(section) or {}) | fields for section, fields in own.items()}
     try:
-        msgspec.convert(merged, Settings)
+        settings = msgspec.convert(merged, Settings)
     except msgspec.ValidationError as e:
         raise SpecError(f"settings: {e}", hint="see docs/settings.md for every setting") from e
+    if re.search(r"//[^/?]*:[^/?]*@|[?&]\w*password=", settings.store.url):  # not shown: anybody may read a ConfigMap
+        raise SpecError(
+            "settings: store.url holds a password",
+            hint=f"kubectl create secret generic {STORE_SECRET} --from-literal=password=...",
+        )
     return msgspec.yaml.encode(merged).decode()
 
 
-def _pod(seat: Seat, account: str) -> Json:
+def _password() -> Json:
+    chosen = {"name": STORE_SECRET, "key": "password", "optional": True}
+    return {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": chosen}}
+
+
+def _pod(seat: Seat, account: str, database: bool) -> Json:
     alive = {"httpGet": {"path": "/v2/health/live", "port": "gateway"}}
     return {
         "serviceAccountName": account,
@@ -123,6 +135,8 @@ def _pod(seat: Seat, account: str) -> Json:
                 "image": seat.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["up", "--foreground"],
+                # Read by PostgreSQL's library; optional, for there are logins without a password.
+                **({"env": [_password()]} if database else {}),
                 "ports": [
                     {"name": "gateway", "containerPort": GATEWAY, "protocol": "TCP"},
                     {"name": "api", "containerPort": API, "protocol": "TCP"},
