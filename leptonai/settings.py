@@ -10,6 +10,7 @@ import msgspec
 
 from leptonai.errors import SpecError
 from leptonai.types import Noun
+from leptonai.yaml import decode
 
 
 class Api(Noun, frozen=True, kw_only=True):
@@ -307,7 +308,7 @@ def load(path: Path | None) -> Settings:
     if path is None or not path.exists():
         return Settings()
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Settings)
+        return decode(path.read_bytes(), Settings)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SpecError(f"{path}: {e}", hint="see docs/settings.md for every setting") from e
 

@@ -54,11 +54,12 @@ def control(
     from leptonai.plan.render.control import IMAGE, Seat
     from leptonai.plan.render.control import control as render
     from leptonai.platforms.kubernetes.rights import role
+    from leptonai.yaml import decode
 
     given: dict[str, Any] = {}
     if file is not None:
         try:
-            given = msgspec.yaml.decode(file.read_bytes()) or {}
+            given = decode(file.read_bytes()) or {}
         except (OSError, msgspec.DecodeError) as e:
             raise SpecError(f"cannot read {file}: {e}", hint="give a settings.yaml") from e
         if not isinstance(given, dict):

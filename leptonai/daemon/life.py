@@ -24,6 +24,7 @@ from leptonai.daemon.seats import NAMES, Seats
 from leptonai.daemon.spawn import SUPERVISED, spawn
 from leptonai.errors import Conflict, LeptonError, PlatformError, SpecError, StartError, from_body
 from leptonai.settings import Settings
+from leptonai.yaml import decode
 
 START_PATIENCE = 60.0  # seconds: a cold disk may take long to import numpy and to unpack Envoy
 STOP_PATIENCE = 15.0  # seconds for control and ops to let go, before they are killed
@@ -94,7 +95,7 @@ def change_settings(home: Home, api_port: int | None, gateway_port: int | None, 
         return settings
     content: dict[str, Any] = {}
     if home.settings.exists():
-        content = msgspec.yaml.decode(home.settings.read_bytes()) or {}
+        content = decode(home.settings.read_bytes()) or {}
     for section, port in given.items():
         if port is not None:
             content[section] = {**(content.get(section) or {}), "port": port}

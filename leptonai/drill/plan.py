@@ -11,6 +11,7 @@ import msgspec
 from leptonai.drill.kinds import CONTROLS, FAULTS, KINDS, Fault
 from leptonai.errors import SpecError
 from leptonai.types import Noun
+from leptonai.yaml import decode
 
 MOST_DRILLS = 10_000
 MOST_TOGETHER = 2  # faults at once: with more, nobody can say whose cause is whose
@@ -80,7 +81,7 @@ def check(plan: Plan, live: bool = False) -> Plan:
 def read_plan(path: Path) -> Plan:
     """The checked plan in ``path``. SpecError naming the file and the fault."""
     try:
-        plan = msgspec.yaml.decode(path.read_bytes(), type=Plan)
+        plan = decode(path.read_bytes(), Plan)
     except OSError as e:
         raise SpecError(f"{path}: {e.strerror or e}", hint="name a readable YAML file") from e
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:

@@ -13,6 +13,7 @@ from leptonai.errors import PluginError
 from leptonai.ops.diagnosis.conditions import HINT, Kind, check_condition, fault, implies, names_in, possible
 from leptonai.ops.diagnosis.faulttree import About, FaultTree, Tree, check_tree
 from leptonai.types import Noun, Severity
+from leptonai.yaml import decode
 
 Take = Literal["mean", "max", "min", "last", "rise", "ratio", "excess", "times", "others"]
 
@@ -118,7 +119,7 @@ class Base(NamedTuple):
 def read(path: Path) -> Document:
     """The document in ``path``, its form checked. PluginError naming the file: not there, not YAML, unknown fields."""
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Document)
+        return decode(path.read_bytes(), Document)
     except (OSError, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise PluginError(f"{path}: {e}", hint="see docs/diagnosis.md for the form of a rule file") from e
 

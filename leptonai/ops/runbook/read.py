@@ -15,6 +15,7 @@ from leptonai.ops.remedies import Remedies, Wishing, reversal_of
 from leptonai.ops.runbook.form import Limits, RowText, StepText, Text, Verify
 from leptonai.ops.runbook.rows import Row, Runbook, Step
 from leptonai.protocols import Remedy
+from leptonai.yaml import decode
 
 MOST_BYTES = 1 << 20  # of one file
 HINT = "see docs/runbooks.md for the form of a runbook"
@@ -27,7 +28,7 @@ def read(path: Path) -> Text:
             raise PluginError(f"{path} is no file", hint=HINT)
         if (size := path.stat().st_size) > MOST_BYTES:
             raise PluginError(f"{path} has {size:,} bytes; a runbook has {MOST_BYTES:,} at most", hint="split it")
-        return msgspec.yaml.decode(path.read_bytes(), type=Text)
+        return decode(path.read_bytes(), Text)
     except (OSError, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise PluginError(f"{path}: {e}", hint=HINT) from e
 
