@@ -78,8 +78,10 @@ def baselines(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]
     """By baseline: the share of faults whose cause it names, of those whose remedy is right, and of all drills in which
     it does harm: it restarts or changes a service whose fault no restart mends, or that has none.
 
-    ``chance`` names one of the causes that are drilled, each as likely as another, and is computed, not drawn.
+    ``chance`` names one of the causes that are drilled, each as likely as another, and is computed, not drawn. Faults
+    that nobody could notice are left out, as in the score.
     """
+    outcomes = [o for o in outcomes if o.felt]
     faults = [o for o in outcomes if not o.control]
     table: dict[str, dict[str, float | None]] = {}
     for name, rule in BASELINES.items():

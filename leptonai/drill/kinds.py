@@ -38,6 +38,8 @@ class Fault(Noun, frozen=True, kw_only=True):
     restart: bool = False
     lossless: bool = False
     heavy: bool = False  # felt only where the model computes; a service that mostly waits for others hardly notices
+    # All it does is to make answers late, and its answer is a person: where nobody waits longer, none is to be called.
+    only_late: bool = False
     live: bool = False  # touches one replica, heals by itself: may be done to a service that people use
 
     @property
@@ -93,6 +95,7 @@ def _outside(kind: str, title: str, breaks: What, *causes: str, **given: float) 
         detect=given.get("detect", 15.0),
         recover=given.get("recover", 30.0),
         lasts=given.get("lasts", 45.0),
+        only_late=causes[0] in _LATE,
     )
 
 
@@ -101,6 +104,9 @@ def _heavy(kind: str, title: str, *causes: str) -> Fault:
     return msgspec.structs.replace(made, heavy=True)
 
 
+_LATE = frozenset(
+    {"traffic_surge", "slow_dependency", "cpu_starvation", "noisy_neighbour", "cold_start_storm", "gpu_thermal"}
+)
 # What else is right where a runbook has it: more replicas, less work, the last good answers.
 _LATER: dict[str, tuple[str, ...]] = {
     "traffic_surge": ("scale", "shed", "degrade"),

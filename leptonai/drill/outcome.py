@@ -40,6 +40,7 @@ class Outcome(Noun, frozen=True, kw_only=True):
     truth: tuple[str, ...] = ()  # the causes that are right; of a control none
     seed: int = 0
     until: float = 0.0  # end of what the drill answers for
+    felt: bool = True  # somebody could have noticed it (``Fault.only_late``)
     incident: int | None = None
     detect: float | None = None
     diagnose: float | None = None
@@ -98,11 +99,11 @@ def told(fault: Fault, incident: Incident | None) -> float | None:
 
     An incident whose trouble passed while nothing was done has told its owner when it was diagnosed.
     """
-    if incident is None or not fault.called or incident.diagnosed is None or incident.actions:
+    if incident is None or not fault.called or incident.diagnosed is None:
         return None
     if incident.escalated is not None:
         return max(incident.escalated, incident.diagnosed)
-    return incident.diagnosed if incident.closed is not None else None
+    return incident.diagnosed if incident.closed is not None and not incident.actions else None
 
 
 def judge(

@@ -20,14 +20,19 @@ def share(count: int, total: int) -> dict[str, Any]:
 def score(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Shares of the faults named and answered rightly, of actions that did harm, of controls that were disturbed.
 
-    ``lost``: failed requests of faults that may lose none. ``kinds``: by kind, medians of the seconds.
+    Of the faults that somebody could notice; ``unfelt``: of the others, how many were told of all the same, and
+    ``first_of_all``: the share named rightly of both. ``lost``: failed requests of faults that may lose none.
+    ``kinds``: by kind, medians of the seconds.
     """
-    faults = [o for o in outcomes if not o.control]
+    every = [o for o in outcomes if not o.control]
+    faults = [o for o in every if o.felt]
     controls = [o for o in outcomes if o.control]
     harmful, acts = sum(len(o.harm) for o in outcomes), max(1, sum(o.acts for o in outcomes))
     kinds = dict.fromkeys(o.kind for o in faults)
     return {
         "first": share(sum(o.first for o in faults), len(faults)),
+        "first_of_all": share(sum(o.first for o in every), len(every)),
+        "unfelt": share(sum(o.detect is not None for o in every if not o.felt), len(every) - len(faults)),
         "first_two": share(sum(o.first_two for o in faults), len(faults)),
         "remedy": share(sum(o.right_remedy for o in faults), len(faults)),
         "in_time": share(sum(o.in_time for o in faults), len(faults)),
@@ -37,7 +42,7 @@ def score(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "controls_alarmed": share(sum(bool(o.noise) for o in controls), len(controls)),
         "lost": sum(o.failed for o in faults if KINDS[o.kind].lossless),
         "kinds": {kind: _of_kind([o for o in faults if o.kind == kind]) for kind in kinds},
-        "confusion": confusion(outcomes),
+        "confusion": confusion([o for o in outcomes if o.felt]),
     }
 
 

@@ -7,15 +7,17 @@ the process, one of a revision by rolling it back; no remedy knows of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from leptonai.drill.kinds import CONTROLS, FAULTS, KINDS, Fault
 from leptonai.drill.outcome import Injection, Outcome, judge, settled, told
 from leptonai.drill.traffic import Counts
 from leptonai.errors import SpecError
+from leptonai.ops.detect.watcher import MATERIAL
 from leptonai.ops.simulate.act import Acting
 from leptonai.ops.simulate.cases import life_of
 from leptonai.ops.simulate.faults import ACTS, OF_GPU, Act
@@ -23,13 +25,15 @@ from leptonai.ops.simulate.faults import Fault as Cause
 from leptonai.ops.simulate.flow import Flow
 from leptonai.ops.simulate.system import SHAPES, Shape, System, cells
 from leptonai.settings import Ops, Settings
-from leptonai.types import Incident, Proposal
+from leptonai.types import Incident, Proposal, Slo
 
 WARM = 95  # seconds of ordinary life until ops begins to judge
 ONSET = 130.0  # when faults begin, give or take SPREAD
 SPREAD = 10.0
 LIFE = 60  # seconds in which harmless deploys fall: long before the fault
 AFTER = 25.0  # seconds that are followed after the longest fault
+FELT, NEAR_FULL, FEWEST, TENTH = 5, 0.9, 3, 0.1  # seconds, share of a replica's capacity, requests, share of the time
+ROOM = 0.6  # of its capacity that half as much traffic again may use: a control is no fault
 MOST = 6  # replicas that a service may be scaled to
 THREE = frozenset({"sick", "sluggish", "cold-start", "stop", "leak", "hog"})  # a sick one is told apart from siblings
 ONCE = frozenset({"sick", "errors", "disk"})  # the model itself answers an error, which the gateway does not repeat
@@ -91,7 +95,7 @@ def _busy(flow: Flow, fault: Cause, age: float) -> None:
 
 def acts_of() -> dict[str, Act]:
     """What causes do in drills; memories of one run are not those of another."""
-    own = ("failing_replica", "slow_replica", "runaway_replica", "memory_leak")
+    own = ("failing_replica", "slow_replica", "runaway_replica", "memory_leak", "out_of_memory")
     changed: dict[str, Act] = {name: cured(ACTS[name]) for name in own}
     return {**ACTS, **changed, "nan_outputs": of_revision(ACTS["nan_outputs"]), "busy": _busy}
 
@@ -127,7 +131,8 @@ def drill_seed(seed: int, drills: Sequence[str]) -> Iterator[Outcome]:
     watched = range(0, 3 * len(faults), 3)
     injections: dict[int, Injection] = {}
     done: dict[int, float] = {}
-    sent, failed = np.zeros((seconds, len(faults))), np.zeros((seconds, len(faults)))
+    ends = {i: onsets[i] + f.lasts + AFTER for i, f in enumerate(faults)}
+    seen = {name: np.zeros((seconds, len(faults))) for name in ("answered", "errors", "slow", "latency", "use")}
     with Acting(flow, watched, SETTINGS, WARM, MOST) as acting:
         for second in range(seconds):
             for s in life.get(second, ()):
@@ -137,44 +142,87 @@ def drill_seed(seed: int, drills: Sequence[str]) -> Iterator[Outcome]:
                 if second == int(onsets[i]) - 1:
                     _by_hand(fault, flow, 3 * i, acting)
             acting.step()
-            sent[second], failed[second] = flow.answered[0::3], flow.errors[0::3]
+            for name in ("answered", "errors", "slow", "latency"):
+                seen[name][second] = getattr(flow, name)[0::3]
+            seen["use"][second] = np.where(flow.ready, flow.use, 0.0).max(axis=1)[0::3]
             for i, fault in enumerate(faults):
                 if i not in injections and flow.at >= onsets[i]:
                     injections[i] = _injection(fault, flow, 3 * i, onsets[i], before[i], causes)
-                _answered(acting, i, fault, injections.get(i), flow.at, done)
+                if flow.at < ends[i]:
+                    _answered(acting, i, fault, injections.get(i), flow.at, done)
+                    if i in done:  # as live: what is over is not drilled on, but for what comes after
+                        ends[i] = min(ends[i], done[i] + AFTER)
+                elif i in injections:
+                    acting.leave(3 * i)
+            if flow.at >= max(ends.values()):
+                break
         for i, fault in enumerate(faults):
-            yield _outcome(acting, flow, i, fault, injections[i], done.get(i), sent[:, i], failed[:, i], seed)
+            mine = {name: column[:, i] for name, column in seen.items()}
+            yield _outcome(acting, flow, i, fault, injections[i], done.get(i), mine, ends[i], seed)
+
+
+def felt(seen: Mapping[str, np.ndarray], at: int, lasts: int) -> bool:
+    """Whether somebody could notice what began ``at``, by what truly was, a number a second: the answers (``answered``,
+    ``errors``, ``slow``), the median ``latency``, the ``use`` of the busiest replica's capacity.
+
+    For a TENTH of its time, or as much more than in the minute before, over FELT seconds: the promise of latency or
+    availability is broken, or answers take half as long again and 10 ms more than usual (what a departure has to be
+    anywhere: ``detect.watcher.MATERIAL``), or a replica is near its limit.
+    """
+    usual = float(np.median(seen["latency"][max(at - 60, 0) : at]))
+    before, since = (_beyond(seen, part, usual) for part in (slice(max(at - 60, 0), at), slice(at, at + lasts)))
+    return since >= before + TENTH
+
+
+def _beyond(seen: Mapping[str, np.ndarray], part: slice, usual: float) -> float:
+    """The share of the windows of a stretch in which something is."""
+
+    def over(name: str) -> np.ndarray:
+        return np.convolve(seen[name][part], np.ones(FELT), "valid")
+
+    answered, waits = np.maximum(over("answered"), 1.0), over("latency") / FELT
+    late = (over("slow") / answered > 1.0 - Slo().latency_objective) & (over("slow") >= FEWEST)
+    lost = (over("errors") / answered > 1.0 - Slo().availability) & (over("errors") >= FEWEST)
+    least, share = MATERIAL["_seconds"]
+    slower = (waits > (1.0 + share) * usual) & (waits > usual + least)
+    return float((late | lost | slower | (over("use") / FELT > NEAR_FULL)).mean())
 
 
 def _outcome(
     acting: Acting, flow: Flow, i: int, fault: Fault, injection: Injection, recovered: float | None,
-    sent: np.ndarray, failed: np.ndarray, seed: int,
+    seen: Mapping[str, np.ndarray], until: float, seed: int,
 ) -> Outcome:  # fmt: skip
     s = 3 * i
-    until = injection.at + fault.lasts + AFTER
     incidents = [x for x in acting.incidents(s) if injection.at - 1.0 <= x.opened < until]
     door = acting.platforms[s].door
     proposals: list[Proposal] = [p for p in door.proposals.values() if p.at >= injection.at]
     end = until if fault.control or recovered is None else recovered
     window = slice(int(injection.at) - 1, int(end))
-    counts = Counts(sent=round(float(sent[window].sum())), failed=round(float(failed[window].sum())))
+    counts = Counts(
+        sent=round(float(seen["answered"][window].sum())), failed=round(float(seen["errors"][window].sum()))
+    )
     good = next(
         (r.spec for r in reversed(door.revisions_()) if r.spec is not None and r.at < injection.at - 1.5), door.spec(1)
     )
-    return judge(fault, injection, incidents, proposals, counts, good, recovered, until, seed)
+    found = judge(fault, injection, incidents, proposals, counts, good, recovered, until, seed)
+    noticed = not fault.only_late or felt(seen, int(injection.at), int(fault.lasts))
+    return msgspec.structs.replace(found, felt=noticed)
 
 
 def _answered(
     acting: Acting, i: int, fault: Fault, injection: Injection | None, now: float, done: dict[int, float]
 ) -> None:
-    """Note when the service was whole again after ops had found its first incident repaired."""
+    """Note when the service was whole again after ops had found its first incident repaired, or a person was called."""
     if injection is None or i in done or fault.control or now > injection.at + fault.lasts:
         return
     mine: list[Incident] = [x for x in acting.incidents(3 * i) if x.opened >= injection.at - 1.0]
-    if not mine or told(fault, mine[0]) is not None:
+    if not mine:
         return
+    called = told(fault, mine[0])
     over, whole = settled(mine[0]), acting.platforms[3 * i].whole_since
-    if over is not None and whole is not None:
+    if called is not None:
+        done[i] = called
+    elif over is not None and whole is not None:
         done[i] = max(over, whole)
 
 
@@ -209,19 +257,24 @@ def _spin(kind: str, dice: float) -> float:
 def _fitting(world: System, faults: Sequence[Fault]) -> System:
     """The same worlds with what the faults need; what is called runs on a machine of its own, so that who takes the
     processors takes none of its."""
-    gpu, replicas, rate = world.gpu.copy(), world.replicas.copy(), world.rate.copy()
+    gpu, replicas, rate, compute = world.gpu.copy(), world.replicas.copy(), world.rate.copy(), world.compute.copy()
     machine, idempotent, count = world.machine.copy(), world.idempotent.copy(), len(world.cores)
     machine[2::3] = count + np.arange(count)
     idempotent[[3 * i for i, f in enumerate(faults) if f.kind in ONCE]] = False
+    # A storm needs who repeats, and what may not be lost is what may be repeated.
+    idempotent[[3 * i for i, f in enumerate(faults) if f.kind == "retries" or f.lossless]] = True
     for i, fault in enumerate(faults):
         s = 3 * i
         gpu[s] = gpu[s] or bool(set(fault.causes) & OF_GPU)
+        if fault.kind == "busy":
+            rate[s] *= min(1.0, ROOM / (1.5 * float(world.busy[s])))
         least = 3 if fault.kind in THREE else 2
         if replicas[s] < least:
             rate[s] *= least / replicas[s]
+            compute[s + 2] *= replicas[s] / least  # what it calls carries that as well as before
             replicas[s] = least
     cores, memory, disk = (np.tile(column, 2) for column in (world.cores, world.memory, world.disk))
     return replace(
-        world, gpu=gpu, replicas=replicas, rate=rate, machine=machine, idempotent=idempotent, cores=cores,
-        memory=memory, disk=disk,
+        world, gpu=gpu, replicas=replicas, rate=rate, compute=compute, machine=machine, idempotent=idempotent,
+        cores=cores, memory=memory, disk=disk,
     )  # fmt: skip

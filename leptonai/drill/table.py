@@ -92,6 +92,9 @@ def score_table(said: Mapping[str, Any], others: Mapping[str, Mapping[str, float
     )
     for name, row in others.items():
         out.add_row(name, _percent(row["cause"]), "", _percent(row["remedy"]), _percent(row["harm"]), "")
+    if said["unfelt"]["of"]:
+        unfelt = said["unfelt"]
+        out.caption = f"{unfelt['of']} more that nobody could notice; {unfelt['count']} of them were told of"
     return out
 
 

@@ -14,7 +14,7 @@ from leptonai.ops.respond import Sight, fault_of
 from leptonai.ops.runbook import Runbook
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
-from leptonai.types import QUARANTINE, Action, Event, Incident, Key
+from leptonai.types import QUARANTINE, Action, DialChange, Event, Incident, Key
 
 MANY = 20  # requests since an action, before more errors count as its harm
 MORE_ERRORS = 0.25  # of the answers: what an action costs at least to have done harm
@@ -190,6 +190,10 @@ def _worse(
         return f"{refused:.0%} of the requests are in quarantine"
     for key, before in case.errors_before.items():
         lookout = lookouts.get(key)
+        if lookout is not None and _relieves(last) and now - last.at < patience:
+            whole = lookout.converged_since
+            if whole is None or now - max(last.at, whole) < lookout.service.spec.timeout:
+                continue  # what waited before it goes on failing until its time is up
         after = mean(store, "error_ratio", key, now - settings.settle, now)
         if lookout is None or before is None or after is None:
             continue
@@ -203,6 +207,15 @@ def _worse(
             grown = f", {expected:.0%} was to be expected" if expected > before.level + 0.01 else ""
             return f"{after:.0%} of the answers{whose} are errors, {before.level:.0%} were before{grown}"
     return ""
+
+
+def _relieves(action: Action) -> bool:
+    """Whether all it does is to refuse requests, or to ask for more replicas."""
+    was = action.undo.set if isinstance(action.undo, DialChange) else {}
+    return bool(action.set) and all(
+        path == "shed" or (path.endswith(".replicas") and value > was.get(path, value))
+        for path, value in action.set.items()
+    )
 
 
 def trend(store: TelemetryStore, name: str, service: Key, start: float, end: float) -> Trend | None:

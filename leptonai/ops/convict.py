@@ -20,6 +20,7 @@ LEAK_SCORE = 8.0  # -log10 p of one look; with its false alarms an hour: docs/de
 GROWN = 12e6  # bytes a replica must have gained over the span: 1.5 MB/s over 8 s, 0.1 MB/s over 120 s
 STEADY = 0.9  # a leak's later half climbs at least this share of its earlier half and of what came before the span
 SETTLE = 10.0  # seconds after ready that are not looked at
+YOUNG, WARM = 60.0, 0.1  # seconds after ready within which growing by less than this share is warming up
 FULL_SPAN = 24  # increments needed when as many before them are not known (a young replica), or without siblings
 
 
@@ -42,7 +43,8 @@ def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapp
     Convicted is who, over one of SPANS, climbs at all and climbs more than the median of the siblings (score >=
     LEAK_SCORE, ``series.slope``), gained GROWN bytes, and does not flatten out as a warm-up does: the later half
     climbs STEADY of the earlier half and of the stretch before the span. A replica too young to have such a stretch,
-    or one without siblings, needs FULL_SPAN increments. Samples before ready + SETTLE, or after ``at``, do not exist.
+    or one without siblings, needs FULL_SPAN increments; one younger than YOUNG must have gained WARM of what it holds.
+    Samples before ready + SETTLE, or after ``at``, do not exist.
     """
     rows = {replica: _settled(at, *rss[replica], ready_since[replica]) for replica in rss if replica in ready_since}
     found: dict[str, Leak] = {}
@@ -63,6 +65,8 @@ def leaks(at: float, rss: Mapping[str, tuple[Floats, Floats]], ready_since: Mapp
         for i, replica in enumerate(able):
             full = span >= FULL_SPAN or (len(able) > 1 and np.isfinite(climb.before[i]))
             if replica in found or not full:
+                continue
+            if at - ready_since[replica] < YOUNG and grown[i] < WARM * values[i, -1]:
                 continue
             steady = climb.late[i] >= STEADY * np.fmax(climb.early[i], climb.before[i])
             if climb.score[i] >= LEAK_SCORE and grown[i] >= GROWN and steady:

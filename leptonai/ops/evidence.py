@@ -12,6 +12,7 @@ from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.query import level_name
+from leptonai.ops.logs.said import of_calls
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.modeltests import Round
 from leptonai.ops.scene import Change, Marked, Scene, latest_change
@@ -36,6 +37,8 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "neighbour_cpu_rise": "number",  # share of the processors that another service takes since the onset, less before
     "blamed_slow": "share",  # of the trouble that a slow service or dependency which it calls explains (``ops.rank``)
     "blamed_failing": "share",  # ... one that fails or is gone
+    "calls_fail_logged": "flag",  # its log began to tell of calls that do not go through
+    "calls_denied_logged": "flag",  # ... that are refused for a certificate, token or right
     "marked_share": "share",  # of the failed requests that have something in common which no answered one has
     "refused_share": "share",  # of all requests, these
     "own_compute_ratio": "number",  # compute of the digest that served before the onset: since / before
@@ -80,6 +83,7 @@ _REPLICA: dict[str, Kind] = {
     "put_out": "flag",  # by the node that it was on
     "node_lost": "flag",  # the cluster does not hear of its node
     "image_missing": "flag",  # the cluster cannot get its image
+    "full_in_seconds": "number",  # until a leaking one reaches that limit
 }
 FEATURES: Mapping[str, Kind] = {**_SERVICE, **_REVISION, **_REPLICA}
 ABOUT: Mapping[str, About] = {
@@ -172,7 +176,8 @@ def gather(scene: Scene) -> Facts:
         notes.add(reading.about, reading.subject, READING, reading.text, **{reading.feature: reading.value})
     _edge(scene, notes)
     for shift in scene.logs:
-        notes.add("service", key, f"log_{shift.kind}", _logged(shift), shift.at)
+        speaks = {f"calls_{said}_logged": True} if (said := of_calls(shift)) else {}
+        notes.add("service", key, f"log_{shift.kind}", _logged(shift), shift.at, **speaks)
     for trigger in scene.triggers:
         _judged(trigger, key, notes)
     return Facts(tuple(notes.evidence), notes.features)
@@ -320,11 +325,13 @@ def _memory(scene: Scene, notes: _Notes) -> None:
     present = [r.id for r in _present(scene)]
     leaks = [leak for leak in scene.leaks if leak.replica in present]
     for leak in leaks:
+        most = scene.memory.get(leak.replica)
+        left = leak.rss * (1.0 / most - 1.0) / leak.slope if most and leak.slope > 0 else None
         beside = f", of its siblings by {leak.siblings / 1e6:.2f} MB/s" if len(present) > 1 else ""
         text = f"The memory of replica {leak.replica} grows by {leak.slope / 1e6:.2f} MB/s over {leak.seconds:.0f} s"
         notes.add(
             "replica", leak.replica, "memory", f"{text}{beside}; it holds {leak.rss / 1e6:.0f} MB.",
-            gone=False, leaking=True, rss_slope_bytes_per_second=leak.slope,
+            gone=False, leaking=True, rss_slope_bytes_per_second=leak.slope, full_in_seconds=left,
         )  # fmt: skip
     if leaks:
         text = f"{len(leaks)} of {len(present)} replicas leak."

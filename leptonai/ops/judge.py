@@ -36,6 +36,8 @@ PENDING: dict[Kind, float] = {"anomaly_rate": 5.0, "service_absent": 5.0}
 RELEASE = 5.0
 # Golden signals that read the same few requests, the slowest: one of them in a second moves both.
 SLOWEST = frozenset({"latency_p99_seconds", "slow_ratio"})
+WORSE_WHEN_MORE = frozenset({"error_ratio", "latency_p50_seconds"} | SLOWEST)
+RATE = "request_rate_per_second"
 LASTING = 30.0  # seconds that readings of one kind must hold together, where two kinds need PENDING
 
 
@@ -212,11 +214,15 @@ def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
     """Two golden signals or more, and at least ``anomaly_share`` of them, are anomalous together.
 
     It began when enough of them were: one that was odd for an hour before does not backdate the incident. Of SLOWEST
-    alone, three slow requests in ten seconds would do it: then it must be LASTING.
+    alone, three slow requests in ten seconds would do it: then it must be LASTING. More requests are no trouble by
+    themselves: beside them, what became better does not count, and SLOWEST must be LASTING again, since many requests
+    show more of a tail than few.
     """
+    mine = [a for a in seen.anomalies if set(a.labels) == {"service"} and not a.signal.endswith(":missing")]
+    more = any(a.signal == RATE and not a.fell for a in mine)
     began: dict[str, float] = {}
-    for a in seen.anomalies:
-        if set(a.labels) == {"service"} and not a.signal.endswith(":missing"):
+    for a in mine:
+        if not (more and a.fell and a.signal in WORSE_WHEN_MORE):
             began[a.signal] = min(a.began, began.get(a.signal, a.began))
     needed = max(2, math.ceil(settings.anomaly_share * seen.golden - 1e-9))
     if not seen.wanted or len(began) < needed:
@@ -228,6 +234,7 @@ def _rate(seen: Seen, settings: Ops) -> list[Trigger]:
         "limit": settings.anomaly_share,
         "needed": needed,
     }
-    if len(began.keys() - SLOWEST) + bool(began.keys() & SLOWEST) < 2:
+    apart = began.keys() - SLOWEST - ({RATE} if more else set())
+    if len(apart) + bool(began.keys() & SLOWEST) < 2 and not (more and apart):
         terms["lasting"] = LASTING
     return [_trigger(seen, "anomaly_rate", "warning", sorted(began.values())[needed - 1], terms)]

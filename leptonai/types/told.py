@@ -23,6 +23,7 @@ class Anomaly(Noun, frozen=True, kw_only=True):
     began: float
     last: float
     score: float  # -log10 tail probability
+    fell: bool = False  # below what was expected
     detail: str = ""
     reasons: tuple[Reason, ...] = ()  # loudest first
 

@@ -203,6 +203,9 @@ def test_a_person_knows_once_called_and_once_a_cause_is_named() -> None:
     assert told(fault, msgspec.structs.replace(incident, escalated=None)) is None  # still open: nobody has been called
     assert told(fault, msgspec.structs.replace(incident, escalated=None, closed=AT + 30)) == AT + 5
     assert told(KINDS["stop"], incident) is None  # where a remedy is due, a call is none
+    tried = msgspec.structs.replace(incident, actions=(Action(remedy="shed", proposal="p", at=AT + 6),))
+    assert told(fault, tried) == AT + 10  # called after something was tried
+    assert told(fault, msgspec.structs.replace(tried, escalated=None, closed=AT + 30)) is None
 
 
 def test_of_two_faults_at_once_what_is_right_for_one_is_no_harm_to_the_other() -> None:

@@ -54,6 +54,14 @@ def test_shares_are_of_faults_and_controls_count_by_themselves() -> None:
     assert score([])["first"]["share"] is None
 
 
+def test_what_nobody_could_notice_is_counted_apart() -> None:
+    unfelt = msgspec.structs.replace(NONE, felt=False)
+    said = score([STOP, unfelt, msgspec.structs.replace(unfelt, detect=3.0)])
+    assert (said["first"]["of"], said["first_of_all"]["of"], said["unfelt"]["of"]) == (1, 3, 2)
+    assert said["unfelt"]["count"] == 1 and "drift" not in said["kinds"] and "data_drift" not in said["confusion"]
+    assert baselines([STOP, unfelt]) == baselines([STOP])
+
+
 def test_confusion_tells_what_was_named_instead() -> None:
     assert confusion([STOP, SLOW, NONE, CALM, ALARM]) == {
         "hung_replica": {"hung_replica": 1},

@@ -13,7 +13,7 @@ from leptonai.cli.session import Session
 from leptonai.drill.command import drill
 from leptonai.drill.kinds import KINDS
 from leptonai.drill.ledger import Ledger
-from leptonai.drill.simulated import acts_of, check, cured, drill_seed, of_revision, simulated_kinds
+from leptonai.drill.simulated import acts_of, check, cured, drill_seed, felt, of_revision, simulated_kinds
 from leptonai.errors import SpecError
 from leptonai.ops.simulate import Fault, Flow, cells
 from leptonai.ops.simulate.faults import ACTS
@@ -66,6 +66,32 @@ def test_a_fault_of_a_revision_is_only_on_the_replicas_that_run_it() -> None:
     for _ in range(40):
         bad.step()
     assert (bad.forces.nan[0] == 0).all()
+
+
+def test_a_way_back_replaces_only_what_went() -> None:
+    bad = flow("nan_outputs")
+    while not (bad.runs[0] == 2).any():
+        bad.step()
+    old = [r for r in np.flatnonzero(bad.alive[0]).tolist() if bad.runs[0, r] == 1]
+    born = bad.born[0].copy()
+    bad.deploy(0, "back", model=1)
+    for _ in range(40):
+        bad.step()
+    assert old and (bad.born[0][old] == born[old]).all() and (bad.runs[0][bad.used[0]] == 3).all()
+
+
+def test_whether_somebody_could_notice_is_told_by_what_truly_was() -> None:
+    """Broken promises, a wait that is material, a replica near its limit: each by itself, and nothing else."""
+    calm = {"answered": 50.0, "errors": 0.0, "slow": 0.0, "latency": 0.1, "use": 0.5}
+    change = {
+        "nothing": {}, "a little slower": {"latency": 0.14}, "one error": {"errors": 0.2}, "slower": {"latency": 0.16},
+        "late": {"slow": 2.0}, "errors": {"errors": 1.0}, "full": {"use": 0.95},
+    }  # fmt: skip
+    found = {}
+    for name, more in change.items():
+        course = {k: np.where(np.arange(200) < 130, v, {**calm, **more}[k]) for k, v in calm.items()}
+        found[name] = felt(course, 130, 45)
+    assert [name for name, yes in found.items() if yes] == ["slower", "late", "errors", "full"]
 
 
 def test_scaling_restarting_and_shedding_do_what_they_say() -> None:

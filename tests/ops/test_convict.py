@@ -68,6 +68,15 @@ def test_a_warm_up_is_no_leak(tau: float, size: float) -> None:
     assert first(at, {"a": a + size * (1 - np.exp(-at / tau)), "b": b}, {"a": 0.0, "b": -1e4}) is None
 
 
+@pytest.mark.parametrize(("size", "convicted"), [(1e9, False), (1e8, True)])
+def test_a_young_replica_must_gain_a_tenth_of_what_it_holds(size: float, convicted: bool) -> None:
+    """Half a minute of filling caches is steep and straight; what is much against the whole is no cache."""
+    at, (_, b) = memory(5, noise=5e4)
+    young = np.where(at < 30.0, 2e6 * at, 6e7) + size
+    found = first(at[:60], {"a": young[:60], "b": b[:60] - b[0] + size}, {"a": 0.0, "b": -1e4})
+    assert (found is not None) == convicted
+
+
 def test_random_walks_and_swings_are_no_leak() -> None:
     """Forty replica-quarter-hours; benchmarks/leak_false_alarms.py does tens of thousands of hours."""
     rng = np.random.default_rng(0)

@@ -1,14 +1,16 @@
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.ops.convict import Leak, Wrong
+from leptonai.ops.detect import Watcher
 from leptonai.ops.judge import LASTING, PENDING, RELEASE, Memory, Seen, Trigger, judge
 from leptonai.ops.slo import BurnState
-from leptonai.types import Anomaly, Replica
+from leptonai.types import Anomaly, Replica, Signal
 
 NAMES = (
     "request_rate_per_second",
@@ -119,6 +121,39 @@ def test_the_slowest_requests_alone_must_last_and_the_median_beside_them_need_no
     for t in range(9):
         triggers, memory = judge(100.0 + t, broad if t == 8 else tail, memory)
         assert bool(triggers) == (t == 8)  # together for longer than two kinds need
+
+
+def test_more_traffic_is_no_trouble_by_itself() -> None:
+    """An idle service that is asked all at once: its rate is unlike itself, and so is the tail of many answers."""
+    more, fewer = odd("request_rate_per_second"), msgspec.structs.replace(odd("request_rate_per_second"), fell=True)
+    p50, p99, errors = odd("latency_p50_seconds"), odd("latency_p99_seconds"), odd("error_ratio")
+    better = msgspec.structs.replace(p50, fell=True)
+    for quiet in ((more, p99), (more, better), (more, better, p99)):
+        assert now_and_later(seen(golden=6, anomalies=quiet)) == []
+    assert now_and_later(seen(golden=6, anomalies=(more, p99)), seconds=int(LASTING) + 1) != [], "it does not pass"
+    for told in ((more, p50), (more, errors), (fewer, better), (fewer, p99), (better, errors)):
+        assert [t.kind for t in now_and_later(seen(golden=6, anomalies=told))] == ["anomaly_rate"]
+
+
+def test_a_jump_from_no_traffic_opens_nothing() -> None:
+    """Ten minutes of a request now and then, then 26 a second: what the watcher makes of it, the judge lets be."""
+    rng, watcher, memory, jump = np.random.default_rng(2), Watcher(), dict[str, Any](), 600
+    found: list[Trigger] = []
+    odd_ones: set[str] = set()
+    for t in range(jump + 60):
+        count = int(rng.poisson(0.05 if t < jump else 26.0))
+        took = rng.lognormal(np.log(0.06 if t < jump else 0.02), 0.4, count)
+        values = {"request_rate_per_second": float(count), "ready_count": 2.0}
+        if count:
+            tail = float(np.quantile(took, 0.99)) + (0.4 if jump <= t < jump + 20 else 0.0)
+            values |= {"latency_p50_seconds": float(np.median(took)), "latency_p99_seconds": tail, "error_ratio": 0.0}
+        signals = [Signal(name=n, labels={"service": "digits"}, at=float(t), value=v) for n, v in values.items()]
+        odd_now = watcher.step(float(t), signals)
+        odd_ones |= {a.signal for a in odd_now} if t >= jump else set()
+        what = Seen(service="digits", wanted=2, golden=watcher.golden("digits"), anomalies=tuple(odd_now))
+        triggers, memory = judge(float(t), what, memory)
+        found += triggers
+    assert odd_ones >= {"request_rate_per_second", "latency_p99_seconds"} and not found
 
 
 def test_a_rate_of_anomalies_that_breaks_off_starts_anew() -> None:

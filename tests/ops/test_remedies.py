@@ -220,7 +220,13 @@ def test_the_fullest_replica_is_recycled_before_its_limit() -> None:
 def test_scale_stays_within_the_bounds_and_out_of_the_autoscaler_s_hands() -> None:
     assert wished(Scale(), SURGE, service()) == {"main.replicas": 6.0}, "as many times as the traffic"
     assert wished(Scale(factor=1.5), SURGE, service()) == {"main.replicas": 3.0}
-    assert wished(Scale(), SURGE, service(spec(scale=Bounds(max=3)))) == {"main.replicas": 3.0}
+    assert wished(Scale(), SURGE, service(spec(scale=Bounds(max=5)))) == {"main.replicas": 5.0}
+    assert wished(Scale(), SURGE, service(spec(scale=Bounds(max=3)))) is None, "even so many would not carry it"
+    full = incident("cpu_starvation", "digits", {"host_cpu_ratio": 0.97})
+    assert wished(Scale(), full, service()) is None, "there is no processor for one more"
+    below = {"traffic_ratio": 2.0, "dependency_slowdown": 4.0, "dependency_delay": 0.3}
+    assert wished(Scale(), incident("traffic_surge", "digits", below), service()) is None, "what it calls is behind"
+    assert wished(Scale(), incident("traffic_surge", "digits", {**below, "dependency_slowdown": 1.2}), service())
     assert wished(Scale(), SURGE, service(spec(scale=Bounds(max=2, replicas=2)))) is None, "at its maximum"
     auto = spec(scale=Bounds(min=1, auto=Auto()))
     assert wished(Scale(), SURGE, service(auto)) is None, "the autoscaler is at work"
@@ -280,7 +286,13 @@ def test_the_fallback_is_switched_only_where_there_is_one_and_it_stands_otherwis
 
 def test_what_is_refused_is_what_came_in_addition() -> None:
     assert wished(Shed(), SURGE, service()) == {"shed": 0.67}
-    assert wished(Shed(), incident("retry_storm", "digits", {"retry_ratio": 1.0}), service()) == {"shed": 0.5}
+    assert wished(Shed(), incident("retry_storm", "digits", {"retry_share": 1.0}), service()) == {"shed": 0.5}
+    storm = {"retry_share": 2.0, "traffic_ratio": 0.6}
+    assert wished(Shed(), incident("retry_storm", "digits", storm), service()) == {"shed": 0.67}, "fewer are answered"
+    both = {"retry_share": 1.0, "traffic_ratio": 2.0}
+    assert wished(Shed(), incident("traffic_surge", "digits", both), service()) == {"shed": 0.75}
+    again = {"repeated_share": 0.8, "traffic_ratio": 1.1}
+    assert wished(Shed(), incident("retry_storm", "digits", again), service()) == {"shed": 0.8}, "the clients' own"
     assert wished(Shed(), incident("retry_storm", "digits"), service()) == {"shed": 0.5}
     assert wished(Shed(), incident("traffic_surge", "digits", {"traffic_ratio": 1000.0}), service()) == {"shed": 0.9}
     assert wished(Shed(share=0.2), SURGE, service()) == {"shed": 0.2}

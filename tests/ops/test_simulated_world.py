@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.errors import SpecError
+from leptonai.ops.answers import distance
 from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.features import FEATURES
 from leptonai.ops.simulate import KINDS, Fault, Flow, cells, mesh
 from leptonai.ops.simulate.cases import LEVELS, NONE, draw, table
+from leptonai.ops.simulate.flow import FORMER, RECENT, newer_apart
 from leptonai.ops.simulate.shapes import traffic
 from leptonai.ops.simulate.system import SHAPES
+from leptonai.ops.simulate.told import Told
 
 BEFORE, AFTER = 60, 25
 
@@ -120,3 +125,40 @@ def test_drawn_incidents_are_labelled_and_carry_features_only() -> None:
     assert rows.shape == (len(found.cases), len(FEATURES)) and whose == list(range(len(found.cases)))
     right = sum(c.last.causes[0].name == c.cause for c in found.cases)
     assert right >= len(found.cases) / 2  # the shipped rules see what they were written for
+
+
+def test_how_far_newest_answers_are_from_those_before_is_as_ops_measures_it() -> None:
+    """A share of the answers becomes another, at once and by and by: the formula against the samples themselves."""
+    rng = np.random.default_rng(4)
+    for ramp in (1, 400):
+        count, odd, values = [0.0], [0.0], rng.normal(0, 1, 1_500).tolist()
+        for second in range(60):
+            share = 0.8 * min(1.0, (second + 1) * 25 / ramp)
+            far = newer_apart(count, odd, 25.0, share)
+            values += np.where(rng.random(25) < share, 20.0, rng.normal(0, 1, 25)).tolist()
+            seen = distance(values[-RECENT - FORMER : -RECENT], values[-RECENT:])
+            assert abs(far - seen) < 0.12, (ramp, second)
+
+
+def test_what_logs_and_counters_tell_follows_from_the_course() -> None:
+    """Of each fault the signal that is about it, and of none another's."""
+    about = {
+        "poisoned_input": "replica_model_failed_ratio", "disk_full": "replica_unwritten_per_second",
+        "retry_storm": "repeated_ratio", "data_drift": "input_shift_ratio",
+    }  # fmt: skip
+    told: dict[str, dict[str, float]] = {}
+    for kind in about:
+        world = cells(3, 1, ("steady",))
+        world = replace(world, idempotent=np.ones(3, dtype=np.bool_))
+        flow, tell = Flow(world, [Fault(kind, 0, 20.0, 0.9)], 60, 3), Told(0)
+        tell._numbers = True
+        most: dict[str, float] = {}
+        for _ in range(55):
+            flow.step()
+            for signal in tell.step(flow):
+                most[signal.name] = max(most.get(signal.name, 0.0), signal.value)
+        told[kind] = most
+    for kind, signal in about.items():
+        assert told[kind][signal] > 0.1, (kind, told[kind])
+    assert told["disk_full"].get("repeated_ratio", 0.0) < 0.1 and told["retry_storm"]["input_shift_ratio"] < 0.2
+    assert told["data_drift"]["replica_unwritten_per_second"] == 0.0

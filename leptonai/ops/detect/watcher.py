@@ -113,7 +113,7 @@ class Watcher:
             fills=0.0,
         )
         self._resumed: set[int] = set()  # taken over from a file, and not heard of since
-        self._said: dict[int, tuple[str, tuple[Reason, ...]]] = {}
+        self._said: dict[int, tuple[str, tuple[Reason, ...], bool]] = {}  # of the newest point that counted
         self.detector.open(0)
 
     def __len__(self) -> int:
@@ -171,7 +171,7 @@ class Watcher:
         kept["began"][~counts & (at - kept["last"] >= self.hold)] = np.nan
         for slot in map(int, np.flatnonzero(counts)):
             text = f"{x[slot]:.4g}, expected {scored.expected[slot]:.4g} ± {scored.scale[slot]:.2g}"
-            self._said[slot] = self._told(slot, text)
+            self._said[slot] = *self._told(slot, text), bool(x[slot] < scored.expected[slot])
         out = [self._anomaly(int(slot)) for slot in np.flatnonzero(np.isfinite(kept["began"]))]
         out += self._missing(at, expected, x)
         out += self._filling(at, x)
@@ -311,10 +311,10 @@ class Watcher:
     def _anomaly(self, slot: int) -> Anomaly:
         identity, kept = self._slots.identity[slot], self._kept
         began, last, score = (float(kept[name][slot]) for name in ("began", "last", "score"))
-        detail, reasons = self._said.get(slot, ("", ()))
+        detail, reasons, fell = self._said.get(slot, ("", (), False))
         return Anomaly(
-            signal=identity.name, labels=dict(identity.labels), began=began, last=last, score=score, detail=detail,
-            reasons=reasons,
+            signal=identity.name, labels=dict(identity.labels), began=began, last=last, score=score, fell=fell,
+            detail=detail, reasons=reasons,
         )  # fmt: skip
 
     def _filling(self, at: float, x: Floats) -> list[Anomaly]:

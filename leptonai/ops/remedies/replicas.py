@@ -9,6 +9,9 @@ from leptonai.ops.remedies.wishing import Reversal, Risk, Seen, Wishing
 from leptonai.types import Change, DialChange
 
 LEAST_FACTOR, MOST_FACTOR = 1.5, 4.0  # of replicas at once: less helps nobody, more is a guess that costs
+TAKEN = 0.95  # share of the processors that are busy, from which on one more replica computes at the others' expense
+SPARE = 1.25  # times its usual traffic that a replica carries in any case
+BEHIND, LATER = 2.0, 0.05  # times as long, and seconds more, that calls take: as what opens an incident of it
 
 
 class Evict(Wishing, frozen=True, kw_only=True):
@@ -74,14 +77,21 @@ class Scale(Wishing, frozen=True, kw_only=True):
     seconds: float = 1800.0
 
     def wish(self, seen: Seen) -> tuple[Change, str] | None:
-        """None at ``scale.max``, and where an autoscaler is at work above its floor: it sees more than we do."""
+        """None at ``scale.max``, and where even so many would not carry the traffic; where the machine has no processor
+        left; where what it calls does not keep up (more replicas would ask it for more); where an autoscaler is at work
+        above its floor: it sees more than we do."""
         spec = seen.service.spec
-        factor = self.factor or min(max(seen.latest("traffic_ratio") or 0.0, LEAST_FACTOR), MOST_FACTOR)
+        times, later = seen.latest("dependency_slowdown") or 0.0, seen.latest("dependency_delay") or 0.0
+        if (seen.latest("host_cpu_ratio") or 0.0) >= TAKEN or (times >= BEHIND and later >= LATER):
+            return None
+        traffic = seen.latest("traffic_ratio") or 0.0
+        factor = self.factor or min(max(traffic, LEAST_FACTOR), MOST_FACTOR)
         more = {}
         for name, dials in seen.service.dials.variants.items():
             busy = spec.scale.auto is not None and dials.auto and dials.replicas > spec.scale.min
             wanted = min(max(math.ceil(dials.replicas * factor), dials.replicas + 1), spec.scale.max)
-            if dials.weight > 0 and dials.replicas > 0 and not busy and wanted > dials.replicas:
+            enough = traffic * dials.replicas <= SPARE * spec.scale.max
+            if dials.weight > 0 and dials.replicas > 0 and not busy and wanted > dials.replicas and enough:
                 more[f"{name}.replicas"] = float(wanted)
         if not more:
             return None

@@ -71,8 +71,8 @@ class FallbackOff(Wishing, frozen=True, kw_only=True):
 class Shed(Wishing, frozen=True, kw_only=True):
     """Ask the gateway to refuse a share of the requests with 429 for ``seconds``, so that the rest is answered.
 
-    ``share`` None: what came in addition to the traffic of before, else the share that repetitions make up of it,
-    else half; between 10 and 90 %.
+    ``share`` None: what came in addition to the load of before, by more requests and by repeating them, else half;
+    between 10 and 90 %.
     """
 
     name: ClassVar[str] = "shed"
@@ -126,13 +126,11 @@ class Quarantine(Wishing, frozen=True, kw_only=True):
 
 
 def _surplus(seen: Seen) -> float:
-    traffic, retries = seen.latest("traffic_ratio"), seen.latest("retry_ratio")
-    share = 0.5
-    if traffic is not None and traffic > 1.0:
-        share = 1.0 - 1.0 / traffic
-    elif retries is not None and retries > 0.0:
-        share = retries / (1.0 + retries)
-    return min(max(share, LEAST_SHED), MOST_SHED)
+    """The tries that came in addition, as a share of all."""
+    load = max(seen.latest("traffic_ratio") or 1.0, 1.0)
+    load *= 1.0 + max(seen.latest("retry_share") or 0.0, 0.0)  # of the gateway, beside the requests
+    known = max(seen.latest("repeated_share") or 0.0, 1.0 - 1.0 / load)  # of clients, among them
+    return min(max(known or 0.5, LEAST_SHED), MOST_SHED)
 
 
 def _towards(service: Service, to: str, share: float, seconds: float, cause: str) -> tuple[Change, str] | None:

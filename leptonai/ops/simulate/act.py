@@ -28,6 +28,7 @@ from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.openers import Openers
 from leptonai.ops.simulate import show
 from leptonai.ops.simulate.flow import REPLACED, Flow
+from leptonai.ops.simulate.told import Told
 from leptonai.ops.simulate.watch import Watching, _Post, _shifts
 from leptonai.settings import Settings
 from leptonai.types import (
@@ -133,9 +134,8 @@ class SimulatedDoor:
     def apply(self, change: Change, by: str) -> None:
         flow, s, now = self.flow, self.s, self.flow.at
         if isinstance(change, SpecChange):
-            model = next(
-                (m for m in flow.models[s].values() if show.variant(m).digest == change.spec.variants[0].digest), None
-            )
+            wanted = change.spec.variants[0].digest
+            model = next((m for n, m in flow.models[s].items() if show.digest(flow, s, n) == wanted), None)
             number = flow.deploy(s, "by the runbook", model)
             self._by[number] = by
             return
@@ -194,6 +194,7 @@ class Acting(Watching):
         self._made = settings
         self.platforms: dict[int, Platform] = {}
         self._openers = {s: Openers() for s in watched}
+        self._told = {s: Told(s) for s in watched}
         self._doors = {s: SimulatedDoor(flow, s, settings, most) for s in watched}
         super().__init__(flow, watched, lookouts_from, settings.ops)
         for post in self.posts:
@@ -227,6 +228,15 @@ class Acting(Watching):
         cases: list[Case] = self.platforms[s].book.cases
         known = dict(self._doors[s].incidents_) | {c.incident.id: c.incident for c in cases if c.incident.id}
         return [known[id] for id in sorted(known)]
+
+    def leave(self, s: int) -> None:
+        """The service is watched no more."""
+        for post in self.posts:
+            if post.s == s:
+                post.over = True
+
+    def _logged(self, s: int) -> Sequence[Signal]:
+        return self._told[s].step(self.flow)
 
     def _heard(self, s: int, signals: Sequence[Signal]) -> None:
         self._openers[s].saw(signals)

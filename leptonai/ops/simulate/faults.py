@@ -164,6 +164,7 @@ def _poison(flow: Flow, fault: Fault, age: float) -> None:
 def _drift(flow: Flow, fault: Fault, age: float) -> None:
     grown = min(1.0, age / (5.0 + 30.0 * fault.spin))
     flow.forces.odd[fault.service] += grown * _between(fault, 0.25, 0.9)
+    flow.forces.strange[fault.service] += grown * _between(fault, 0.25, 0.9)
     flow.forces.wrong[fault.service] += grown * _between(fault, 0.2, 0.7)
 
 

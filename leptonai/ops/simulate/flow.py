@@ -7,7 +7,7 @@ causes (``Forces``), never what is measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ BUSIEST = 0.95  # of a replica, in the formula of its queue
 SMOOTH = 0.15  # of the newest second: the formula is that of a queue in balance
 SHY = 4.0  # how strongly tries avoid a replica that has more of them in flight (least request, two choices)
 RETRIES = 3.0  # of idempotent requests, as the gateway does (``gateway.retries``)
+RECENT, FORMER = 200, 1_000  # answers that are compared, and with how many before (``ops.answers``)
 
 
 class Ended(NamedTuple):
@@ -92,7 +93,7 @@ class Flow:
         self.latency: Floats = 2.0 * system.compute + NETWORK
         self.failed: Floats = np.zeros(n)  # chance that a call fails, as callers see it
         self.repeats: Floats = np.zeros(n)  # repeated tries per request
-        self.fresh: Floats = np.zeros(n)  # answers since the outputs changed
+        self._odd: dict[int, tuple[list[float], list[float]]] = {}  # answers since some are odd, and how odd, in all
         self.xids: Floats = np.zeros(m)
         self.ecc: Floats = np.zeros(m)
         self.disk: Floats = system.disk.copy()
@@ -114,6 +115,9 @@ class Flow:
         self.wrong: Floats = np.zeros((n, r))
         self.done: Floats = np.zeros((n, r))
         self.done_errors: Floats = np.zeros((n, r))
+        self.raised: Floats = np.zeros((n, r))  # of the tries that failed, the share on which the model raised
+        self.twice: Floats = np.zeros(n)  # share of the requests that fail on two replicas or more
+        self.given_up: Floats = np.zeros(n)  # repeats per request because somebody would not wait
         self.nans: Floats = np.zeros((n, r))
         self.compute: Floats = np.full((n, r), np.nan)
         self.waited: Floats = np.full((n, r), np.nan)
@@ -163,18 +167,21 @@ class Flow:
 
     def deploy(self, s: int, why: str, model: int | None = None) -> int:
         """A new revision: each slot turns to it once its successor has started; the number of the revision. ``model``:
-        what an older revision runs; None: something new."""
+        what an older revision runs, whose replicas stay; None: something new."""
         number = int(self.head[s]) + 1
         self.head[s] = number
         self.models[s][number] = number if model is None else model
         self.made.append(Made(s, number, self.at, why))
-        self._turn(s, number)
+        for r in range(int(self.wanted[s])):
+            if self.models[s][int(self.runs[s, r])] == model:
+                self.runs[s, r] = number
+        self._turn(s, number, [r for r in range(int(self.wanted[s])) if self.runs[s, r] != number])
         return number
 
     def restart(self, s: int) -> None:
         """Every replica is replaced, one after another."""
         self.epoch[s] += 1
-        self._turn(s, int(self.head[s]))
+        self._turn(s, int(self.head[s]), range(int(self.wanted[s])))
 
     def scale(self, s: int, count: int) -> None:
         """As many replicas are wished for from now on; those that are too many go at once."""
@@ -184,9 +191,9 @@ class Flow:
             self.runs[s, r], self.back_at[s, r] = self.head[s], self.at + REPLACED
         self.wanted[s] = count
 
-    def _turn(self, s: int, number: int) -> None:
-        for r in range(int(self.wanted[s])):
-            self._turns.append((self.at + (r + 1) * float(self.system.start[s]), s, r, number))
+    def _turn(self, s: int, number: int, slots: Iterable[int]) -> None:
+        for n, r in enumerate(slots, 1):
+            self._turns.append((self.at + n * float(self.system.start[s]), s, r, number))
 
     def id(self, s: int, r: int) -> str:
         return f"{self.system.names[s]}-{r}-{self.born[s, r]}"
@@ -299,6 +306,9 @@ class Flow:
         self.retried = rng.poisson(self.repeats * count).astype(np.float64)
         twice = np.where(world.idempotent, request_fails + (1 - request_fails) * try_fails**2, 0.0)
         ever = request_fails + (1.0 - request_fails) * try_fails
+        self.twice = np.where(ever > 0, twice, 0.0)
+        impatient = np.divide((part * hasty).sum(axis=1), ever, out=np.zeros_like(ever), where=ever > 0)
+        self.given_up = self.repeats * np.minimum(impatient, 1.0)
         self.poisoned = np.where(
             self.errors + self.retried > 0.5, np.divide(twice, ever, out=np.zeros_like(ever), where=ever > 0), np.nan
         )
@@ -309,6 +319,8 @@ class Flow:
         self.done = rng.poisson(ok * (1.0 + self.repeats[:, None])).astype(np.float64)
         chance = 1.0 - (1.0 - of_try) * (1.0 - request_fails[:, None])
         self.done_errors = rng.binomial(self.done.astype(np.int64), np.clip(chance, 0.0, 1.0)).astype(np.float64)
+        of_model = 1.0 - (1.0 - force.fail) * (1.0 - request_fails[:, None])
+        self.raised = np.divide(of_model, chance, out=np.zeros_like(chance), where=chance > 0)
         self.nans = rng.binomial(self.done.astype(np.int64), force.nan).astype(np.float64)
         self.compute = np.where(done > 0, seconds, np.nan)
         self.waited = np.where(done > 0, waited, np.nan)
@@ -343,12 +355,14 @@ class Flow:
         self.slow = rng.binomial(count.astype(np.int64), chance) + np.round(late)
 
     def _outputs(self, part: Floats, count: Floats) -> None:
-        """The distance of the newest 200 answers from the 1,000 before them (``ops.answers``)."""
+        """The distance of the newest 200 answers from the 1,000 before them (``ops.answers``), among which the odd ones
+        count as well."""
         odd = (part * self.forces.odd).sum(axis=1)
-        self.fresh = np.where(odd > 0, self.fresh + count, 0.0)
-        filled = np.minimum(self.fresh / 200.0, 1.0) * (1.0 - np.clip((self.fresh - 200.0) / 1000.0, 0.0, 1.0))
+        apart = np.zeros(len(odd))
+        for s in {*self._odd, *np.flatnonzero(odd > 0).tolist()}:
+            apart[s] = newer_apart(*self._odd.setdefault(s, ([0.0], [0.0])), float(count[s]), float(odd[s]))
         noise = np.abs(self.rng.normal(0.065, 0.015, len(count)))
-        self.shifted = np.where(count > 0, np.minimum(np.maximum(noise, odd * filled), 1.0), np.nan)
+        self.shifted = np.where(count > 0, np.minimum(np.maximum(noise, apart), 1.0), np.nan)
 
     def _use(self, done: Floats, pure: Floats, wanted: Floats, demand: Floats) -> None:
         """Processors, memory, disks, GPUs."""
@@ -370,3 +384,15 @@ class Flow:
     def rss(self) -> Floats:
         out: Floats = self.base + np.maximum(self.grown, 0.0)
         return out
+
+
+def newer_apart(count: list[float], sum_: list[float], more: float, odd: float) -> float:
+    """How far the newest RECENT values are from the FORMER before them, when ``more`` that are ``odd`` have come.
+
+    ``count`` and ``sum_``: how many came since the first odd one, and how odd they are together, in the order of time;
+    both grow by one entry. What came before was not odd.
+    """
+    count.append(count[-1] + more)
+    sum_.append(sum_[-1] + more * odd)
+    newest, middle, oldest = (float(np.interp(count[-1] - back, count, sum_)) for back in (0, RECENT, RECENT + FORMER))
+    return abs((newest - middle) / RECENT - (middle - oldest) / FORMER)

@@ -23,6 +23,7 @@ class Forces:
         self.nan: Floats = np.zeros(self._shape)  # an answer holds numbers that are none
         self.wrong: Floats = np.zeros(self._shape)  # an answer is wrong
         self.odd: Floats = np.zeros(self._shape)  # distance of its answers from those of before
+        self.strange: Floats = np.zeros(self._shape[0])  # distance of its inputs from those of before
         self.idle: Floats = np.zeros(self._shape)  # processors taken without a request
         self.leak: Floats = np.zeros(self._shape)  # bytes a second
         self.spoilt: Floats = np.zeros(n)  # a request fails wherever it goes

@@ -21,6 +21,7 @@ TEXTS = {
     8: (WARNING, "cannot write <*>"),
     9: (INFO, "settings read again"),
     10: (WARNING, "deprecated option <*>"),
+    11: (ERROR, "call to <*> refused: 401 Unauthorized"),
 }
 
 
@@ -41,6 +42,7 @@ class Log:
         errors = float(flow.done_errors[s].sum())
         mine = flow.system.caller == s
         below = float((flow.calls[mine] * flow.call_errors[mine]).sum())
+        denied = min(float((flow.calls[mine] * flow.forces.denied[mine]).sum()), below)
         slow = float(flow.slow[s])
         started = int((flow.alive[s] & (flow.at - flow.ready_at[s] < 1.0) & (flow.at >= flow.ready_at[s])).sum())
         means = {
@@ -48,11 +50,12 @@ class Log:
             2: 0.05,
             3: 0.01 + 0.3 * slow,
             4: self._says * errors,
-            5: self._says * below,
+            5: self._says * (below - denied),
             6: float(started),
             7: self._says * max(float(flow.errors[s]) - errors, 0.0) * 0.5,
             8: 2.0 if full else 0.0,
             9: 1.0 if 0.0 <= at - self.began - self._odd < 2.0 else 0.0,
+            11: self._says * denied,
             10: 1.0 if 0.0 <= at - self.began - 2.0 * self._odd < 3.0 else 0.0,
         }
         counts = {id: int(rng.poisson(mean)) for id, mean in means.items() if mean > 0}

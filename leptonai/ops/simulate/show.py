@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from leptonai.ops.collect import Collected, Traffic
 from leptonai.ops.exits import Exit
 from leptonai.ops.simulate.flow import PROBED, Flow
-from leptonai.types import Dials, Replica, Revision, Scale, Service, Signal, Slo, Spec, State, Variant, VariantDials
+from leptonai.types import (
+    Dials,
+    Replica,
+    Resources,
+    Revision,
+    Scale,
+    Service,
+    Signal,
+    Slo,
+    Spec,
+    State,
+    Variant,
+    VariantDials,
+)
 
 SILENT_AFTER = 2.0  # seconds: two questions without an answer
 CELSIUS = 62.0
 
 
-def variant(number: int) -> Variant:
-    """What revision ``number`` runs; of the same model whichever service it is."""
-    return Variant(model=f"sha256:{number:064x}")
+@lru_cache(maxsize=4096)
+def _variant(model: int, memory: int) -> tuple[Variant, str]:
+    found = Variant(model=f"sha256:{model:064x}", resources=Resources(memory=memory))
+    return found, found.digest
 
 
-DIGESTS = tuple(variant(number).digest for number in range(24))
+def variant(flow: Flow, s: int, number: int) -> Variant:
+    """What revision ``number`` of a service runs."""
+    return _variant(flow.models[s][number], int(flow.system.limit[s]))[0]
 
 
 def digest(flow: Flow, s: int, number: int) -> str:
     """Of what revision ``number`` of a service runs."""
-    return DIGESTS[flow.models[s][number]]
+    return _variant(flow.models[s][number], int(flow.system.limit[s]))[1]
 
 
 def spec(flow: Flow, s: int, number: int) -> Spec:
     world = flow.system
     return Spec(
         name=world.names[s],
-        variants=(variant(flow.models[s][number]),),
+        variants=(variant(flow, s, number),),
         slo=Slo(latency=float(world.slo[s])),
         scale=Scale(replicas=int(world.replicas[s])),
         timeout=float(world.timeout[s]),
@@ -157,7 +174,7 @@ def of_replicas(flow: Flow, s: int) -> list[Signal]:
 def of_neighbour(flow: Flow, s: int) -> list[Signal]:
     """The processors that a service which is not watched takes."""
     used = float(flow.processor[s].sum()) + float(flow.extra[s])
-    labels = {"service": flow.system.names[s], "replica": flow.id(s, 0), "digest": DIGESTS[1]}
+    labels = {"service": flow.system.names[s], "replica": flow.id(s, 0), "digest": digest(flow, s, 1)}
     return [Signal(name="replica_cpu_ratio", labels=labels, at=flow.at, value=used)]
 
 
@@ -203,7 +220,7 @@ def of_machine(flow: Flow, m: int, gpu: bool) -> list[Signal]:
             busy = float(np.clip((flow.done[here] * np.nan_to_num(flow.compute[here])).sum() / 4.0, 0.0, 1.0))
             values |= {
                 "gpu_ecc_errors_count": float(flow.ecc[m]),
-                "gpu_thermal_slowdown_ratio": hot if flow.rng.random() < max(hot, 0.002) else 0.0,
+                "gpu_thermal_slowdown_ratio": min(hot * (0.5 + float(flow.rng.random())), 1.0),
                 "gpu_temperature_celsius": CELSIUS + 25.0 * hot + float(flow.rng.normal(0, 2)) + 8.0 * busy,
                 "gpu_busy_ratio": busy,
             }

@@ -113,7 +113,7 @@ class Watching:
         for post in self._watched_posts():
             users = show.of_users(flow, post.s)
             golden += [s for s in users if s.name in GOLDEN]
-            heard = [*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s)]
+            heard = [*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s), *self._logged(post.s)]
             post.store.write(heard)
             self._heard(post.s, heard)
             post.log.step(flow, post.s)
@@ -152,6 +152,10 @@ class Watching:
 
     def _heard(self, s: int, signals: Sequence[Signal]) -> None:
         """Samples of a service or of its machine: here nobody else needs them."""
+
+    def _logged(self, s: int) -> Sequence[Signal]:
+        """What prediction logs say; the features of classifiers were learnt without."""
+        return ()
 
     def _declared(self, s: int, replicas: Sequence[Replica]) -> Sequence[Trigger]:
         """Conditions of rule files that open incidents: here only promises, golden signals and convictions do."""

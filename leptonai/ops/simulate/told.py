@@ -1,0 +1,80 @@
+"""What replicas tell beside their own numbers, as ops reads it from counters of errors and from prediction logs.
+
+``ops.answers`` and ``ops.collect`` make these signals live; here they follow from the same course of things, with dice
+of their own, so that a world goes on as it would without them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from leptonai.ops.answers import FEWEST_ASKED, LATELY, WINDOW
+from leptonai.ops.simulate.flow import Flow, newer_apart
+from leptonai.ops.simulate.show import digest
+from leptonai.types import Signal
+
+OF_NUMBERS = 0.7  # of the services: whose inputs have a mean and a range
+
+
+class Told:
+    """Of one service. ``step`` after each step of the flow."""
+
+    def __init__(self, s: int) -> None:
+        self._s, self._rng = s, np.random.default_rng([s, 17])
+        self._numbers = self._rng.random() < OF_NUMBERS
+        self._failed: deque[tuple[float, float, float, float]] = deque()  # (at, failed, on two replicas, good)
+        self._good: deque[tuple[float, float, float]] = deque()  # (at, given, again)
+        self._inputs: tuple[list[float], list[float]] = ([0.0], [0.0])
+
+    def step(self, flow: Flow) -> list[Signal]:
+        """The signals of this second."""
+        found = {**self._failures(flow), **self._repeats(flow), **self._drift(flow)}
+        labels = {"service": flow.system.names[self._s]}
+        out = [Signal(name=name, labels=labels, at=flow.at, value=value) for name, value in found.items()]
+        return out + self._replicas(flow)
+
+    def _replicas(self, flow: Flow) -> list[Signal]:
+        s, out = self._s, []
+        full = bool(flow.forces.full[flow.system.machine[s]])
+        for r in np.flatnonzero(flow.alive[s] & ~np.isfinite(flow.hung_at[s])).tolist():
+            done = float(flow.done[s, r])
+            values = {"replica_unwritten_per_second": done if full else 0.0}
+            if done > 0:
+                raised = self._rng.binomial(int(flow.done_errors[s, r]), min(float(flow.raised[s, r]), 1.0))
+                values["replica_model_failed_ratio"] = raised / done
+            number = int(flow.runs[s, r])
+            labels = {"service": flow.system.names[s], "replica": flow.id(s, r), "digest": digest(flow, s, number)}
+            out += [Signal(name=name, labels=labels, at=flow.at, value=value) for name, value in values.items()]
+        return out
+
+    def _failures(self, flow: Flow) -> dict[str, float]:
+        """Of the newest WINDOW seconds: requests that failed wherever they went, as a share of all."""
+        s, now = self._s, flow.at
+        answered, errors = float(flow.answered[s]), float(flow.errors[s])
+        twice = float(self._rng.binomial(int(answered), min(float(flow.twice[s]), 1.0)))
+        self._failed.append((now, max(errors, twice), twice, answered - errors))
+        while now - self._failed[0][0] > WINDOW:
+            self._failed.popleft()
+        failed, both, good = (sum(row[i] for row in self._failed) for i in (1, 2, 3))
+        return {"poisoned_request_ratio": both / (failed + good)} if failed else {}
+
+    def _repeats(self, flow: Flow) -> dict[str, float]:
+        """Of the good answers of the newest LATELY seconds: those that were given before, because nobody waited."""
+        s, now = self._s, flow.at
+        good = float((flow.done[s] - flow.done_errors[s]).sum())
+        share = float(flow.given_up[s]) / (1.0 + float(flow.repeats[s]))
+        self._good.append((now, good, float(self._rng.binomial(int(good), min(share, 1.0)))))
+        while now - self._good[0][0] > LATELY:
+            self._good.popleft()
+        given, again = (sum(row[i] for row in self._good) for i in (1, 2))
+        return {"repeated_ratio": again / given} if given >= FEWEST_ASKED else {}
+
+    def _drift(self, flow: Flow) -> dict[str, float]:
+        s = self._s
+        count, strange = float(flow.answered[s] - flow.errors[s]), float(flow.forces.strange[s])
+        if not self._numbers or count <= 0:
+            return {}
+        apart = newer_apart(*self._inputs, count, strange) if strange > 0 or self._inputs[1][-1] > 0 else 0.0
+        return {"input_shift_ratio": min(max(abs(float(self._rng.normal(0.065, 0.015))), apart), 1.0)}
