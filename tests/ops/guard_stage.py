@@ -471,7 +471,7 @@ def evidence(at: float, serving: list[str], refused: float) -> tuple[Any, ...]:
     from leptonai.types import Evidence
 
     data: list[tuple[str, dict[str, Any]]] = [
-        ("signal", {"traffic_ratio": 3.0, "neighbour": "pair"}),
+        ("signal", {"traffic_ratio": 2.0, "neighbour": "pair"}),
         ("marked", {"rules": "image.high>508 image.low<-3", "refused_share": refused}),
         *(("memory_share", {"subject": r, "memory_share": 0.9}) for r in serving[:1]),
     ]

@@ -352,7 +352,7 @@ def test_nothing_is_done_to_a_service_in_the_look_in_which_something_else_was_ta
 
 
 def test_harm_is_taken_back_at_once_and_a_person_is_called() -> None:
-    stage = staged(Rail(SCALE, far, Break(), ""))
+    stage = staged(Rail("traffic_surge: {steps: [{do: degrade, with: {to: small}}]}", far, Break(), ""))
     far(stage)
     stage.broken.add("wide")
     for _ in range(20):
@@ -360,6 +360,18 @@ def test_harm_is_taken_back_at_once_and_a_person_is_called() -> None:
     (incident,) = (c.incident for c in stage.book.cases)
     assert [a.verdict for a in incident.actions] == ["harmful"] and incident.actions[0].undone
     assert incident.escalated is not None
+    stage.close()
+
+
+def test_what_only_relieves_did_no_harm_to_what_waited_before_it() -> None:
+    """More replicas make no request fail; those that wait when it is asked for go on failing until their time is up."""
+    stage = staged(Rail(SCALE, far, Break(), ""))
+    far(stage)
+    stage.broken.add("wide")
+    for _ in range(20):
+        stage.step(1.0)
+    (incident,) = (c.incident for c in stage.book.cases)
+    assert [a.verdict for a in incident.actions] == [None] and incident.escalated is None
     stage.close()
 
 
