@@ -11,9 +11,7 @@ from leptonai.ops.diagnosis.faulttree import About
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.exits import SILENT_SECONDS, Exit
 from leptonai.ops.judge import Trigger
-from leptonai.ops.logs.query import level_name
-from leptonai.ops.logs.said import of_calls
-from leptonai.ops.logs.shifts import Shift
+from leptonai.ops.logs.said import in_words, of_calls
 from leptonai.ops.modeltests import Round
 from leptonai.ops.scene import Change, Marked, Scene, latest_change
 from leptonai.ops.warned import FLAGS, LOST, Warned
@@ -177,7 +175,7 @@ def gather(scene: Scene) -> Facts:
     _edge(scene, notes)
     for shift in scene.logs:
         speaks = {f"calls_{said}_logged": True} if (said := of_calls(shift)) else {}
-        notes.add("service", key, f"log_{shift.kind}", _logged(shift), shift.at, **speaks)
+        notes.add("service", key, f"log_{shift.kind}", in_words(shift), shift.at, **speaks)
     for trigger in scene.triggers:
         _judged(trigger, key, notes)
     return Facts(tuple(notes.evidence), notes.features)
@@ -487,18 +485,6 @@ def _edge(scene: Scene, notes: _Notes) -> None:
         notes.add("service", key, "edge", f"The edge {', and '.join(said)}.", **scene.edge)
     if scene.gateway:
         notes.add("service", key, "gateway", f"The gateway's newest configuration is not in force: {scene.gateway}.")
-
-
-def _logged(shift: Shift) -> str:
-    name = level_name(shift.severity)
-    what = f"{'an' if name[:1] in 'ei' else 'a'} {name} line" if name else "a line"
-    if shift.kind == "new":
-        text = f"The log has {what} that it never had before, {shift.count} times since the onset"
-    elif shift.kind == "more":
-        text = f"The log has {what} {shift.rate:.3g} times a second since the onset, {shift.usual:.3g} before"
-    else:
-        text = f"The log had {what} {shift.usual:.3g} times a second before the onset, {shift.rate:.3g} since"
-    return f"{text}: {shift.template[:200]!r}, such as {shift.sample[:200]!r}."
 
 
 def _ms(seconds: float) -> str:

@@ -1,10 +1,11 @@
-"""What new error lines of a log speak of, by the words that clients use for it."""
+"""What a log began or ceased to say, in words; what new error lines speak of, by the words that clients use for it."""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
 
+from leptonai.ops.logs.query import level_name
 from leptonai.ops.logs.shifts import Shift
 
 ERROR = 17  # severity from which a line is an error (OpenTelemetry)
@@ -32,3 +33,16 @@ def of_calls(shift: Shift) -> Literal["fail", "denied", ""]:
     if DENIED.search(shift.template):
         return "denied"
     return "fail" if UNREACHED.search(shift.template) else ""
+
+
+def in_words(shift: Shift) -> str:
+    """One sentence with its numbers."""
+    name = level_name(shift.severity)
+    what = f"{'an' if name[:1] in 'ei' else 'a'} {name} line" if name else "a line"
+    if shift.kind == "new":
+        text = f"The log has {what} that it never had before, {shift.count} times since the onset"
+    elif shift.kind == "more":
+        text = f"The log has {what} {shift.rate:.3g} times a second since the onset, {shift.usual:.3g} before"
+    else:
+        text = f"The log had {what} {shift.usual:.3g} times a second before the onset, {shift.rate:.3g} since"
+    return f"{text}: {shift.template[:200]!r}, such as {shift.sample[:200]!r}."
