@@ -14,7 +14,7 @@ from leptonai.errors import LeptonError, SpecError
 
 
 class Engine(Protocol):
-    """A kind of database. Called by one thread at a time, under the lock it was given; raises LeptonError only.
+    """A kind of database. Called by one thread at a time but for ``held``; raises LeptonError only.
 
     Statements have ``?`` for values and are of the SQL that SQLite and PostgreSQL share.
     """
@@ -39,7 +39,7 @@ class Engine(Protocol):
         """``table`` has had ids up to ``last``. In a transaction."""
 
     def held(self) -> None:
-        """Raises why nothing can be read or written now; nothing when it can, as far as is known."""
+        """Raises why nothing can be read or written now; nothing when it can, as far as is known. From any thread."""
 
     def close(self) -> None: ...
 

@@ -89,7 +89,7 @@ class SqliteEngine:
         return version
 
     def held(self) -> None:
-        self.execute("SELECT 1")
+        """A file is held from the opening to the end of the process."""
 
     def close(self) -> None:
         self._db.close()

@@ -168,7 +168,9 @@ class PostgresEngine:
         """A new session is in place. Conflict when somebody else holds the store, or has opened it in between."""
         session = Session(self._parameters, self.place, self._me)
         try:
-            if session.writer() != self._me:
+            with session.bounded():
+                writer = session.writer()
+            if writer != self._me:
                 raise words.taken(self.place, ": it was opened there while we were away")
         except psycopg.Error as e:
             session.close()

@@ -82,7 +82,7 @@ class Session:
         # another descriptor of the same connection: to cut it from another thread, whatever became of the first
         self._wire = socket.socket(fileno=os.dup(self.db.fileno()))
         try:
-            with self._bounded():
+            with self.bounded():
                 self._begin(me)
         except psycopg.Error as e:
             error = words.unreachable(e, place) if self.db.closed else words.said(e, place)
@@ -190,7 +190,8 @@ class Session:
         self._wire.close()
 
     @contextlib.contextmanager
-    def _bounded(self) -> Iterator[None]:
+    def bounded(self) -> Iterator[None]:
+        """What takes longer than PATIENCE is cut."""
         timer = threading.Timer(PATIENCE, self.cut)
         timer.daemon = True
         timer.start()
