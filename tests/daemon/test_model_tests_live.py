@@ -23,6 +23,7 @@ rollout: {{verify_seconds: 1s, verify_requests: 1, strategy: {strategy}}}
 """
 
 
+@pytest.mark.timeout(400)
 def test_a_failing_golden_set_is_caught_without_a_user(machine: Machine) -> None:
     machine.home.mkdir(mode=0o700)
     (machine.home / "settings.yaml").write_text("admit: {cooldown: 0}\nops: {settle: 2}\n")
