@@ -247,8 +247,8 @@ def _exits(scene: Scene, notes: _Notes) -> None:
     notes.add("service", key, READING, text, lost_replicas=len(scene.exits))
     change = latest_change(scene.revisions)
     if change is not None:
-        mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at >= change.revision.at]
-        mine = [e for e in mine if not e.killed]
+        mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at > change.revision.at - 1.0]
+        mine = [e for e in mine if not e.killed]  # a cluster's times are whole seconds, rounded down
         if mine:
             subject = revision_subject(key, change.revision.number)
             text = f"{len(mine)} replica(s) of revision {change.revision.number} ended by themselves since it was made."

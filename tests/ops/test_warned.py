@@ -174,7 +174,8 @@ def test_an_image_that_cannot_be_had_is_a_revision_that_does_not_start() -> None
         Revision(service="digits", number=1, by="human:ana", why="first", at=ONSET - 5000, spec=old),
         Revision(service="digits", number=2, by="human:ana", why="new", at=ONSET - 5, spec=SPEC),
     )
-    gone = Exit(replica="r3", digest=DIGEST, at=ONSET, reason="image_missing", detail="ErrImageNeverPull")
+    whole = ONSET - 5.9  # when the revision was made, as a cluster tells times
+    gone = Exit(replica="r3", digest=DIGEST, at=whole, reason="image_missing", detail="ErrImageNeverPull")
     cause = first(scene(exits=(gone,), revisions=history))
     assert (cause.name, cause.subject) == ("bad_config", "digits#2")
 
