@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from leptonai.platforms.kubernetes.cluster import Cluster, Of
+from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.rights import EVENTS, EVERYBODY, NODES
 from leptonai.platforms.kubernetes.room import room, slim
@@ -53,7 +52,7 @@ class Around:
             for r in rights
             for verb in r.verbs
         ]
-        granted = await asyncio.gather(*asked)
+        granted = await together(asked)
         size = len(EVENTS.verbs)
         events, nodes, everybody = (all(granted[n * size : (n + 1) * size]) for n in range(3))
         said = (
@@ -71,7 +70,7 @@ class Around:
             which = Of("v1", "Pod", everywhere=True)
             self._everybody = Mirror(self._cluster, which, self._resync, lambda before, after: None, slim)
             self.mirrors.append(self._everybody)
-        await asyncio.gather(*(m.relist() for m in self.mirrors))
+        await together(m.relist() for m in self.mirrors)
 
     def room(self, wanted: Resources) -> int | None:
         """How many more replicas fit; None: not known, or nothing is counted of them."""

@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.request import getproxies
 
 import orjson
@@ -18,6 +18,7 @@ from leptonai.platforms.kubernetes.names import path, ref
 from leptonai.platforms.kubernetes.refused import refusal, unreachable
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 MANAGER = "leptonai"  # the field manager: whose every field is that we apply
 TIMEOUT = 10.0  # seconds for one call; a healthy API server answers within 1 s (its own objective)
@@ -35,6 +36,18 @@ _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 class Expired(Exception):
     """A watch asked for changes since a version that the cluster has forgotten: list again. Stays in this room."""
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All answers, in order; or the first failure, once none of the others is on its way any more."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 class Of(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from leptonai.errors import Denied
 from leptonai.plan.render import Apis
 from leptonai.plan.render.names import MANAGER, OWN
 from leptonai.platforms.kubernetes import lease
-from leptonai.platforms.kubernetes.cluster import Cluster
+from leptonai.platforms.kubernetes.cluster import Cluster, together
 from leptonai.platforms.kubernetes.names import group, plural
 from leptonai.platforms.kubernetes.refused import missing_right
 
@@ -111,7 +110,7 @@ def _of_the_cluster(account: str, namespace: str, subject: Json, room: bool) -> 
 async def missing(cluster: Cluster, wanted: Mapping[str, str]) -> Denied | None:
     """The first right that our account lacks, as an error that names it and all others; None when it has all."""
     asked = [(verb, right) for right in needed(wanted) for verb in right.verbs]
-    granted = await asyncio.gather(*(cluster.allowed(v, r.group, r.resource, r.name) for v, r in asked))
+    granted = await together(cluster.allowed(v, r.group, r.resource, r.name) for v, r in asked)
     lacking = [
         (verb, f"{right.resource}.{right.group}" if right.group else right.resource)
         for (verb, right), yes in zip(asked, granted, strict=True)
