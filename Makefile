@@ -43,10 +43,9 @@ unit: $(VENV)/.dev
 
 test: check unit
 
-# On the cluster that KUBECONFIG names. LEPTONAI_TEST_LOAD: a command that imports an OCI archive into its nodes.
+# On the cluster that KUBECONFIG names, or that LEPTONAI_TEST_CLUSTER starts (tests/cluster.sh).
 test-kubernetes: $(VENV)/.dev
-	@test -n "$$KUBECONFIG" || { echo "NO CLUSTER: set KUBECONFIG, and LEPTONAI_TEST_LOAD" >&2; exit 1; }
-	$(BIN)/pytest tests/platforms/kubernetes
+	cluster="$$(sh tests/cluster.sh)" && eval "$$cluster" && $(BIN)/pytest tests/platforms/kubernetes
 
 # The peers live in environments of their own; one that cannot be installed is left out, loudly.
 .bench/%/.ready: benchmarks/peers/requirements-%.txt
