@@ -17,7 +17,7 @@ TEXTS = st.sampled_from(["", "a", "ü", "line 3", "x" * 200])
 NAMES = st.sampled_from(["room", "http.method", "n"])
 POINT = st.fixed_dictionaries(
     {
-        "time": st.integers(0, 2**62),
+        "time": st.sampled_from([0, 1]) | st.integers(0, 2**62),
         "start": st.booleans(),
         "value": st.floats(allow_nan=False) | st.integers(-(2**63), 2**63 - 1),
         "attributes": st.lists(st.tuples(NAMES, TEXTS | st.integers(0, 9)), max_size=3),

@@ -98,10 +98,11 @@ def decode(data: bytes, known: Known, intern: Intern, metrics: Metrics) -> Colum
     except (DecodeError, UnicodeDecodeError, IndexError) as e:
         raise SpecError(f"OTLP metrics: {len(data)} bytes are no ExportMetricsServiceRequest: {e}", hint=HINT) from e
     metrics.counts.update(counts)
-    told = [(info, float(at[first:last].max())) for first, last, info in infos if info != REFUSED and last > first]
+    newest = [(info, float(at[first:last].max(initial=0.0))) for first, last, info in infos if info != REFUSED]
+    told = [(info, moment) for info, moment in newest if moment > 0.0]  # who sends no time tells of no moment
     if told:
         ids = np.append(ids, np.array([info for info, _ in told], np.int32))
-        at, value = np.append(at, [newest for _, newest in told]), np.append(value, np.ones(len(told)))
+        at, value = np.append(at, [moment for _, moment in told]), np.append(value, np.ones(len(told)))
     return Columns(ids, at, value, 0)
 
 
