@@ -26,7 +26,7 @@ from leptonai.ops.leftover import Paid, leftover
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Recommend, TakeBack, Wait, next_action
 from leptonai.ops.runbook import RunbookFiles
-from leptonai.ops.scene import Blamed
+from leptonai.ops.scene import Blamed, latest_change
 from leptonai.ops.things import explained
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
@@ -132,7 +132,7 @@ class Casebook:
         firing: dict[int, list[Trigger]] = {}
         for triggers in (*(lookout.last.triggers for lookout in lookouts.values()), outside):
             known = [t for t in triggers if not self._over(t, lookouts, now)]
-            for case, trigger in [(self._case(t, now), t) for t in known]:
+            for case, trigger in [(self._case(t, now, lookouts), t) for t in known]:
                 firing.setdefault(id(case), []).append(trigger)
         running = self.hand.running(self.cases)
         for case in self.cases:
@@ -161,13 +161,16 @@ class Casebook:
             case.incident = book.note(case.incident, "leftover", text, now)
         return True
 
-    def _case(self, trigger: Trigger, now: float) -> Case:
+    def _case(self, trigger: Trigger, now: float, lookouts: Mapping[Key, Lookout]) -> Case:
         whole = self._parts.get(trigger.service)
         if whole is not None and whole.incident.closed is None and trigger.kind in book.SYMPTOMS:
             whole.incident = book.join(whole.incident, [trigger], now)
             return whole
         by_incident = {id(c.incident): c for c in self.cases}
-        found = book.home_of(trigger, [c.incident for c in self.cases], now, self._settings.ops.reopen)
+        lookout = lookouts.get(trigger.service)
+        newest = latest_change(lookout.revisions) if lookout is not None else None
+        changed, reopen = newest.revision.at if newest is not None else 0.0, self._settings.ops.reopen
+        found = book.home_of(trigger, [c.incident for c in self.cases], now, reopen, changed)
         if found is None:
             case = Case(book.open_incident([trigger], now), now)
             self.cases.append(case)

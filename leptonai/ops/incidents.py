@@ -36,6 +36,8 @@ NOTES = frozenset(
         "leftover",
     }
 )
+# What a cause brings about by itself, so that it is the same trouble: a model answers wrongly what it never learnt.
+BROUGHT = {"data_drift": frozenset({"wrong_answers"})}
 SURER = 0.1  # of another cause than the one that a person was told, before that is taken back
 LOOK_BACK = 120.0  # seconds before opening in which an onset may lie
 
@@ -93,20 +95,33 @@ def knows(incident: Incident, trigger: Trigger) -> bool:
     return any(a.signal == wanted.signal and a.labels == wanted.labels for a in incident.anomalies)
 
 
+def brings(incident: Incident, trigger: Trigger, changed: float) -> bool:
+    """Whether the first cause of the incident brings the trigger about. Not what was deployed since: ``changed`` is
+    when what runs was last changed."""
+    first = incident.causes[0].name if incident.causes else ""
+    return trigger.kind in BROUGHT.get(first, ()) and changed < incident.began
+
+
 def ended(incident: Incident) -> set[str]:
     """The replicas whose end the incident tells of."""
     return {a.labels["replica"] for a in incident.anomalies if a.signal == "replica_gone"}
 
 
-def home_of(trigger: Trigger, incidents: Iterable[Incident], now: float, reopen: float) -> Incident | None:
-    """The incident a trigger belongs to: an open one, one to be opened again, or None for a new one."""
+def home_of(
+    trigger: Trigger, incidents: Iterable[Incident], now: float, reopen: float, changed: float = 0.0
+) -> Incident | None:
+    """The incident a trigger belongs to: an open one, one to be opened again, or None for a new one. ``changed``: when
+    what runs was last changed."""
     mine = [i for i in incidents if i.subject == subject_for(trigger)]
     opened = [i for i in mine if i.closed is None]
     for incident in sorted(opened, key=lambda i: (i.escalated is not None, not knows(i, trigger), -i.id)):
         if incident.escalated is None or trigger.kind in SYMPTOMS or knows(incident, trigger):
             return incident
+        if brings(incident, trigger, changed):
+            return incident
     for incident in sorted(mine, key=lambda i: -i.id):
-        if incident.closed is None or now - incident.closed > reopen or not knows(incident, trigger):
+        known = knows(incident, trigger) or brings(incident, trigger, changed)
+        if incident.closed is None or now - incident.closed > reopen or not known:
             continue
         # A symptom has no subject: it is the same trouble only where the incident was made of nothing else.
         if trigger.kind not in SYMPTOMS or not _specific(incident):

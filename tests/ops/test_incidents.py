@@ -52,6 +52,28 @@ def test_where_a_trigger_belongs(new: Trigger, known: tuple[Incident, ...], join
     assert (found.id if found else None) == joins
 
 
+@pytest.mark.parametrize(
+    ("cause", "changed", "more", "joins"),
+    [
+        ("data_drift", NOW - 900, {"escalated": NOW - 5}, 1),
+        ("data_drift", NOW - 900, {"closed": NOW - 5}, 1),
+        ("data_drift", NOW - 900, {"closed": NOW - 100}, None),
+        ("data_drift", NOW, {"escalated": NOW - 5}, None),  # what was deployed since may be wrong by itself
+        ("disk_full", NOW - 900, {"escalated": NOW - 5}, None),
+    ],
+)
+def test_labels_that_convict_while_data_drift_are_the_same_trouble(
+    cause: str, changed: float, more: dict[str, Any], joins: int | None
+) -> None:
+    drift = opened(
+        trigger("declared", terms={"text": "drift"}),
+        causes=(Cause(name=cause, subject="digits", confidence=0.8),),
+        **more,
+    )
+    found = book.home_of(trigger("wrong_answers", "sha256:1"), [drift], NOW, reopen=30.0, changed=changed)
+    assert (found.id if found else None) == joins
+
+
 @pytest.mark.parametrize("key", ["digits", "team/digits"])
 def test_subjects_name_the_service(key: str) -> None:
     found = opened(trigger(service=key))
