@@ -65,5 +65,5 @@ def test_a_preview_spells_each_step(tmp_path: Path) -> None:
     scale, degrade, shed = (spelled(step, plan) for step, plan in plans(incident, sight, 0.0, row))
     assert scale["preview"] == ["main.replicas: 2 → 3 for 1800 s"] and scale["risk"] == "low"
     assert degrade["not"] == "it does not apply"
-    assert shed["preview"] == ["shed: 0 → 0.5 for 300 s"]
+    assert shed["preview"] == ["shed: 0 → 0.5 for 120 s"]
     assert msgspec.json.encode([scale, degrade, shed])
