@@ -43,7 +43,12 @@ def test_the_password_of_a_database_comes_from_a_secret_and_stands_nowhere() -> 
     (variable,) = container({"store": {"url": "postgresql://ana@db:5432/leptonai?sslmode=require"}})["env"]
     assert variable["name"] == "PGPASSWORD" and variable["valueFrom"]["secretKeyRef"]["name"] == "leptonai-store"
     assert "env" not in container({})
-    for url in ("postgresql://ana:s3cret@db/x", "postgresql://ana@db/x?sslmode=require&password=s3cret"):
+    for url in (
+        "postgresql://ana:s3cret@db/x",
+        "postgresql://ana@db/x?sslmode=require&password=s3cret",
+        "postgresql://ana:s3cret/2@db/x",  # the library takes s3cret for a port
+        "postgresql://ana:5432@s3cret@db/x",
+    ):
         with pytest.raises(SpecError, match=r"store\.url holds a password") as failed:
             container({"store": {"url": url}})
         assert "s3cret" not in str(failed.value.body())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,8 +10,9 @@ import msgspec
 from leptonai import __version__
 from leptonai.errors import SpecError
 from leptonai.plan.render.names import MANAGER, OWN
-from leptonai.plan.render.pod import LEAVE, UID
+from leptonai.plan.render.pod import LEAVE, UID, confined, leaving, nobody
 from leptonai.settings import Settings
+from leptonai.store.secret import may_hold_password
 
 Json = dict[str, Any]
 
@@ -103,7 +103,7 @@ def _settings(seat: Seat, given: Json) -> str:
         settings = msgspec.convert(merged, Settings)
     except msgspec.ValidationError as e:
         raise SpecError(f"settings: {e}", hint="see docs/settings.md for every setting") from e
-    if re.search(r"//[^/?]*:[^/?]*@|[?&]\w*password=", settings.store.url):  # not shown: anybody may read a ConfigMap
+    if may_hold_password(settings.store.url):  # not shown: anybody may read a ConfigMap
         raise SpecError(
             "settings: store.url holds a password",
             hint=f"kubectl create secret generic {STORE_SECRET} --from-literal=password=...",
@@ -122,13 +122,7 @@ def _pod(seat: Seat, account: str, database: bool) -> Json:
         "serviceAccountName": account,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": LEAVE + _END,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": UID,
-            "runAsGroup": UID,
-            "fsGroup": UID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": nobody() | {"fsGroup": UID},
         "containers": [
             {
                 "name": "control",
@@ -146,13 +140,8 @@ def _pod(seat: Seat, account: str, database: bool) -> Json:
                 "startupProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": _START // 2},
                 "readinessProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
                 "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
-                "lifecycle": {"preStop": {"exec": {"command": ["python", "-c", f"import time; time.sleep({LEAVE})"]}}},
-                "securityContext": {
-                    "privileged": False,
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "lifecycle": leaving("python"),
+                "securityContext": confined(),
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": [
                     {"name": "home", "mountPath": PLACE},

@@ -71,6 +71,31 @@ def grace(drain: float) -> int:
     return LEAVE + math.ceil(drain) + math.ceil(Local().kill_after)
 
 
+def nobody() -> Json:
+    """The user of a pod."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": UID,
+        "runAsGroup": UID,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def confined() -> Json:
+    """What a container may: nothing that it does not need."""
+    return {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def leaving(python: str) -> Json:
+    """It keeps answering for LEAVE seconds; ``python`` sleeps, for an image may hold no shell."""
+    return {"preStop": {"exec": {"command": [python, "-c", f"import time; time.sleep({LEAVE})"]}}}
+
+
 def template(service: Service, lane: Lane, image: str, account: str, config: str, orders: str = "") -> Json:
     """The pod template of a lane's Deployment."""
     labels = held(service.key, lane.name)
@@ -90,12 +115,7 @@ def template(service: Service, lane: Lane, image: str, account: str, config: str
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,  # every service of the namespace as environment: a replica needs none
             "terminationGracePeriodSeconds": grace(service.spec.drain),
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": UID,
-                "runAsGroup": UID,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": nobody(),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -133,13 +153,8 @@ def _container(service: Service, variant: Variant, image: str, orders: str) -> J
         "readinessProbe": probe | {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2},
         # Nobody else repairs what hangs in a cluster yet. Overload does not make it unready: see docs/runtime.md.
         "livenessProbe": probe | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
-        "lifecycle": {"preStop": {"exec": {"command": [python, "-c", f"import time; time.sleep({LEAVE})"]}}},
-        "securityContext": {
-            "privileged": False,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "lifecycle": leaving(python),
+        "securityContext": confined(),
         # A model that does not load says why in its last lines.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [

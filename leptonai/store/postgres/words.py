@@ -8,6 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from leptonai.errors import Conflict, LeptonError, PlatformError, SpecError
+from leptonai.store.secret import misread
 
 _LIKE = "it is like postgresql://user@host:5432/database?sslmode=verify-full"
 _ELSEWHERE = "the password is taken from the file that PGPASSFILE names (~/.pgpass, mode 0600), or from PGPASSWORD"
@@ -26,8 +27,7 @@ def address(url: str) -> tuple[dict[str, str], str]:
         given = {k: str(v) for k, v in conninfo_to_dict(url).items()}
     except psycopg.ProgrammingError:
         given = {"port": "unknown"}
-    who, _, path = url.partition("://")[2].partition("/")
-    if "@" in path or who.count("@") > 1 or not all(p.isdigit() for p in given.get("port", "0").split(",") if p):
+    if misread(url) or not all(p.isdigit() for p in given.get("port", "0").split(",") if p):
         # neither the address nor what the library says of it is told: a part of a password may be taken for a host
         raise SpecError(
             "store.url is no address that PostgreSQL's library can read; it is not shown, for it may hold a password",
@@ -50,24 +50,14 @@ def unreachable(e: psycopg.Error, place: str) -> LeptonError:
             hint=f"{_ELSEWHERE}; role and database must exist, and pg_hba.conf let this host in",
             code="store_refused",
         )
-    return PlatformError(
-        f"the store {place} cannot be reached: {text}",
-        hint="is the server up, and the address right? It is tried again; replicas keep serving",
-        code="store_unreachable",
-        status=503,
-        retry=True,
-    )
+    hint = "is the server up, and the address right? It is tried again; replicas keep serving"
+    return _no_session(f"the store {place} cannot be reached: {text}", hint)
 
 
 def away(e: psycopg.Error, place: str) -> LeptonError:
     """The session was lost before anything of this was written."""
-    return PlatformError(
-        f"the connection to the store {place} was lost: {_plain(e)}",
-        hint="it is made anew as soon as the server answers; replicas keep serving",
-        code="store_unreachable",
-        status=503,
-        retry=True,
-    )
+    hint = "it is made anew as soon as the server answers; replicas keep serving"
+    return _no_session(f"the connection to the store {place} was lost: {_plain(e)}", hint)
 
 
 def unsure(e: psycopg.Error, place: str) -> LeptonError:
@@ -89,13 +79,8 @@ def taken(place: str, who: str) -> Conflict:
 
 
 def lingering(place: str) -> LeptonError:
-    return PlatformError(
-        f"the store {place} still holds our former session, which does not end",
-        hint="it ends when the server notices; it is tried again",
-        code="store_unreachable",
-        status=503,
-        retry=True,
-    )
+    hint = "it ends when the server notices; it is tried again"
+    return _no_session(f"the store {place} still holds our former session, which does not end", hint)
 
 
 def said(e: psycopg.Error, place: str) -> LeptonError:
@@ -126,6 +111,10 @@ def said(e: psycopg.Error, place: str) -> LeptonError:
     return LeptonError(
         f"the store {place} failed: {text}", hint="see control.log; nothing of this write was kept", code="store"
     )
+
+
+def _no_session(text: str, hint: str) -> LeptonError:
+    return PlatformError(text, hint=hint, code="store_unreachable", status=503, retry=True)
 
 
 def _plain(e: psycopg.Error) -> str:
