@@ -21,7 +21,7 @@ from leptonai.improve.evaluate.rows import read
 from leptonai.improve.flow.kept import Kept, Say, State, digest_of
 from leptonai.improve.flow.text import Compress, Evaluate, Flow, collected
 from leptonai.improve.train.job import Job, parse, rows_of, train
-from leptonai.types import make_key
+from leptonai.types import OF_PIPELINE, make_key
 
 Connect = Callable[[], Client]
 
@@ -150,7 +150,7 @@ def proposed(flow: Flow, around: list[Path], state: State, folder: Path, connect
     assert flow.canary is not None
     model = beside(final(state), around, folder) if around else final(state)
     key = make_key(flow.canary.service, flow.canary.workspace)
-    why = f"pipeline {flow.name}: {state.values['digest'][:16]} of {state.digest[:16]}"
+    why = f"{OF_PIPELINE}{flow.name}: {state.values['digest'][:16]} of {state.digest[:16]}"
     with connect() as client:
         before = next((r for r in client.revisions(key) if r.why == why), None)
         if before is None:

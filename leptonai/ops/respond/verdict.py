@@ -8,9 +8,8 @@ from leptonai.ops.respond.acts import Judge, TakeBack, Wait
 from leptonai.ops.respond.sight import Sight
 from leptonai.ops.runbook.form import Verify
 from leptonai.settings import Ops
-from leptonai.types import Action, Service, SpecChange
+from leptonai.types import OF_PIPELINE, Action, Service, SpecChange
 
-OF_PIPELINE = "pipeline "  # begins the reason of a revision that a pipeline proposed
 FAILED = ("ineffective", "inconclusive", "harmful")
 
 

@@ -51,16 +51,7 @@ class PostgresEngine:
         self._lock = lock
         self._trouble: LeptonError | None = None
         self.session = 1
-        session = Session(self._parameters, self.place, self._me)
-        try:
-            session.migrate(self._me)
-        except psycopg.Error as e:
-            session.close()
-            raise words.unreachable(e, self.place) from e
-        except BaseException:
-            session.close()
-            raise
-        self._session: Session | None = session
+        self._session: Session | None = self._open(lambda session: session.migrate(self._me))
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="store", daemon=True)
         self._keeper.start()
@@ -125,6 +116,19 @@ class PostgresEngine:
         self._session, self._trouble = None, words.away(e, self.place)
         log.error("%s", self._trouble)
 
+    def _open(self, first: Callable[[Session], object]) -> Session:
+        """A fresh session, after ``first`` was done in it; closed again when that raises."""
+        session = Session(self._parameters, self.place, self._me)
+        try:
+            first(session)
+        except psycopg.Error as e:
+            session.close()
+            raise words.unreachable(e, self.place) from e
+        except BaseException:
+            session.close()
+            raise
+        return session
+
     # --- in a thread of its own --------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
@@ -166,18 +170,14 @@ class PostgresEngine:
 
     def _return(self) -> None:
         """A new session is in place. Conflict when somebody else holds the store, or has opened it in between."""
-        session = Session(self._parameters, self.place, self._me)
-        try:
+
+        def ours(session: Session) -> None:
             with session.bounded():
                 writer = session.writer()
             if writer != self._me:
                 raise words.taken(self.place, ": it was opened there while we were away")
-        except psycopg.Error as e:
-            session.close()
-            raise words.unreachable(e, self.place) from e
-        except BaseException:
-            session.close()
-            raise
+
+        session = self._open(ours)
         with self._lock:
             if self._closing.is_set():
                 session.close()
