@@ -157,7 +157,7 @@ def drill_seed(seed: int, drills: Sequence[str]) -> Iterator[Outcome]:
             if flow.at >= max(ends.values()):
                 break
         for i, fault in enumerate(faults):
-            mine = {name: column[:, i] for name, column in seen.items()}
+            mine = {name: column[: second + 1, i] for name, column in seen.items()}
             yield _outcome(acting, flow, i, fault, injections[i], done.get(i), mine, ends[i], seed)
 
 

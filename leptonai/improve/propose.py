@@ -11,7 +11,7 @@ import msgspec
 from leptonai.client import Client
 from leptonai.client.wire import ServiceView
 from leptonai.errors import SpecError
-from leptonai.types import Batching, Key, Spec
+from leptonai.types import Batching, Key, Spec, Variant
 
 KEPT = ("threads",)  # options that mean the same to every loader of a model file
 
@@ -21,17 +21,12 @@ def canary(spec: Spec, model: Path) -> Spec:
 
     Options of the old model's loader go, for they are not the new one's. SpecError when there are several variants.
     """
-    if len(spec.variants) != 1:
-        names = ", ".join(v.name for v in spec.variants)
-        raise SpecError(f"{spec.key} has several variants ({names}); which one is meant is not known")
-    old = spec.variants[0]
+    old = _only(spec)
     options = {k: v for k, v in old.options.items() if k in KEPT}
     variant = msgspec.structs.replace(
         old, model=str(model.resolve()), options=options, python=None, trust="none", idempotent=True
     )
-    strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
-    rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
-    return msgspec.structs.replace(spec, variants=(variant,), rollout=rollout)
+    return _by_canary(spec, variant)
 
 
 def tuned(spec: Spec, batching: Batching, threads: int | None, replicas: int | None, model: Path | None) -> Spec:
@@ -39,19 +34,27 @@ def tuned(spec: Spec, batching: Batching, threads: int | None, replicas: int | N
 
     SpecError when there are several variants, or ``replicas`` is not within ``spec.scale``.
     """
-    made = canary(spec, model) if model is not None else spec
-    if len(made.variants) != 1:
-        raise SpecError(f"{spec.key} has several variants; which one is meant is not known")
-    old = made.variants[0]
+    old = _only(canary(spec, model) if model is not None else spec)
     limits = {"max_bytes": old.batching.max_bytes, "max_queue": max(old.batching.max_queue, batching.max_size)}
     options = old.options if threads is None else {**old.options, "threads": threads}
     variant = msgspec.structs.replace(old, batching=msgspec.structs.replace(batching, **limits), options=options)
     scale = spec.scale if replicas is None else msgspec.structs.replace(spec.scale, replicas=replicas)
     if not scale.min <= scale.replicas <= scale.max:
         raise SpecError(f"{replicas} replicas are outside scale.min {scale.min} to scale.max {scale.max}")
+    return _by_canary(msgspec.structs.replace(spec, scale=scale), variant)
+
+
+def _only(spec: Spec) -> Variant:
+    if len(spec.variants) != 1:
+        names = ", ".join(v.name for v in spec.variants)
+        raise SpecError(f"{spec.key} has several variants ({names}); which one is meant is not known")
+    return spec.variants[0]
+
+
+def _by_canary(spec: Spec, variant: Variant) -> Spec:
     strategy = "canary" if spec.rollout.strategy == "replace" else spec.rollout.strategy
     rollout = msgspec.structs.replace(spec.rollout, strategy=strategy)
-    return msgspec.structs.replace(made, variants=(variant,), scale=scale, rollout=rollout)
+    return msgspec.structs.replace(spec, variants=(variant,), rollout=rollout)
 
 
 def beside(model: Path, files: Sequence[Path], folder: Path) -> Path:

@@ -11,6 +11,7 @@ from leptonai.ops import incidents as book
 from leptonai.ops.jobs.form import Ended
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Sight, fault_of
+from leptonai.ops.respond.decide import row_of
 from leptonai.ops.runbook import Runbook
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
@@ -157,10 +158,9 @@ def _readings(
     case: Case, last: Action | None, runbook: Runbook, now: float, settings: Ops, store: TelemetryStore
 ) -> dict[str, float | None]:
     """The signals that the runbook wants for the verdict on ``last``, each as its mean over the time to settle."""
-    incident = case.incident
-    if last is None or last.verdict is not None or not incident.causes:
+    if last is None or last.verdict is not None:
         return {}
-    step = runbook.row(incident.causes[0].name, incident.severity).step(last.remedy)
+    step = row_of(case.incident, runbook).step(last.remedy)
     if step is None:
         return {}
     settle = settings.settle if step.verify.settle is None else step.verify.settle
@@ -169,9 +169,7 @@ def _readings(
 
 def _patience(case: Case, runbook: Runbook, settings: Ops) -> float:
     """Seconds that the last remedy has until its verdict."""
-    incident, last = case.incident, case.last
-    row = runbook.row(incident.causes[0].name, incident.severity) if incident.causes else None
-    step = row.step(last.remedy) if row is not None and last is not None else None
+    step = row_of(case.incident, runbook).step(case.last.remedy) if case.last is not None else None
     own = step.verify.seconds if step is not None else None
     return settings.verify_timeout if own is None else own
 

@@ -56,12 +56,13 @@ class Casebook:
         classifier: Newest | None = None,
         marks: Marks | None = None,
         cores: float | None = None,
+        home: str = "",
     ) -> None:
         """``shifts(service, onset, now)``: what changed in its log; None: no logs are read. ``rules`` and ``runbooks``:
         in force as they are at each look; what ships with us unless given. ``learner``: what reviews make of both.
         ``calls(now)``: (caller, callee) of late; None: nobody knows. ``classifier``: votes beside the rules; None: no.
         ``marks(service, onset, now)``: what failing requests have in common; None: nobody looks. ``cores``: processors
-        of the machine; those of this one unless given.
+        of the machine; those of this one unless given. ``home``: of the platform, for jobs that speak to it.
 
         ``doubt`` says why a diagnosis is not to be acted upon, "" when it may be; others may set it.
         """
@@ -83,7 +84,7 @@ class Casebook:
         self._repaired: dict[
             Key, tuple[Case, Paid]
         ] = {}  # service -> the case of known cause closed last, and the counts then
-        self.hand = Hand(control, store)
+        self.hand = Hand(control, store, home)
         self.doubt: Callable[[Incident], str] = lambda incident: ""
         self.cases: list[Case] = []
         self.gateway = ""  # why the gateway's newest configuration is not in force

@@ -247,8 +247,8 @@ def _exits(scene: Scene, notes: _Notes) -> None:
     notes.add("service", key, READING, text, lost_replicas=len(scene.exits))
     change = latest_change(scene.revisions)
     if change is not None:
-        mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at > change.revision.at - 1.0]
-        mine = [e for e in mine if not e.killed]  # a cluster's times are whole seconds, rounded down
+        since = change.revision.at - 1.0  # a cluster's times are whole seconds, rounded down
+        mine = [e for e in scene.exits if e.digest == change.variant.digest and e.at > since and not e.killed]
         if mine:
             subject = revision_subject(key, change.revision.number)
             text = f"{len(mine)} replica(s) of revision {change.revision.number} ended by themselves since it was made."
@@ -421,8 +421,8 @@ def _tested(scene: Scene, notes: _Notes) -> None:
                     text = f"{said} replica {found.replica}: {test.text}."
                     notes.add(
                         "replica", found.replica, "model_test", text, found.at, test=test.test, gone=False,
-                        fails_tests_alone=test.wrong and test.test not in common,
-                        failed_tests_since=test.wrong and found.passed,
+                        fails_tests_alone=(test.wrong and test.test not in common) or None,
+                        failed_tests_since=(test.wrong and found.passed) or None,
                     )  # fmt: skip
 
 

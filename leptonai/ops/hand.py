@@ -27,10 +27,10 @@ JUST = 2.0  # of these seconds at least
 
 
 class Hand:
-    def __init__(self, control: Control, store: TelemetryStore) -> None:
+    def __init__(self, control: Control, store: TelemetryStore, home: str = "") -> None:
         self._control, self._store = control, store
         self._granted: dict[str, Job] = {}  # proposal that waits for approval -> what to run then
-        self.jobs = Jobs()
+        self.jobs = Jobs(home)
 
     async def propose(self, case: Case, wanted: Propose, lookouts: Mapping[Key, Lookout], now: float) -> None:
         """Put the plan to the door; the incident tells of it, whatever the answer is."""

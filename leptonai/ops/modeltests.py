@@ -150,13 +150,10 @@ def _said(test: str, number: int, example: Golden, answers: dict[tuple[str, int]
         return difference(example, answer.value)
     if plain is None or plain.error:
         return None
-    alike = close(plain.value, answer.value, example.tolerance) if test == "repeat" else None
-    if alike is None:
-        alike = same_decision(plain.value, answer.value)
-    if alike:
+    was, now = plain.value, answer.value
+    if close(was, now, example.tolerance) if test == "repeat" else same_decision(was, now):
         return ""
-    was, now = (msgspec.json.encode(a.value).decode()[:80] for a in (plain, answer))
-    return f"{was} became {now}"
+    return " became ".join(msgspec.json.encode(v).decode()[:80] for v in (was, now))
 
 
 def finding(rounds: Collection[Round], mine: set[str]) -> Finding:
@@ -221,7 +218,9 @@ class Rounds:
         """Begin the rounds that are due; nobody waits for them. Replicas and services that are gone are forgotten."""
         wanted = {s.key: s for s in services if s.spec.tests is not None}
         ready = [r for r in replicas if r.service in wanted and r.state == "ready" and r.address]
-        self._of = {key: [r.id for r in ready if r.service == key] for key in wanted}
+        self._of = {key: [] for key in wanted}
+        for replica in ready:
+            self._of[replica.service].append(replica.id)
         for id in self._seats.keys() - {r.id for r in ready}:
             self._leave(self._seats.pop(id))
         for replica in ready:
@@ -261,7 +260,6 @@ class Rounds:
             gist = tuple(sorted({(r.digest, t.test) for r in rounds for t in r.fails}))
             if not rounds or gist == self._told.get(key, ()):
                 continue
-            self._told[key] = gist
             if not gist:
                 yield key, "model_tests.passed", {"text": f"all model tests pass at {len(rounds)} replicas"}
             else:
@@ -273,6 +271,7 @@ class Rounds:
                         "rounds": [msgspec.to_builtins(r) for r in rounds if r.fails],
                     },
                 )
+            self._told[key] = gist  # once the caller has recorded it
         self._told = {key: gist for key, gist in self._told.items() if key in self._of}
 
     def close(self) -> None:

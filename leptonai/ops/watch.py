@@ -90,9 +90,8 @@ class Watch:
         self.model_tests = Rounds(clock)
         self.casebook = Casebook(
             settings, control, store, shifts, self.rules, self.learner, self.runbooks, self._calls, self.classifier,
-            self.answers.marked,
+            self.answers.marked, home=str(home),
         )  # fmt: skip
-        self.casebook.hand.jobs.home = str(home)
         self.outside = Outside(settings.watch)
         of = settings.watch
         full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)

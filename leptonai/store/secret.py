@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_SAID = re.compile(r"//[^/?]*:[^/?]*@|[?&]\w*password=")
+_SAID = re.compile(r"//[^/?]*:[^/?]*@|[?&]\w*(password|secret)\w*=")
 
 
 def misread(url: str) -> bool:

@@ -93,8 +93,7 @@ def test_it_becomes_the_pipeline_of_the_service(tmp_path: Path) -> None:
     )  # fmt: skip
 
     async def story() -> str:
-        jobs = Jobs()
-        jobs.home = str(tmp_path / "home")
+        jobs = Jobs(str(tmp_path / "home"))
         jobs.start("p-1", made.job, {"service": "digits"})
         await until(lambda: not jobs.running("p-1"))
         ended = jobs.ended("p-1")

@@ -124,12 +124,13 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
     def beaten(c: Candidate) -> bool:
         mine = (-c.quality, -c.speedup, c.size)
-        return any(o is not c and _beats((-o.quality, -o.speedup, o.size), mine) for o in seen)
+        return any(o is not c and beats((-o.quality, -o.speedup, o.size), mine) for o in seen)
 
     return sorted((c for c in seen if not beaten(c)), key=lambda c: -c.size)
 
 
-def _beats(a: tuple[float, float, int], b: tuple[float, float, int]) -> bool:
+def beats(a: tuple[float, float, int], b: tuple[float, float, int]) -> bool:
+    """Whether ``a`` is nowhere more than ``b``, and somewhere less."""
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
 

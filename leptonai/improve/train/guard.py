@@ -357,6 +357,6 @@ class Step:
 def _norm(tensors: list[Any]) -> float:
     """The norm of all ``tensors`` together; 0 for none."""
     if all(t.dtype == torch.float32 and t.layout == torch.strided and t.is_cpu for t in tensors):
-        parts = (t.numpy() for t in tensors)  # a call of numpy's costs half of one of torch's
+        parts = (t.detach().numpy() for t in tensors)  # a call of numpy's costs half of one of torch's
         return sqrt(sum(float(np.vdot(a, a)) for a in parts))
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))).item())

@@ -24,6 +24,7 @@ from leptonai.improve.evaluate.rows import Array, Rows, read, stored
 from leptonai.improve.train.board import Board, Several, Tells
 from leptonai.improve.train.observed import SKIPPED
 from leptonai.improve.train.splits import kfold, stratified
+from leptonai.runtime.loaders import one_line
 from leptonai.types import Noun
 
 Progress = Callable[[int, float], None]  # (epoch, held-out loss)
@@ -240,9 +241,8 @@ def _network(
     except LeptonError:
         raise
     except Exception as e:
-        told = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
         raise ModelError(
-            f"the module cannot learn these rows: {told}", hint=f"its rows have shape {list(x.shape[1:])}"
+            f"the module cannot learn these rows: {one_line(e)}", hint=f"its rows have shape {list(x.shape[1:])}"
         ) from e
     finally:
         board.close()
@@ -278,8 +278,7 @@ def _module(path: Path, args: dict[str, Any]) -> Any:
     try:
         model = made(**args)
     except Exception as e:
-        told = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
-        raise SpecError(f"{path.name}: {made.__name__} cannot be made: {told}", hint="check args") from e
+        raise SpecError(f"{path.name}: {made.__name__} cannot be made: {one_line(e)}", hint="check args") from e
     if not isinstance(model, torch.nn.Module):
         raise SpecError(f"{path.name}: {made.__name__} is no torch Module", hint="class Net(torch.nn.Module)")
     return model

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from leptonai.errors import LeptonError, ModelError, SpecError
+from leptonai.improve.compress.front import beats
 from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.compress.replica import Replica, bodies, replica
 from leptonai.improve.evaluate.answers import opened
@@ -61,11 +62,10 @@ class Measured(Noun, frozen=True, kw_only=True):
 def front(trials: Sequence[Measured]) -> list[Measured]:
     """Those that no other one beats in the 99th percentile, the throughput and the processors together."""
 
-    def beats(a: Measured, b: Measured) -> bool:
-        left, right = (a.p99, -a.rate, a.processors), (b.p99, -b.rate, b.processors)
-        return left != right and all(x <= y for x, y in zip(left, right, strict=True))
+    def of(t: Measured) -> tuple[float, float, int]:
+        return t.p99, -t.rate, t.processors
 
-    return [b for b in trials if not any(beats(a, b) for a in trials)]
+    return [b for b in trials if not any(beats(of(a), of(b)) for a in trials)]
 
 
 def choice(trials: Sequence[Measured], latency: float | None) -> Measured | None:
@@ -93,9 +93,8 @@ class _Predicted(msgspec.Struct):
 
 def came(pattern: Path, seconds: float) -> list[float]:
     """When the requests of the prediction logs came, in the busiest stretch of ``seconds``, from its first one."""
-    path = pattern.expanduser()
-    root = Path(path.anchor or ".")
-    files = sorted(root.glob(str(path.relative_to(root)))) if path.anchor else sorted(root.glob(str(path)))
+    root = Path(pattern.anchor or ".")
+    files = sorted(root.glob(str(pattern.relative_to(root))))
     times: list[float] = []
     for file in files:
         for number, line in enumerate(file.read_bytes().splitlines(), 1):
@@ -119,7 +118,10 @@ def record(path: Path, task: Serve, inputs: list[dict[str, Any]], seed: int = 0)
     if path.suffix == ".npz":
         some = bodies(read(path, inputs).inputs, 256)
         if task.log is not None:
-            return [(t, some[i % len(some)]) for i, t in enumerate(came(path.parent / task.log, task.seconds))]
+            return [
+                (t, some[i % len(some)])
+                for i, t in enumerate(came(path.parent / Path(task.log).expanduser(), task.seconds))
+            ]
         gaps = np.random.default_rng(seed).exponential(1 / task.rate, max(1, int(task.rate * task.seconds)))
         return [(float(t), some[i % len(some)]) for i, t in enumerate(np.cumsum(gaps) - gaps[0])]
     found: list[tuple[float, bytes]] = []

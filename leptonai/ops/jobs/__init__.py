@@ -20,8 +20,8 @@ MOST = 4  # at once
 class Jobs:
     """By the id of the proposal that gave leave. ``home``: of the platform, for jobs that speak to it."""
 
-    def __init__(self) -> None:
-        self.home = ""
+    def __init__(self, home: str = "") -> None:
+        self._home = home
         self._running: dict[str, asyncio.Task[Ended]] = {}
 
     def start(self, id: str, job: Job, about: dict[str, str]) -> None:
@@ -29,8 +29,8 @@ class Jobs:
         if id in self._running:
             return
         env = {name: os.environ[name] for name in KEPT if name in os.environ}
-        if self.home:
-            env["LEPTONAI_HOME"] = self.home
+        if self._home:
+            env["LEPTONAI_HOME"] = self._home
         env |= {f"LEPTONAI_{name.upper()}": value for name, value in about.items()}
         if sum(not task.done() for task in self._running.values()) >= MOST:
             self._running[id] = asyncio.create_task(_refused())

@@ -169,7 +169,7 @@ def _respond(incident: Incident, row: Row, sight: Sight, now: float, settings: O
 def unsettled(incident: Incident, settings: Ops) -> float:
     """Seconds for which the first cause must have led before it is acted upon.
 
-    None where what opened the incident is about the very subject, a replica or a revision by its labels: that had to
+    0 where what opened the incident is about the very subject, a replica or a revision by its labels: that had to
     hold already, or was decided by statistics of its own. What else is told of a replica or revision, by its siblings
     or by the version before, needs ``settle``; what is told of a whole service, by elimination, twice that: as long as
     a replica needs to stand out.
