@@ -16,7 +16,8 @@ from typing import Literal
 from leptonai.admit.limits import check
 from leptonai.admit.world import World
 from leptonai.types import (
-    GITOPS,
+    HUMAN,
+    PEOPLE,
     SCALER,
     Change,
     DeleteChange,
@@ -40,12 +41,12 @@ _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 def automatic(by: str) -> bool:
     """Whether a proposal of ``by`` (``human:ana``, ``incident:42``, ``scaler``) is bound by the kill switch."""
-    return not by.startswith("human:")
+    return not by.startswith(HUMAN)
 
 
 def paced(by: str) -> bool:
     """Whether it is bound by pace and cool-down too, and counts against them."""
-    return automatic(by) and by != ROLLOUT and not by.startswith(GITOPS)
+    return by != ROLLOUT and not by.startswith(PEOPLE)
 
 
 def judge(proposal: Proposal, actor: Token, world: World) -> tuple[Status, tuple[str, ...]]:
@@ -150,7 +151,7 @@ def _scaling(proposal: Proposal, world: World) -> str:
             return f"the {SCALER} sets replicas and lets replicas go, not {path}"
         pinned = head.spec.scale.auto is not None and variant in dials.variants and not dials.variants[variant].auto
         if dial == "replicas" and pinned:
-            last = next((d for d in reversed(world.dials) if d.path == path and d.owner.startswith("human:")), None)
+            last = next((d for d in reversed(world.dials) if d.path == path and d.owner.startswith(HUMAN)), None)
             whose = f"{path} was set by {last.owner}" if last else f"{variant}.auto is 0"
             return f"{whose}: a person's word stands until `leptonai scale {change.service} auto`"
     scaled = [p for p in world.recent if p.by == SCALER and p.service == proposal.service]

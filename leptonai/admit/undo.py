@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from leptonai.admit.judge import automatic
 from leptonai.admit.world import World, dialled
 from leptonai.errors import Conflict, NotFound
-from leptonai.types import GITOPS, Change, DialChange, Event, Key, SpecChange
+from leptonai.types import PEOPLE, Change, DialChange, Event, Key, SpecChange
 
 
 def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change, str]:
@@ -24,7 +23,7 @@ def taking_back(key: Key, events: Iterable[Event], world: World) -> tuple[Change
         raise NotFound(f"no service {key!r}", hint="leptonai ls shows every service")
     for event in events:
         detail = event.detail
-        if event.kind != "proposal.admitted" or (automatic(detail["by"]) and not detail["by"].startswith(GITOPS)):
+        if event.kind != "proposal.admitted" or not detail["by"].startswith(PEOPLE):
             continue
         if "set" not in detail and detail["revision"] != detail["base"]:
             return _spec(key, detail["revision"], detail["base"], world)

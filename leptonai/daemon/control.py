@@ -201,7 +201,7 @@ async def serve(
         app.state.world.callers.forget()
 
     await platform.start()
-    resources = follow(platform, app.state.world, reconciler, record)
+    resources = follow(platform, app.state.world, reconciler, noted)
     if resources is not None:
         listeners.append(resources.changed)
     server = Server(

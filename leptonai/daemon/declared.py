@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from leptonai.api.incidents import subject_key
 from leptonai.api.world import World
+from leptonai.ops.alert.message import RANK
 from leptonai.platforms.kubernetes import KubernetesPlatform
 from leptonai.protocols import Platform, Record
 from leptonai.serve.reconcile import Reconciler
 from leptonai.serve.resource.loop import Around, Resources, Seen
-from leptonai.types import Change, Incident, Key, Proposal, Replica, make_key
+from leptonai.types import Change, Incident, Key, Proposal, Replica
 
 _OPEN = 1000  # open incidents that are looked at
 
@@ -37,19 +39,16 @@ def follow(platform: Platform, world: World, reconciler: Reconciler, record: Rec
         return Seen(
             views={w.service.key: world.view(w, of[w.service.key]) for w in wishes},
             running={key: len(of[key]) + reconciler.holds(key) for key in wanted},
-            incidents=_worst(store.incidents(open=True, limit=_OPEN)) if wanted else {},
+            incidents=worst(store.incidents(open=True, limit=_OPEN)) if wanted else {},
         )
 
     around = Around(propose, store.revisions, pending, look, record)
     return Resources(platform.cluster, around, world.settings.kubernetes.resync, world.clock)
 
 
-def _worst(incidents: Iterable[Incident]) -> dict[Key, Incident]:
-    """Of each service the open incident that is most severe, then the oldest."""
-    rank = {"critical": 0, "warning": 1, "info": 2}
+def worst(incidents: Iterable[Incident]) -> dict[Key, Incident]:
+    """Of each service, or whatever else they are about, the open incident that is most severe, then the oldest."""
     found: dict[Key, Incident] = {}
-    for one in sorted(incidents, key=lambda i: (rank[i.severity], i.began)):
-        workspace, kind, name = one.subject.split("/", 2)
-        if kind == "service":
-            found.setdefault(make_key(name, workspace), one)
+    for one in sorted(incidents, key=lambda i: (RANK[i.severity], i.began)):
+        found.setdefault(subject_key(one.subject), one)
     return found

@@ -166,18 +166,23 @@ def _orders(service: Service, lane: Lane) -> list[Item]:
     return [Item(place, mode=0o755, owner=owner), Item(f"{place}/launch.json", orders, owner=owner)]
 
 
-def _settings(service: Service, lane: Lane, ground: Base) -> dict[str, Any]:
-    variables = ground.environment | {
+def variables(ground: Base, home: str, **own: str) -> list[str]:
+    """The environment of a container, as its configuration lists it."""
+    found = ground.environment | {
         "PATH": f"/{HOME}/bin:{ground.environment.get('PATH', SYSTEM)}",
         "LANG": "C.UTF-8",
-        "HOME": pod.RUN_DIR,
+        "HOME": home,
         "PYTHONUNBUFFERED": "1",
-        "LEPTONAI_REPLICA": parse_key(service.key)[1],  # a pod says its own name
     }
+    return [f"{name}={value}" for name, value in sorted((found | own).items())]
+
+
+def _settings(service: Service, lane: Lane, ground: Base) -> dict[str, Any]:
     return {
         "User": f"{pod.UID}:{pod.UID}",
         "WorkingDir": pod.RUN_DIR,
-        "Env": [f"{name}={value}" for name, value in sorted(variables.items())],
+        # a pod says its own name
+        "Env": variables(ground, pod.RUN_DIR, LEPTONAI_REPLICA=parse_key(service.key)[1]),
         "Entrypoint": ["python", "-P", "-m", "leptonai.runtime"],
         "Cmd": [pod.RUN_DIR],
         "ExposedPorts": {f"{pod.PORT}/tcp": {}},

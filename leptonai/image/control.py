@@ -9,10 +9,10 @@ from pathlib import Path
 from leptonai import __version__
 from leptonai.errors import SpecError
 from leptonai.image import archive, dockerfile, lock, sbom
-from leptonai.image.build import HOME, SYSTEM, Built, Inputs, base_of, environment, taken
+from leptonai.image.build import Built, Inputs, base_of, environment, taken, variables
 from leptonai.image.distributions import OURS
 from leptonai.image.layer import Item, disk, layer
-from leptonai.plan.render.control import IMAGE, PLACE
+from leptonai.plan.render.control import API, GATEWAY, IMAGE, PLACE
 from leptonai.plan.render.pod import UID
 
 WANTED = f"{OURS}[kubernetes]"  # runs where its replicas are pods
@@ -20,7 +20,7 @@ WANTED = f"{OURS}[kubernetes]"  # runs where its replicas are pods
 
 def build(inputs: Inputs, out: Path, say: Callable[[str], object]) -> Built:
     """Write the archive ``out`` with one image: equal inputs give equal bytes. Raises as ``build`` of a service."""
-    name = IMAGE if inputs.image == Inputs(inputs.cache).image else inputs.image
+    name = IMAGE if inputs.image == Inputs._field_defaults["image"] else inputs.image
     if "{" in name:
         raise SpecError(f"{name!r} names no image", hint="as in --image registry.example/leptonai-control:1")
     with disk(f"the image {out}"), tempfile.TemporaryDirectory(prefix="leptonai-image-") as folder:
@@ -39,21 +39,14 @@ def build(inputs: Inputs, out: Path, say: Callable[[str], object]) -> Built:
             layer(environment([d for d in found if d.name == OURS], ground), blobs),
             layer([Item(PLACE.lstrip("/"), mode=0o700, owner=(UID, UID))], blobs),
         ]
-        variables = ground.environment | {
-            "PATH": f"/{HOME}/bin:{ground.environment.get('PATH', SYSTEM)}",
-            "LANG": "C.UTF-8",
-            "HOME": PLACE,
-            "LEPTONAI_HOME": PLACE,
-            "LEPTONAI_TELL": "1",  # logs go to the container's output too
-            "PYTHONUNBUFFERED": "1",
-        }
         config = {
             "User": f"{UID}:{UID}",
             "WorkingDir": PLACE,
-            "Env": [f"{key}={value}" for key, value in sorted(variables.items())],
+            # LEPTONAI_TELL: logs go to the container's output too
+            "Env": variables(ground, PLACE, LEPTONAI_HOME=PLACE, LEPTONAI_TELL="1"),
             "Entrypoint": ["python", "-P", "-m", "leptonai.cli"],
             "Cmd": ["up", "--foreground"],
-            "ExposedPorts": {"8310/tcp": {}, "8320/tcp": {}},
+            "ExposedPorts": {f"{port}/tcp": {} for port in (API, GATEWAY)},
             "StopSignal": "SIGTERM",
             "Labels": {
                 "org.opencontainers.image.title": "leptonai-control",

@@ -22,7 +22,7 @@ from leptonai.ops.warned import Warned, heard
 from leptonai.ops.world import converged, ready, wished_replicas
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
-from leptonai.types import GITOPS, Anomaly, Event, Replica, Revision, Service
+from leptonai.types import PEOPLE, Anomaly, Event, Replica, Revision, Service
 
 KEEP_EXITS = 600.0  # seconds; as long as a change may be blamed
 FRESH_CHANGE = 120.0  # seconds in which a revision is looked at with less patience
@@ -125,7 +125,7 @@ class Lookout:
         newest = self.revisions[-1] if self.revisions else None
         if newest is None or newest.number != self.service.revision or self._whole >= newest.number:
             return ""
-        if now - newest.at > patience or not newest.by.startswith(("human:", GITOPS)):
+        if now - newest.at > patience or not newest.by.startswith(PEOPLE):
             return ""
         return f"revision {newest.number} of {newest.by} is on its way"
 

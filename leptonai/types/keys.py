@@ -12,7 +12,9 @@ DEFAULT_WORKSPACE = "default"
 SCALER = "scaler"  # who proposes replicas of services with ``scale.auto`` or ``scale.idle``
 TEST_HEADER = "x-leptonai-test"  # marks what operations ask a replica; the gateway takes it off what users ask
 OF_PIPELINE = "pipeline "  # begins the reason of a revision that a pipeline proposed
+HUMAN = "human:"  # begins who proposes with a person's token: human:ana
 GITOPS = "gitops:"  # begins who proposes for a custom resource: gitops:<namespace>/<name>@<generation>
+PEOPLE = (HUMAN, GITOPS)  # begin who proposes what people want; everybody else is a machine
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # a DNS label with room for the suffixes of replicas
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonai.types.keys import SCALER, Key, Noun
+from leptonai.types.keys import HUMAN, SCALER, Key, Noun
 from leptonai.types.spec import Spec, Variant
 
 QUARANTINE = "quarantine."  # what its dials begin with
@@ -102,7 +102,7 @@ def effective_dials(spec: Spec, log: list[Dial], now: float) -> Dials:
             name, _, dial = entry.path.rpartition(".")
             if dial == "auto":
                 auto[name] = bool(entry.value)
-            elif dial == "replicas" and entry.owner.startswith("human:"):
+            elif dial == "replicas" and entry.owner.startswith(HUMAN):
                 auto[name] = False
     variants = {}
     for variant in spec.variants:

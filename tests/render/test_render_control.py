@@ -69,6 +69,7 @@ def test_other_settings_are_another_pod_and_equal_ones_the_same() -> None:
         ({"kubernetes": {"namespace": "other"}}, "kubernetes.namespace is 'other'"),
         ({"kubernetes": {"nmespace": "other"}}, "unknown field"),
         ({"store": {"keep": "long"}}, "Expected"),
+        ({"api": 8310}, "api is 8310, and must be a mapping"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(given: dict[str, object], said: str) -> None:

@@ -91,6 +91,8 @@ def _settings(seat: Seat, given: Json) -> str:
     }
     for section, fields in own.items():
         there = given.get(section) or {}
+        if not isinstance(there, dict):
+            raise SpecError(f"settings: {section} is {there!r}, and must be a mapping", hint="see docs/settings.md")
         for name, value in fields.items():
             if there.get(name, value) != value:
                 raise SpecError(

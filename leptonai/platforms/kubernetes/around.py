@@ -11,7 +11,7 @@ from typing import Any
 
 from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
-from leptonai.platforms.kubernetes.rights import EVENTS, EVERYBODY, NODES
+from leptonai.platforms.kubernetes.rights import EVENTS, EVERYBODY, NODES, Right
 from leptonai.platforms.kubernetes.room import room, slim
 from leptonai.platforms.kubernetes.warned import Warned, maker, of_event, of_node
 from leptonai.protocols import Record
@@ -41,20 +41,13 @@ class Around:
         self._record, self._clock = record, clock
         self._nodes: Mirror | None = None
         self._everybody: Mirror | None = None
+        self._rooms: dict[Resources, int] = {}  # until a node or a pod is another
         self._told: dict[tuple[Key, str, str], float] = {}
         self._counts: defaultdict[tuple[Key, str], list[float]] = defaultdict(list)
 
     async def start(self) -> None:
         """``mirrors`` are those that can be followed, each listed once. Call it once pods are listed."""
-        rights = (EVENTS, NODES, EVERYBODY)
-        asked = [
-            self._cluster.allowed(verb, r.group, r.resource, everywhere=r is not EVENTS)
-            for r in rights
-            for verb in r.verbs
-        ]
-        granted = await together(asked)
-        size = len(EVENTS.verbs)
-        events, nodes, everybody = (all(granted[n * size : (n + 1) * size]) for n in range(3))
+        events, nodes, everybody = await together(self._may(right) for right in (EVENTS, NODES, EVERYBODY))
         said = (
             (events, "Events (no pod's warnings are evidence)"),
             (nodes, "nodes (their pressure and loss are no evidence)"),
@@ -68,7 +61,7 @@ class Around:
             self.mirrors.append(self._nodes)
         if nodes and everybody:
             which = Of("v1", "Pod", everywhere=True)
-            self._everybody = Mirror(self._cluster, which, self._resync, lambda before, after: None, slim)
+            self._everybody = Mirror(self._cluster, which, self._resync, self._elsewhere, slim)
             self.mirrors.append(self._everybody)
         await together(m.relist() for m in self.mirrors)
 
@@ -76,12 +69,20 @@ class Around:
         """How many more replicas fit; None: not known, or nothing is counted of them."""
         if self._nodes is None or self._everybody is None:
             return None
-        return room(wanted, self._nodes.objects.values(), self._everybody.objects.values())
+        if wanted not in self._rooms:
+            self._rooms[wanted] = room(wanted, self._nodes.objects.values(), self._everybody.objects.values())
+        return self._rooms[wanted]
 
     def ended(self, replica: Replica, node: str) -> None:
         """A container was killed for want of memory, which no Event tells."""
         said = f"OOMKilled: its container was {replica.detail}"
         self._tell(replica.service, replica.id, Warned("oom", said, replica.since), replica=replica.id, node=node)
+
+    async def _may(self, right: Right) -> bool:
+        where = right is not EVENTS
+        return all(
+            await together(self._cluster.allowed(v, right.group, right.resource, everywhere=where) for v in right.verbs)
+        )
 
     def _mirror(self, of: Of, changed: Callable[[Json | None, Json | None], None]) -> Mirror:
         return Mirror(self._cluster, of, self._resync, changed)
@@ -102,7 +103,11 @@ class Around:
             replica = name if kind == "Pod" else ""
             self._tell(key_of(owner), name, warned, replica=replica, node=_node_of(pod))
 
+    def _elsewhere(self, before: Json | None, after: Json | None) -> None:
+        self._rooms.clear()
+
     def _node(self, before: Json | None, after: Json | None) -> None:
+        self._rooms.clear()
         known = after or before
         assert known is not None
         name, here = str(known["metadata"]["name"]), of_node(after)

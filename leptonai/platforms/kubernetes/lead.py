@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import secrets
 import socket
 import time
@@ -18,6 +17,8 @@ from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError
 from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.lease import API, NAME, Held, Me, Standing
+from leptonai.platforms.local.process import boot_id
+from leptonai.platforms.local.rundir import write_atomically
 from leptonai.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ def identity(home: Path) -> str:
     of one that was killed without waiting for it to run out.
     """
     folder = home.stat()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    digits = hashlib.sha256(f"{boot} {folder.st_dev} {folder.st_ino}".encode()).hexdigest()[:12]
+    digits = hashlib.sha256(f"{boot_id()} {folder.st_dev} {folder.st_ino}".encode()).hexdigest()[:12]
     return f"{socket.gethostname()}_{digits}"
 
 
@@ -50,9 +50,7 @@ def own_store(home: Path) -> str:
         if known := path.read_text().strip():
             return known
     fresh = secrets.token_hex(16)
-    part = path.with_name(f".identity.{os.getpid()}")
-    part.write_text(fresh + "\n")
-    part.replace(path)
+    write_atomically(path, f"{fresh}\n".encode())
     return fresh
 
 
@@ -196,11 +194,11 @@ class Leader:
         seen by its renewals, which may take a lease's time.
         """
         while True:
-            verdict = await self._step()
-            if verdict.act == "refuse":
+            act = await self._step()
+            if act == "refuse":
                 raise self.refusal()
             seen = self._standing.seen
-            wait = verdict.act == "wait" and seen is not None and seen.holder != lease.UNKNOWN
+            wait = act == "wait" and seen is not None and seen.holder != lease.UNKNOWN
             if self.leads or (wait and seen is not None and seen.store == self.me.store):
                 return
             await asyncio.sleep(self._pause)
@@ -217,8 +215,8 @@ class Leader:
                 self._trouble = e.message
             if led != self.leads:
                 led = self.leads
-                said = "this copy leads namespace %s" if led else f"{self.refusal().message} (namespace %s)"
-                log.warning(said, self._cluster.namespace)
+                space = self._cluster.namespace
+                log.warning("%s", f"this copy leads namespace {space}" if led else self.refusal().message)
 
     async def release(self, forget: bool = False) -> None:
         """Another copy may act at once. ``forget``: nothing of ours is left there, so that another store's may too."""
@@ -242,15 +240,15 @@ class Leader:
     def _pause(self) -> float:
         return self._seconds / lease.TRIES
 
-    async def _step(self) -> lease.Verdict:
+    async def _step(self) -> str:
         """One look, unless the Lease is ours as last seen, and what follows from it."""
         if self._standing.seen is None or self.holder != self.me.identity:
             await self._look()
-        verdict = lease.decide(self.me, self._standing, self._clock(), self._occupied())
-        if verdict.act in ("take", "renew", "mark"):
-            await self._write(verdict.act == "mark")
+        act = lease.decide(self.me, self._standing, self._clock(), self._occupied())
+        if act in ("take", "renew", "mark"):
+            await self._write(act == "mark")
         self._moved.set()
-        return verdict
+        return act
 
     async def _look(self) -> None:
         found = await self._cluster.get(API, _KIND, NAME)

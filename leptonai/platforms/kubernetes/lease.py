@@ -55,17 +55,6 @@ class Standing(NamedTuple):
         return now < self.until
 
 
-class Verdict(NamedTuple):
-    """``wait``: another may act. ``refuse``: the wishes of another store hold here, and this one's never will.
-
-    ``mark``: services run and there is no Lease. Whoever deleted it, its holder may not know yet: one is made that
-    runs out for everybody, its maker too.
-    """
-
-    act: Literal["take", "renew", "mark", "wait", "refuse"]
-    seconds: float = 0.0  # of ``wait``: after these the Lease is free, if it is not renewed
-
-
 def looked(me: Me, before: Standing, found: Held | None, now: float) -> Standing:
     """``found`` is what the API server answered at ``now``; None: no Lease. Who finds another's acts no more."""
     if found is None:
@@ -83,19 +72,26 @@ def wrote(made: Held, sent: float, now: float) -> Standing:
     return Standing(made, now, True, sent + SHARE * made.duration)
 
 
-def decide(me: Me, standing: Standing, now: float, occupied: bool) -> Verdict:
-    """What ``me`` does next. ``occupied``: services run in the namespace, by whosever wish."""
+def decide(
+    me: Me, standing: Standing, now: float, occupied: bool
+) -> Literal["take", "renew", "mark", "wait", "refuse"]:
+    """What ``me`` does next. ``occupied``: services run in the namespace, by whosever wish.
+
+    ``wait``: another may act. ``refuse``: the wishes of another store hold here, and this one's never will. ``mark``:
+    services run and there is no Lease. Whoever deleted it, its holder may not know yet: one is made that runs out for
+    everybody, its maker too.
+    """
     seen = standing.seen
     if seen is None:
-        return Verdict("mark" if occupied else "take")
+        return "mark" if occupied else "take"
     foreign = seen.store != me.store
     if seen.holder == me.identity and not foreign:
-        return Verdict("renew")
+        return "renew"
     left = standing.since + seen.duration - now
     held = bool(seen.holder) and seen.holder != me.identity and left > 0
     if foreign and (occupied or (held and standing.alive)):
-        return Verdict("refuse")
-    return Verdict("wait", left) if held else Verdict("take")
+        return "refuse"
+    return "wait" if held else "take"
 
 
 def spelled(me: Me, namespace: str, duration: float, before: Held | None, at: float) -> Json:

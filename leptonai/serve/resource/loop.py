@@ -218,13 +218,14 @@ class Resources:
                 for memory in (self._words, self._refused, self._told):
                     memory.pop(one.uid, None)
             self._dirty |= set(self._declared)  # who was second may be first now
+            self._wake.set()
         else:
             one = read({"apiVersion": API, "kind": KIND} | after)
             was = self._declared.get(one.name)
             self._declared[one.name] = one
             if was is None or was._replace(status={}) != one._replace(status={}):
                 self._dirty.add(one.name)
-        self._wake.set()
+                self._wake.set()
 
     async def _until_served(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from leptonai.errors import Conflict, NotFound, PlatformError
 from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster
 from leptonai.platforms.kubernetes.lead import Leader, identity, own_store
-from leptonai.platforms.kubernetes.lease import Held, Me, Standing, Verdict, decide, looked, wrote
+from leptonai.platforms.kubernetes.lease import Held, Me, Standing, decide, looked, wrote
 
 ME = Me("ana", "s1", "http://ana")
 LEASE = 15.0
@@ -57,11 +57,7 @@ def standing(seen: Held | None, since: float = 0.0, alive: bool = False) -> Stan
     ],
 )
 def test_what_a_copy_does_next(seen: Held | None, alive: bool, now: float, occupied: bool, act: str) -> None:
-    assert decide(ME, standing(seen, 0.0, alive), now, occupied).act == act
-
-
-def test_who_waits_is_told_for_how_long() -> None:
-    assert decide(ME, standing(held(), 2.0), 7.0, True) == Verdict("wait", 10.0)
+    assert decide(ME, standing(seen, 0.0, alive), now, occupied) == act
 
 
 def test_time_counts_from_when_a_state_was_first_seen_and_begins_anew_with_each_renewal() -> None:
