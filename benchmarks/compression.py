@@ -3,7 +3,7 @@
     python benchmarks/compression.py [--only cnn,mlp,transformer] [--seeds 1] [--try STEPS] [--lessons 800]
                                      [--json FILE] [--picture FILE]
 
-CNN on scikit-learn's digits; MLP on its breast cancer data, widened by a generated table of 20 columns and 6 classes
+CNN on scikit-learn's digits; MLP on a generated table of 20 columns and 6 classes
 (``make_classification``); a transformer that tells which of six kinds a generated sentence is. Half of the rows trains
 the original and teaches its smaller forms (``--teach``); half of the others chooses, half confirms; what is printed as
 confirmed is from rows that had no part in training or choosing. Sizes and speeds are against the plain fp32 ONNX export

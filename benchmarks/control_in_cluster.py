@@ -6,7 +6,7 @@ What `leptonai build --control` and `leptonai export control` write, in a namesp
 volume below ``--volume``, on the one node, which must be this machine. Users ask twice: the Service of the lane, as
 docs/kubernetes.md recommends, and the gateway in the platform's own pod, which goes with it. The last stage leads from
 this machine, with a copy of the home: another holder, which must let the lease run out. Wanted: 0 failed requests by
-the Service, no pod of the service replaced, incidents, feedback and telemetry kept. The exit code says whether it held.
+the Service, no pod of the service replaced, events and telemetry kept. The exit code says whether it held.
 """
 
 from __future__ import annotations

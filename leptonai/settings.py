@@ -78,7 +78,7 @@ class Admit(Noun, frozen=True, kw_only=True):
 class Ops(Noun, frozen=True, kw_only=True):
     period: float = 1.0  # seconds between collections
     keep: float = 3600.0  # seconds of telemetry in memory
-    settle: float = 3.0  # seconds of health before a remedy counts as effective
+    settle: float = 3.0  # seconds a cause must lead to be acted upon, and of health until a remedy counts as effective
     verify_timeout: float = 30.0  # seconds after which a remedy without health is ineffective
     attempts: int = 2  # ineffective tries before an incident is escalated
     stale_periods: float = 5.0  # collections missed until telemetry is too old to act upon

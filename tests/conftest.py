@@ -9,8 +9,10 @@ settings.load_profile("busy")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """A real cluster cannot be installed like a package: where there is none, the summary says what that leaves out."""
-    skipped = sum("NO CLUSTER" in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
-    if skipped:
-        said = f"NO CLUSTER: {skipped} tests on a real Kubernetes were left out; see tests/cluster.sh"
-        terminalreporter.write_line(said, red=True, bold=True)
+    """What cannot be installed like a package, a real cluster first of all: the summary says what that leaves out."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for what in ("NO CLUSTER", "NO IMAGE", "NO CUSTOM RESOURCES"):
+        skipped = sum(what in reason for reason in reasons)
+        if skipped:
+            said = f"{what}: {skipped} tests on a real Kubernetes were left out; see tests/cluster.sh"
+            terminalreporter.write_line(said, red=True, bold=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from alert_world import alert
+from waiting import eventually, free_port
 
 from leptonai.ops.alert.export import Exporter, spell
 from leptonai.ops.alert.state import fingerprint
@@ -25,19 +25,6 @@ if TYPE_CHECKING:
     from api_stage import Stage
 
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def until(what: Callable[[], Any], limit: float = 60.0) -> Any:
-    deadline = time.monotonic() + limit
-    while not (found := what()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
-    return found
 
 
 CONFIG = """
@@ -65,7 +52,7 @@ def manager(stage: Stage, tmp_path: Path) -> Iterator[str]:
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: child.poll() is not None or answers(url))
+        eventually(lambda: child.poll() is not None or answers(url))
         assert child.poll() is None, (tmp_path / "am.log").read_text()
         yield url
     finally:
@@ -108,19 +95,19 @@ def test_a_real_alertmanager_receives_silences_inhibits_and_hears_the_end(manage
     told = found["Incident critical"]
     assert told["labels"] == {**incident.labels, "site": "north", "source": "leptonai"}
     assert told["annotations"] == {"summary": "digits is ill", "incident": "7"}
-    until(lambda: seen(manager)["SloErrorsBurn critical"]["status"]["inhibitedBy"])
+    eventually(lambda: seen(manager)["SloErrorsBurn critical"]["status"]["inhibitedBy"])
 
     silence = {
         "matchers": [{"name": "service", "value": "digits", "isRegex": False, "isEqual": True}],
         "startsAt": spell(now), "endsAt": spell(now + 600), "createdBy": "ana", "comment": "a new disk",
     }  # fmt: skip
     made = httpx.post(f"{manager}/api/v2/silences", json=silence, trust_env=False).json()["silenceID"]
-    until(lambda: seen(manager)["Incident critical"]["status"]["silencedBy"] == [made])
+    eventually(lambda: seen(manager)["Incident critical"]["status"]["silencedBy"] == [made])
 
     over = alert(state="resolved", since=now - 5, last=now, fired=now - 5, resolved=now, incident=7)
     asyncio.run(post(exporter, [over, burn], now + 1))
     assert exporter.failure == ""
-    until(lambda: set(seen(manager)) == {"SloErrorsBurn critical"})
+    eventually(lambda: set(seen(manager)) == {"SloErrorsBurn critical"})
     # What came back to us was our own, and opens nothing.
     with stage.http("admin") as http:
         assert http.get("/incidents").json() == []
@@ -136,14 +123,14 @@ def test_alerts_of_somebody_else_become_an_incident_and_close_it(manager: str, s
     }
     assert httpx.post(f"{manager}/api/v2/alerts", json=[disk], trust_env=False).status_code == 200
     with stage.http("admin") as http:
-        (opened,) = until(lambda: http.get("/incidents").json())
+        (opened,) = eventually(lambda: http.get("/incidents").json())
         assert (opened["subject"], opened["severity"]) == ("default/external/till-3", "critical")
         assert opened["title"] == "DiskFull of till-3"
         assert opened["began"] == pytest.approx(begin, abs=0.01)
         assert "2 % left" in opened["evidence"][0]["text"]
         ended = [disk | {"endsAt": spell(time.time())}]
         httpx.post(f"{manager}/api/v2/alerts", json=ended, trust_env=False)
-        until(lambda: http.get("/incidents").json()[0]["closed"])
+        eventually(lambda: http.get("/incidents").json()[0]["closed"])
         kinds = [e["kind"] for e in http.get("/events?subject=default/external/till-3").json()]
     assert kinds == ["incident.opened", "incident.closed"]
 

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,6 @@ class Doubler:
     def predict(self, x: int) -> int:
         return {factor} * x
 """
-
-
-def eventually(true: Callable[[], Any], what: str, patience: float = 60.0) -> Any:
-    """What ``true`` returns once it is so; fails naming ``what`` after ``patience`` seconds."""
-    deadline = time.monotonic() + patience
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @dataclass

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from daemon_machine import eventually
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from waiting import eventually
 
 from leptonai.errors import LeptonError
 

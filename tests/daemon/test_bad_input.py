@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from daemon_machine import Machine, eventually
+from daemon_machine import Machine
+from waiting import eventually
 
 from leptonai.cli.main import run
 from leptonai.client import Client

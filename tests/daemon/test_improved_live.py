@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from daemon_machine import Machine

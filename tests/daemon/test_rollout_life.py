@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 from leptonai.client.home import Home
 from leptonai.daemon.seats import Seats

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 from leptonai.ops.scale.scaler import UNITS
 from leptonai.plan.scale import Learner, Pilot, Reading, made

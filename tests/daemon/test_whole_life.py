@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 from leptonai.client import Client
 from leptonai.client.home import Home

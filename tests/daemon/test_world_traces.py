@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 from leptonai.cli.trace import tree
 from leptonai.client import Client

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from daemon_machine import eventually
+from waiting import eventually
 
 if TYPE_CHECKING:
     from daemon_machine import Machine

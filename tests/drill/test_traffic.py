@@ -14,6 +14,7 @@ import httptools
 import msgspec
 import numpy as np
 import pytest
+from waiting import until
 
 from leptonai.drill.traffic import Answer, Counts, Plan, Tail, arrivals, count
 
@@ -91,13 +92,6 @@ async def users(tmp_path: Path, handler: Handler, **plan: float) -> AsyncIterato
             process.kill()
         await process.wait()
         server.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited 30 s in vain"
-        await asyncio.sleep(0.05)
 
 
 def right(body: bytes) -> dict[str, object]:

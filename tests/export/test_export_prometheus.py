@@ -6,7 +6,6 @@ import http.server
 import json
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 from render_stage import service
+from waiting import free_port
 
 from leptonai.errors import SpecError
 from leptonai.export import Site, grafana, prometheus
@@ -69,12 +69,6 @@ class Pages(http.server.BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from image_stage import build, document, lock, parts, rootfs, service, wheel
+from waiting import free_port
 
 from leptonai.errors import LeptonError, SpecError
 from leptonai.image.registry import Registry, reference
@@ -41,12 +41,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = build(text, "--base", rootfs(folder / "base"), "--lock", locked, "-o", out, wheels=folder / "wheels")
     assert done.returncode == 0, done.stderr
     return out
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

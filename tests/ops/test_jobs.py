@@ -16,6 +16,7 @@ import msgspec
 import psutil
 import pytest
 from guard_stage import Guarded, settings_of
+from waiting import until
 
 from leptonai.ops.jobs import GRACE, Jobs
 from leptonai.ops.jobs.form import Asked, Ended
@@ -23,14 +24,6 @@ from leptonai.ops.remedies import OURS
 from leptonai.ops.runbook import bind
 from leptonai.ops.runbook.form import Text
 from leptonai.types import Job
-
-
-async def until(what: Callable[[], bool]) -> None:
-    for _ in range(5_000):
-        if what():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never happened")
 
 
 def run(job: Job, about: dict[str, str] | None = None) -> Ended:

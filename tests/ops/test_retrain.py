@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from test_jobs import until
+from waiting import until
 
 from leptonai.errors import PluginError
 from leptonai.ops.jobs import Jobs

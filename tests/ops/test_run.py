@@ -5,25 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from ops_stage import Direct, Model, Stage
+from waiting import until
 
 from leptonai.errors import PlatformError
 from leptonai.ops.run import run
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops, Settings
 from leptonai.types import Signal
-
-
-async def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def test_signals_are_served_while_it_watches(short: Path) -> None:

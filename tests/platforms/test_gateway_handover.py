@@ -6,25 +6,18 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 from local_world import SETTINGS, World
 from test_local_gateway import Bench
+from waiting import until
 
 from leptonai.platforms.local.process import Process
 from leptonai.settings import Gateway as GatewaySettings
 
 pytestmark = pytest.mark.world
-
-
-async def until(true: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(60):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    assert true(), what
 
 
 def test_a_changed_setting_starts_another_envoy_and_no_request_fails(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from leptonai.errors import StartError
 from leptonai.platforms.local.logs import Log, rotate
@@ -22,13 +22,6 @@ from leptonai.platforms.local.rundir import write_atomically
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 ENV = {"PATH": "/usr/bin:/bin"}
-
-
-async def until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "not reached in time"
-        await asyncio.sleep(0.01)
 
 
 def test_output_goes_to_the_log_and_the_exit_is_seen(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psycopg
 import pytest
+from waiting import eventually
 
 from leptonai.errors import Conflict, LeptonError, SpecError
 from leptonai.store import Store
@@ -30,14 +31,6 @@ DURABILITY = Path(__file__).parents[2] / "benchmarks" / "store_durability.py"
 
 def note(n: int = 0, size: int = 0) -> Feedback:
     return Feedback(about=str(n), by="human:ana", at=0.0, note="x" * size)
-
-
-def eventually(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def held(store: Store) -> bool:

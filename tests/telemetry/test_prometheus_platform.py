@@ -15,8 +15,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 
-from daemon_machine import eventually, machine  # noqa: F401 - a fixture
+from daemon_machine import machine  # noqa: F401 - a fixture
 from test_prometheus_store import NEEDED, prometheus  # noqa: F401 - a fixture
+from waiting import eventually
 
 if TYPE_CHECKING:
     from daemon_machine import Machine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import ClassVar
 
 import httpx
 import pytest
+from waiting import free_port
 
 from leptonai.errors import SpecError, TelemetryError
 from leptonai.ops.remote_write import decode, unpack
@@ -21,11 +21,6 @@ from leptonai.settings import Prometheus, Telemetry
 from leptonai.testing.telemetry_suite import TelemetrySuite, sample
 
 NEEDED = "Debian's prometheus is not installed: tests/setup.sh"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
