@@ -21,7 +21,9 @@ from leptonai.errors import LeptonError
 from leptonai.types import Incident, Key, Spec, parse_key
 
 POLL = 0.25  # seconds between two looks at the platform
-CALM_WITHIN = 90.0  # seconds until it must be calm again: a minute after a promise was broken badly it still burns
+CALM_WITHIN = (
+    180.0  # seconds until it must be calm again: what is shed is let in after 120, a broken promise burns for 60
+)
 SECOND_AFTER = 2.0  # seconds between two faults of a combination
 
 
@@ -50,6 +52,8 @@ def unrest(view: ServiceView, incidents: Sequence[Incident], good: Spec) -> str:
         return rollout(view).text
     if view.verified != view.service.revision:
         return f"revision {view.service.revision} is not verified yet"
+    if shed := view.service.dials.shed:
+        return f"{shed:.0%} of the requests are still refused"
     return ""
 
 

@@ -21,8 +21,8 @@ def replica(id: str, **fields: Any) -> Replica:
     return msgspec.structs.replace(REPLICA, id=id, **fields)
 
 
-def view(*replicas: Replica, spec: Spec = GOOD, verified: int | None = 3) -> ServiceView:
-    service = Service(spec=spec, dials=Dials(variants={"main": VariantDials(replicas=2)}), revision=3)
+def view(*replicas: Replica, spec: Spec = GOOD, verified: int | None = 3, shed: float = 0.0) -> ServiceView:
+    service = Service(spec=spec, dials=Dials(variants={"main": VariantDials(replicas=2)}, shed=shed), revision=3)
     ready = sum(r.state == "ready" for r in replicas)
     return ServiceView(
         service=service, replicas=replicas, ready=ready, wanted=2, status="", url="http://x", verified=verified
@@ -47,6 +47,7 @@ CALM = view(replica("a"), replica("b"))
         (view(replica("a"), replica("b", state="starting")), [], "digits: 1 of 2 ready"),
         (view(replica("a"), replica("b"), verified=2), [], "revision 3 is not verified yet"),
         (view(replica("a"), replica("b"), verified=None), [], "revision 3 is not verified yet"),
+        (view(replica("a"), replica("b"), shed=0.5), [], "50% of the requests are still refused"),
     ],
 )
 def test_the_next_fault_waits_until_all_is_calm(seen: ServiceView, incidents: list[Incident], why: str) -> None:
