@@ -16,7 +16,10 @@ from leptonai.api.route import Asked, Labels, Query, Route
 from leptonai.client.wire import Graph, JudgedView, SeriesView, TraceView
 from leptonai.errors import NotFound, SpecError, TelemetryError
 from leptonai.ops import page
-from leptonai.types import DEFAULT_WORKSPACE, Span, parse_key
+from leptonai.ops.world import of_service
+from leptonai.plan.lanes import lanes
+from leptonai.plan.render.keda import HELD, READY
+from leptonai.types import DEFAULT_WORKSPACE, Service, Span, parse_key
 
 OTLP = ("metrics", "logs", "traces")
 JSON = "application/json"
@@ -164,16 +167,29 @@ async def metrics(asked: Asked[Query, None]) -> Response:
     now = world.clock()
     seen = world.callers.ops_seen
     replicas: dict[tuple[str, str], int] = {}
-    for replica in world.platform.observe():
+    seen_now, held = world.platform.observe(), world.platform.held()
+    for replica in seen_now:
         if asked.caller.covers(parse_key(replica.service)[0]):
             key = (replica.service, replica.state)
             replicas[key] = replicas.get(key, 0) + 1
+    services = [w.service for w in world.wishes.all(now)]
+    services = [s for s in services if asked.caller.covers(s.spec.workspace)]
     families = [
         *page.process("control"),
         page.Family("leptonai_build_info", "gauge", "The version that runs.", [({"version": __version__}, 1.0)]),
         page.Family(
             "leptonai_replicas", "gauge", "Replicas by service and state.",
             [({"service": s, "state": t}, float(n)) for (s, t), n in sorted(replicas.items())],
+        ),
+        page.Family(
+            HELD, "gauge", "Requests that wait for a replica, by variant.",
+            [(_named(s) | {"variant": v.name}, float(held.get((s.key, v.name), 0)))
+             for s in services for v in s.spec.variants],
+        ),
+        page.Family(
+            READY, "gauge", "Ready replicas by lane: a variant, or its version on probation.",
+            [(_named(s) | {"lane": lane.name}, float(sum(r.state == "ready" and lane.holds(r) for r in own)))
+             for s in services for own in [of_service(s, seen_now)] for lane in lanes(s)],
         ),
         page.Family(
             "leptonai_ops_alive", "gauge", "Whether ops gave a sign of life in time.",
@@ -189,6 +205,10 @@ async def metrics(asked: Asked[Query, None]) -> Response:
         if status == 200:
             text = joined(text, body.decode())
     return Response(text, media_type=page.TYPE)
+
+
+def _named(service: Service) -> dict[str, str]:
+    return {"workspace": service.spec.workspace, "service": service.spec.name}
 
 
 def joined(*pages: str) -> str:

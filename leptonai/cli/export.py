@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from leptonai.types import Service
 
 
+prometheus_option = click.option(
+    "--prometheus", default="", metavar="URL", help="Of scale.owner keda: the Prometheus that KEDA asks."
+)
+
+
 @click.group()
 def export() -> None:
     """Write a service as other tools want to have it.
@@ -35,6 +40,7 @@ def export() -> None:
 @click.option("--namespace", default="default", show_default=True)
 @click.option("--gateway", default="", metavar="NAME", help="Of --traffic gateway: the Gateway, as in infra/public.")
 @click.option("--from", "callers", multiple=True, metavar="NAMESPACE", help="Another namespace that may call.")
+@prometheus_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write DIR/SERVICE.yaml.")
 @workspace_option
 @json_option
@@ -48,6 +54,7 @@ def kubernetes(
     namespace: str,
     gateway: str,
     callers: tuple[str, ...],
+    prometheus: str,
     out: Path | None,
     workspace: str | None,
     as_json: bool,
@@ -63,7 +70,7 @@ def kubernetes(
     """
     from leptonai.plan.render import render, to_yaml
 
-    ground = ground_of(version, traffic, namespace, gateway, callers, image)
+    ground = ground_of(version, traffic, namespace, gateway, callers, image, prometheus)
     wish = find(session, service, workspace)
     made = render(wish, ground)
     for sentence in made.lost:
@@ -180,12 +187,21 @@ def resource(
 
 
 def ground_of(
-    version: str, traffic: str, namespace: str, gateway: str, callers: tuple[str, ...], image: str | None
+    version: str,
+    traffic: str,
+    namespace: str,
+    gateway: str,
+    callers: tuple[str, ...],
+    image: str | None,
+    prometheus: str,
 ) -> Ground:
     """What a cluster serves, as the options say; SpecError when there is no such version."""
     from leptonai.plan.render import Apis, Ground
 
-    ground = Ground(Apis.of(version), cast("Traffic", traffic), namespace=namespace, gateway=gateway, callers=callers)
+    ground = Ground(
+        Apis.of(version), cast("Traffic", traffic), namespace=namespace, gateway=gateway, callers=callers,
+        prometheus=prometheus,
+    )  # fmt: skip
     return ground if image is None else ground._replace(image=image)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from leptonai.cli.export import find, ground_of, write
+from leptonai.cli.export import find, ground_of, prometheus_option, write
 from leptonai.cli.exports_control import export
 from leptonai.cli.session import Session, json_option, print_json, workspace_option
 from leptonai.errors import SpecError
@@ -47,6 +47,7 @@ def platform_option(command: F) -> F:
 @click.option("--traffic", type=click.Choice(["service", "gateway", "istio"]), default="service", show_default=True)
 @click.option("--gateway", default="", metavar="NAME", help="Of --traffic gateway: the Gateway, as in infra/public.")
 @click.option("--from", "callers", multiple=True, metavar="NAMESPACE", help="Another namespace that may call.")
+@prometheus_option
 @out_option
 @workspace_option
 @json_option
@@ -59,6 +60,7 @@ def helm(
     traffic: str,
     gateway: str,
     callers: tuple[str, ...],
+    prometheus: str,
     out: Path | None,
     workspace: str | None,
     as_json: bool,
@@ -72,7 +74,7 @@ def helm(
     """
     from leptonai.export.helm import files
 
-    ground = ground_of(version, traffic, "default", gateway, callers, image)
+    ground = ground_of(version, traffic, "default", gateway, callers, image, prometheus)
     chart = files(find(session, service, workspace), ground)
     _told(chart.files, chart.lost, out, as_json)
 
@@ -84,6 +86,7 @@ def helm(
 @namespace_option
 @click.option("--from", "callers", multiple=True, metavar="NAMESPACE", help="Another namespace that may call.")
 @click.option("--behind-gateway", is_flag=True, help="A gateway of ours in front repeats: the mesh does not.")
+@prometheus_option
 @out_option
 @workspace_option
 @json_option
@@ -96,6 +99,7 @@ def istio(
     namespace: str,
     callers: tuple[str, ...],
     behind_gateway: bool,
+    prometheus: str,
     out: Path | None,
     workspace: str | None,
     as_json: bool,
@@ -108,7 +112,7 @@ def istio(
     """
     from leptonai.export.istio import files
 
-    ground = ground_of(version, "istio", namespace, "", callers, image)
+    ground = ground_of(version, "istio", namespace, "", callers, image, prometheus)
     made = files(find(session, service, workspace), ground, behind_gateway)
     _told(made.files, made.lost, out, as_json)
 

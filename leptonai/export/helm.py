@@ -17,6 +17,10 @@ Json = dict[str, Any]
 # Stand where an action of the template goes: what no object holds, and YAML writes as it is.
 _NAMESPACE = "zz-release-namespace-zz"
 _MARK = re.compile(r"zz-leptonai-(\d+)-zz")
+_BOUNDS = {
+    "HorizontalPodAutoscaler": {"min": "minReplicas", "max": "maxReplicas"},
+    "ScaledObject": {"min": "minReplicaCount", "max": "maxReplicaCount"},
+}
 _ACTION = re.compile(r"\{\{|\}\}")
 
 
@@ -45,12 +49,14 @@ def files(service: Service, ground: Ground) -> Chart:
         if made_object["kind"] == "Deployment":
             lane = made_object["metadata"]["labels"]["leptonai.dev/lane"]
             values[lane] = _opened(made_object, lane, marks)
-        elif made_object["kind"] == "HorizontalPodAutoscaler":
-            lane = made_object["metadata"]["labels"]["leptonai.dev/lane"]
-            spec = made_object["spec"]
-            values[lane]["autoscaling"] = {"min": spec["minReplicas"], "max": spec["maxReplicas"]}
-            spec["minReplicas"] = marks.put(f"(index .Values.lanes {_q(lane)}).autoscaling.min")
-            spec["maxReplicas"] = marks.put(f"(index .Values.lanes {_q(lane)}).autoscaling.max")
+        elif made_object["kind"] in _BOUNDS:
+            lane, spec = made_object["metadata"]["labels"]["leptonai.dev/lane"], made_object["spec"]
+            own, bounds = f"(index .Values.lanes {_q(lane)}).autoscaling", _BOUNDS[made_object["kind"]]
+            values[lane]["autoscaling"] = {short: spec[field] for short, field in bounds.items()}
+            spec |= {field: marks.put(f"{own}.{short}") for short, field in bounds.items()}
+            for trigger in spec.get("triggers", ()):
+                values[lane]["autoscaling"]["prometheus"] = trigger["metadata"]["serverAddress"]
+                trigger["metadata"]["serverAddress"] = marks.put(f"{own}.prometheus | quote")
     assert values.keys() == found.keys()
     templates: dict[str, list[Json]] = {}
     for made_object in made.objects:
@@ -156,11 +162,14 @@ def _lane(own: Json, count: Json, texts: Json) -> Json:
     if "replicas" in own:
         properties["replicas"] = count
     if "autoscaling" in own:
+        scaling: Json = {"min": count | {"minimum": 1}, "max": count | {"minimum": 1}}
+        if "prometheus" in own["autoscaling"]:
+            scaling["prometheus"] = {"type": "string", "pattern": "^https?://"}
         properties["autoscaling"] = {
             "type": "object",
             "additionalProperties": False,
-            "required": ["min", "max"],
-            "properties": {"min": count | {"minimum": 1}, "max": count | {"minimum": 1}},
+            "required": sorted(scaling),
+            "properties": scaling,
         }
     return {"type": "object", "additionalProperties": False, "required": ["image"], "properties": properties}
 

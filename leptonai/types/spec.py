@@ -54,8 +54,8 @@ class Auto(Noun, frozen=True, kw_only=True):
 class Scale(Noun, frozen=True, kw_only=True):
     """Bounds of the replicas dial and where it starts. ``auto`` None: people and runbooks set it.
 
-    ``owner``: who sets replicas on a cluster. ``kubernetes``: its own autoscaler does, and nothing of ours. One machine
-    has no other owner than us.
+    ``owner``: who sets replicas on a cluster. ``kubernetes``: its own autoscaler does, ``keda``: KEDA, by the requests
+    that a Prometheus counts; and nothing of ours. One machine has no other owner than us.
     """
 
     min: int = 0
@@ -63,7 +63,7 @@ class Scale(Noun, frozen=True, kw_only=True):
     replicas: int = 1
     idle: float | None = None  # seconds without a request until replicas go to zero; a request wakes it. None: never
     auto: Auto | None = None
-    owner: Literal["leptonai", "kubernetes"] = "leptonai"
+    owner: Literal["leptonai", "kubernetes", "keda"] = "leptonai"
 
 
 class Hold(Noun, frozen=True, kw_only=True):

@@ -100,6 +100,9 @@ def test_every_page_of_ours_is_valid(stage: Stage, tmp_path: Path) -> None:
     with stage.http() as http:
         alone = http.get("/metrics").text
     assert 'process="ops"' in page.text and 'process="ops"' not in alone
+    own = 'workspace="default",service="digits"'
+    assert f'leptonai_held_requests{{{own},variant="main"}} 0.0' in alone.splitlines(), "told at zero too: KEDA asks"
+    assert f'leptonai_ready_replicas{{{own},lane="main"}} ' in alone
     gauges = {"leptonai_in_flight": 1.0, "leptonai_queued": 0.0, "leptonai_heartbeat_age_seconds": 0.0}
     replica = Metrics().text(gauges, 0).decode()
     alert = Alert(labels={"alertname": "A", "severity": 'odd"'}, state="firing", since=0.0, last=0.0)

@@ -189,6 +189,30 @@ def test_what_a_site_says_is_in_the_objects(engine: str, tmp_path: Path) -> None
         check(made, "1.28")
 
 
+@pytest.mark.parametrize("engine", ["own", pytest.param("helm", marks=needs_helm)])
+def test_a_service_scaled_by_keda_has_bounds_and_a_prometheus_to_ask(engine: str, tmp_path: Path) -> None:
+    wish = service(scale=Scale(owner="keda", min=2, max=9, replicas=2))
+    chart = files(wish, ground()).files
+    main = yaml.safe_load(chart["values.yaml"])["lanes"]["main"]
+    assert main["autoscaling"] == {"min": 2, "max": 9, "prometheus": "http://prometheus.monitoring:9090"}
+    own = main | {"autoscaling": {"min": 3, "max": 5, "prometheus": "https://thanos.shop:10902/api"}}
+    schema = json.loads(chart["values.schema.json"])
+    jsonschema.validate({"lanes": {"main": own}}, schema)
+    for wrong in ({"min": 0}, {"max": "9"}, {"prometheus": "thanos:9090"}, {"prometheus": 9090}, {"target": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"lanes": {"main": own | {"autoscaling": own["autoscaling"] | wrong}}}, schema)
+    values = {"lanes": {"main": own}}
+    if engine == "own":
+        found = own_render(chart, "shop", **values)
+    else:
+        found = helm_render(written(chart, tmp_path / "chart"), "shop", values)
+    (made,) = [o["spec"] for o in found if o["kind"] == "ScaledObject"]
+    (expected,) = [o["spec"] for o in render(wish, ground()).objects if o["kind"] == "ScaledObject"]
+    assert (made["minReplicaCount"], made["maxReplicaCount"]) == (3, 5)
+    asked = made["triggers"][0]["metadata"]
+    assert asked == expected["triggers"][0]["metadata"] | {"serverAddress": "https://thanos.shop:10902/api"}
+
+
 def test_a_service_scaled_by_kubernetes_has_bounds_and_no_replicas() -> None:
     chart = files(
         service(scale=Scale(owner="kubernetes", min=2, max=9, replicas=2), resources=Resources(cpu=0.5)), ground()

@@ -34,7 +34,7 @@ from leptonai.types import (
 
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 VERSIONS = ("1.20", "1.21", "1.25", "1.28")
-OURS = ("networking.istio.io", "gateway.networking.k8s.io")  # custom resources: no schema of Kubernetes' own
+OURS = ("networking.istio.io", "gateway.networking.k8s.io", "keda.sh")  # custom resources: no schema of Kubernetes' own
 
 
 @functools.cache
@@ -74,6 +74,7 @@ def service(**spec: Any) -> Service:
 
 def ground(version: str = "1.28", **more: Any) -> Ground:
     more.setdefault("gateway", "infra/public")
+    more.setdefault("prometheus", "http://prometheus.monitoring:9090")
     return Ground(Apis.of(version), **more)
 
 
@@ -118,7 +119,7 @@ def specs(draw: st.DrawFn, name: str | None = None) -> Spec:
             max=draw(st.integers(max(1, low), 10_000)),
             replicas=low,
             auto=draw(st.none() | st.builds(Auto, hold=st.none() | st.floats(0.0, 86400.0))),
-            owner=draw(st.sampled_from(["leptonai", "kubernetes"])),
+            owner=draw(st.sampled_from(["leptonai", "kubernetes", "keda"])),
         ),
         rollout=Rollout(surge=draw(st.integers(0, 1000)), start_timeout=draw(st.floats(0.1, 86400.0))),
         balance=Balance(

@@ -46,7 +46,7 @@ WRONG: dict[str, Json] = {
     "text for fields": OK | {"scale": "big"},
     "a text for a truth": OK | {"idempotent": "yes"},
     "a rate without a rate": OK | {"rate_limit": {"burst": 3}},
-    "another owner": OK | {"scale": {"owner": "keda"}},
+    "another owner": OK | {"scale": {"owner": "nomad"}},
     "no golden examples": OK | {"tests": {"golden": []}},
     "an example that asks nothing": OK | {"tests": {"golden": [{"outputs": 1}]}},
     "an invariance that is none": OK | {"tests": {"golden": [{"inputs": {}}], "invariances": ["luck"]}},

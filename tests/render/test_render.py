@@ -37,7 +37,7 @@ DNS = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 ORDER = [
     "ServiceAccount", "NetworkPolicy", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget",
-    "HorizontalPodAutoscaler", "DestinationRule", "VirtualService", "HTTPRoute",
+    "HorizontalPodAutoscaler", "ScaledObject", "DestinationRule", "VirtualService", "HTTPRoute",
 ]  # fmt: skip
 fewer = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 TRAFFIC = st.sampled_from(["service", "gateway", "istio"])
@@ -89,7 +89,7 @@ def test_what_is_named_is_there(asked):
         assert ("ConfigMap", pod["volumes"][2]["configMap"]["name"]) in there
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    for scaler in by_kind(made, "HorizontalPodAutoscaler"):
+    for scaler in (*by_kind(made, "HorizontalPodAutoscaler"), *by_kind(made, "ScaledObject")):
         assert ("Deployment", scaler["spec"]["scaleTargetRef"]["name"]) in there
     for route in by_kind(made, "HTTPRoute"):
         for rule in route["spec"]["rules"]:

@@ -18,6 +18,7 @@ _KINDS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
     "HorizontalPodAutoscaler": (("autoscaling/v2", 23, None), ("autoscaling/v2beta2", 12, 26)),
     "HTTPRoute": (("gateway.networking.k8s.io/v1", 25, None), ("gateway.networking.k8s.io/v1beta1", 20, None)),
     "VirtualService": (("networking.istio.io/v1", 1000, None), ("networking.istio.io/v1beta1", 0, None)),
+    "ScaledObject": (("keda.sh/v1alpha1", 0, None),),  # KEDA 2.8 runs on 1.20
 }
 
 
@@ -29,7 +30,7 @@ class Apis(NamedTuple):
 
     @staticmethod
     def of(version: str) -> Apis:
-        """What Kubernetes ``version`` ("1.20") serves, and of Gateway API and Istio what runs on it.
+        """What Kubernetes ``version`` ("1.20") serves, and of Gateway API, Istio and KEDA what runs on it.
 
         SpecError when it is no version, PlatformError when it is older than 1.20.
         """
@@ -55,6 +56,7 @@ class Apis(NamedTuple):
         hint = {
             "HTTPRoute": "install the Gateway API, or choose traffic istio or service",
             "VirtualService": "install Istio, or choose traffic gateway or service",
+            "ScaledObject": "install KEDA, or choose scale.owner kubernetes or leptonai",
         }.get(kind, "is the API switched off there?")
         raise PlatformError(f"the cluster (Kubernetes 1.{self.minor}) serves no {kind} of {wanted}", hint=hint)
 

@@ -28,6 +28,14 @@ def lost(service: Service, lanes: list[Lane], traffic: str, old_route: bool) -> 
             "scale.auto: Kubernetes scales on CPU, at 70 % of resources.cpu; of auto it knows only hold",
         ),
         (
+            spec.scale.owner == "keda" and spec.scale.min == 0,
+            "scale.min: KEDA keeps one replica; only requests that our gateway holds are seen at zero",
+        ),
+        (
+            spec.scale.owner == "keda" and spec.scale.auto is not None,
+            "scale.auto.policy: KEDA goes its own way; of auto it knows target, concurrency, window and hold",
+        ),
+        (
             spec.rollout.strategy != "replace" and service.canary is None,
             f"rollout.strategy: nothing judges a {spec.rollout.strategy} in a cluster yet; a changed Deployment is"
             " rolled",

@@ -11,7 +11,7 @@ from leptonai.errors import SpecError
 from leptonai.plan.lanes import Lane
 from leptonai.plan.render import names, pod
 from leptonai.plan.render.apis import Apis
-from leptonai.types import Key, Launch, Service, Tuning, canonical
+from leptonai.types import Key, Launch, Scale, Service, Tuning, canonical
 
 Json = dict[str, Any]
 
@@ -104,7 +104,7 @@ def service_of(service: Service, name: str, lane: Lane, namespace: str, *, front
 
 
 def deployment(service: Service, lane: Lane, image: str, namespace: str, orders: str = "") -> Json:
-    """``replicas`` is left out where Kubernetes owns them. A canary's few are ours in any case."""
+    """``replicas`` is left out where somebody else sets them. A canary's few are ours in any case."""
     launch = pod.launch(service, lane.variant)
     rollout = service.spec.rollout
     made = metadata(names.lane_name(service.key, lane.name), namespace, service.key, lane)
@@ -137,8 +137,13 @@ def disruption(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
 
 
 def scaled(service: Service, lane: Lane) -> bool:
-    """Whether Kubernetes sets the replicas of ``lane``."""
-    return service.spec.scale.owner == "kubernetes" and lane.only is None
+    """Whether somebody else than us sets the replicas of ``lane``. Those of a canary's new version are ours."""
+    return service.spec.scale.owner != "leptonai" and lane.only is None
+
+
+def hold(scale: Scale) -> int:
+    """Seconds that what was needed is kept. Kubernetes takes an hour at most."""
+    return min(3600, math.ceil(_HOLD if scale.auto is None or scale.auto.hold is None else scale.auto.hold))
 
 
 def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json:
@@ -149,7 +154,6 @@ def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
             f"scale.owner kubernetes scales on CPU, and variant {lane.variant.name!r} says no resources.cpu",
             hint="set resources.cpu, or scale.owner: leptonai",
         )
-    hold = _HOLD if scale.auto is None or scale.auto.hold is None else scale.auto.hold
     name = names.lane_name(service.key, lane.name)
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _CPU_TARGET}}
     return {
@@ -161,7 +165,6 @@ def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
             "minReplicas": max(1, scale.min),  # zero is behind a feature gate
             "maxReplicas": max(1, scale.max),
             "metrics": [{"type": "Resource", "resource": cpu}],
-            # Kubernetes holds for an hour at most.
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": min(3600, math.ceil(hold))}},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": hold(scale)}},
         },
     }

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from leptonai.errors import PlatformError, SpecError
 from leptonai.plan.lanes import Lane, lanes
-from leptonai.plan.render import gateway, istio, names, objects, pod, weights
+from leptonai.plan.render import gateway, istio, keda, names, objects, pod, weights
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.lost import lost
 from leptonai.settings import Kubernetes
@@ -32,6 +32,7 @@ class Ground(NamedTuple):
     gateway: str = ""  # of traffic "gateway": the Gateway that the route joins, namespace/name
     callers: tuple[str, ...] = ()  # other namespaces that may call
     own_gateway: bool = False  # ours leads requests too: a plain Service need not share them
+    prometheus: str = ""  # that KEDA asks; of services with scale.owner keda
     orders: str = ""  # the Secret by which a platform gives orders to replicas; "": there is none, nobody may
 
 
@@ -63,7 +64,7 @@ def render(service: Service, ground: Ground) -> Rendering:
         image = pod.image(ground.image, key, lane.variant)
         made.append(objects.deployment(service, lane, image, namespace, ground.orders))
     made += [objects.disruption(service, lane, namespace, apis) for lane in found]
-    made += [objects.autoscaler(service, lane, namespace, apis) for lane in found if objects.scaled(service, lane)]
+    made += [_autoscaler(service, lane, ground) for lane in found if objects.scaled(service, lane)]
     if ground.traffic == "gateway":
         made.append(gateway.route(service, found, namespace, ground.gateway, apis))
     elif ground.traffic == "istio":
@@ -71,6 +72,12 @@ def render(service: Service, ground: Ground) -> Rendering:
         made.append(istio.virtual_service(service, found, namespace, apis))
     old = ground.traffic == "gateway" and apis.version("HTTPRoute").endswith("beta1")
     return Rendering(made, lost(service, found, ground.traffic, old))
+
+
+def _autoscaler(service: Service, lane: Lane, ground: Ground) -> Json:
+    if service.spec.scale.owner == "keda":
+        return keda.autoscaler(service, lane, ground.namespace, ground.apis, ground.prometheus, ground.own_gateway)
+    return objects.autoscaler(service, lane, ground.namespace, ground.apis)
 
 
 def _front(service: Service, found: list[Lane], ground: Ground) -> Json:

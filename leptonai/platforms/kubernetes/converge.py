@@ -13,10 +13,14 @@ from leptonai.types import Key
 
 Json = dict[str, Any]
 
-# What leads requests goes before what answers them, and pods before what they read.
+# What sets replicas goes before all else: one that comes in its place is refused while it is there (KEDA's admission),
+# and replicas that we set again would be fought over. What leads requests goes before what answers them, and pods
+# before what they read.
+_AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+_LEADING = ("HTTPRoute", "VirtualService", "DestinationRule")
 _PRUNE = (
-    "HTTPRoute", "VirtualService", "DestinationRule", "HorizontalPodAutoscaler", "Deployment", "PodDisruptionBudget",
-    "Service", "ConfigMap", "Secret", "NetworkPolicy", "ServiceAccount",
+    *_AUTOSCALERS, *_LEADING, "Deployment", "PodDisruptionBudget", "Service", "ConfigMap", "Secret", "NetworkPolicy",
+    "ServiceAccount",
 )  # fmt: skip
 
 
@@ -38,9 +42,9 @@ def moves(
 ) -> list[Move]:
     """What makes the cluster match, in the order to do it; [] when it does.
 
-    ``live``: the objects of the service. ``mounted``: names of ConfigMaps that pods still read. What is no longer
-    wished goes last: a Deployment once all wished ones serve in full, unless its version was ``rejected``; a ConfigMap
-    once no pod reads it and no Deployment is being rolled.
+    ``live``: the objects of the service. ``mounted``: names of ConfigMaps that pods still read. An autoscaler that is
+    no longer wished goes first, everything else last: a Deployment once all wished ones serve in full, unless its
+    version was ``rejected``; a ConfigMap once no pod reads it and no Deployment is being rolled.
     """
     made: list[Move] = []
     for wish in wished:
@@ -61,10 +65,12 @@ def moves(
         elif at.kind == "ConfigMap":
             ready = settled and at.name not in mounted
         else:
-            ready = settled or at.kind in _PRUNE[:4]
+            ready = settled or at.kind in (*_AUTOSCALERS, *_LEADING)
         if ready:
             gone.append(Move("delete", at, here))
-    return made + sorted(gone, key=lambda m: (_PRUNE.index(m.ref.kind), m.ref.name))
+    gone.sort(key=lambda m: (_PRUNE.index(m.ref.kind), m.ref.name))
+    first = [m for m in gone if m.ref.kind in _AUTOSCALERS]
+    return first + made + gone[len(first) :]
 
 
 def rolled(deployment: Json) -> bool:

@@ -27,7 +27,7 @@ class Fights:
         if len(fights) > FIGHTS:
             raise Conflict(
                 f"{managers} and we set the same fields of {at} in turn: {', '.join(move.fields)}",
-                hint="stop the other, or with scale.owner: kubernetes leave replicas to its autoscaler",
+                hint="stop the other, or leave replicas to an autoscaler: scale.owner kubernetes or keda",
                 code="field_managers",
                 managers=managers,
             ) from conflict

@@ -110,7 +110,7 @@ class KubernetesPlatform:
         apis = Apis.served(version, served)
         self._ground = Ground(
             apis, traffic=led_by(wanted, apis), image=wanted.image, namespace=cluster.namespace, gateway=wanted.gateway,
-            callers=wanted.callers, orders=SECRET, own_gateway=True,
+            callers=wanted.callers, orders=SECRET, own_gateway=True, prometheus=wanted.prometheus,
         )  # fmt: skip
         followed = kinds(apis)
         if lacking := await missing(cluster, followed):

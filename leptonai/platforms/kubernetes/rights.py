@@ -20,7 +20,7 @@ KINDS = {
     "ServiceAccount": "v1", "NetworkPolicy": "networking.k8s.io/v1", "ConfigMap": "v1", "Service": "v1",
     "Deployment": "apps/v1",
 }  # fmt: skip
-OF_SEVERAL_VERSIONS = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "HTTPRoute", "VirtualService")
+DISCOVERED = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "HTTPRoute", "VirtualService")
 MAKE = ("get", "list", "watch", "create", "patch", "delete")
 
 
@@ -44,7 +44,7 @@ RESOURCES = (  # to follow custom resources and say how they stand; a platform w
 
 def kinds(apis: Apis) -> dict[str, str]:
     """Every kind that a platform follows on such a cluster, with its apiVersion."""
-    found = KINDS | {kind: apis.versions[kind] for kind in OF_SEVERAL_VERSIONS if kind in apis.versions}
+    found = KINDS | {kind: apis.versions[kind] for kind in DISCOVERED if kind in apis.versions}
     if "VirtualService" in found:
         found["DestinationRule"] = found["VirtualService"]
     return found

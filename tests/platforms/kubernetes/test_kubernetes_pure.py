@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -19,12 +19,15 @@ from leptonai.platforms.kubernetes.converge import foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving
 from leptonai.platforms.kubernetes.names import path, ref
 from leptonai.platforms.kubernetes.refused import refusal
-from leptonai.types import Batching, Dials, Resources, Rollout, Service, Slo, Spec, Variant, VariantDials
+from leptonai.types import Batching, Dials, Resources, Rollout, Scale, Service, Slo, Spec, Variant, VariantDials
 
 Json = dict[str, Any]
 
 MODEL = "sha256:" + "ab" * 32
-GROUND = Ground(Apis.of("1.20"), orders="leptonai-orders")
+GROUND = Ground(
+    Apis.of("1.20"), orders="leptonai-orders", own_gateway=True, prometheus="http://prometheus.monitoring:9090"
+)
+Owner = Literal["leptonai", "kubernetes", "keda"]
 
 
 def wish(n: int = 2, model: str = MODEL, **spec: Any) -> Service:
@@ -42,7 +45,7 @@ def live(service: Service) -> dict[Any, Json]:
     for obj in json.loads(json.dumps(objects(service))):
         obj["metadata"] |= {"uid": f"uid-{obj['metadata']['name']}", "generation": 1, "resourceVersion": "7"}
         if obj["kind"] == "Deployment":
-            n = obj["spec"]["replicas"]
+            n = obj["spec"].setdefault("replicas", 1)  # Kubernetes' own default
             container = obj["spec"]["template"]["spec"]["containers"][0]
             container["resources"]["limits"]["cpu"] = "1"  # of 1000m
             container["terminationMessagePath"] = "/dev/termination-log"
@@ -157,6 +160,34 @@ def test_a_rejected_version_goes_at_once_another_old_lane_when_the_rest_serves()
     assert [m.ref for m in moves("digits", objects(wish()), here, (), ("bad",))] == [ref(stray)]
     here[deployment]["status"]["availableReplicas"] = 2
     assert [m.ref for m in moves("digits", objects(wish()), here, ())] == [ref(stray)]
+
+
+@pytest.mark.parametrize(("before", "after"), [("kubernetes", "keda"), ("keda", "kubernetes"), ("keda", "leptonai")])
+def test_who_set_the_replicas_lets_go_before_another_does(before: Owner, after: Owner) -> None:
+    """KEDA refuses a Deployment that another autoscaler has, and we would fight one over replicas."""
+    there, wished = owned(before), owned(after)
+    scaler = next(at for at in live(there) if at.kind in ("HorizontalPodAutoscaler", "ScaledObject"))
+    here = live(there)
+    next(o for at, o in here.items() if at.kind == "Deployment")["status"]["availableReplicas"] = 0  # whatever it does
+    first, *rest = moves("digits", objects(wished), here, ())
+    assert (first.verb, first.ref) == ("delete", scaler)
+    assert "delete" not in [m.verb for m in rest]
+    assert [m.ref.kind for m in rest if m.verb == "create"] == {
+        "keda": ["ScaledObject"], "kubernetes": ["HorizontalPodAutoscaler"], "leptonai": [],
+    }[after]  # fmt: skip
+    if after != "leptonai":
+        assert "Deployment" not in [m.ref.kind for m in rest], "replicas that somebody else sets are no drift"
+
+
+def test_replicas_that_another_sets_are_left_as_they_are() -> None:
+    service = owned("keda")
+    here = live(service)
+    next(o for at, o in here.items() if at.kind == "Deployment")["spec"]["replicas"] = 7
+    assert moves("digits", objects(service), here, ()) == []
+
+
+def owned(owner: Owner) -> Service:
+    return wish(scale=Scale(owner=owner, min=1, max=9, replicas=2))
 
 
 def test_other_batching_makes_no_other_pods() -> None:
