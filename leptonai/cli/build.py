@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--lock", type=click.Path(path_type=Path), metavar="FILE", help="Exactly this environment: see below.")
 @click.option("--image", metavar="TEMPLATE", help="Names of the images, as in registry.example/{service}:{model}.")
-@click.option("--require", multiple=True, metavar="NAME", help="Another Python distribution of this machine's.")
+@click.option("--require", multiple=True, metavar="NAME", help="Another distribution of this machine's Python.")
 @click.option("--package", "packages", multiple=True, metavar="NAME", help="Another Debian package.")
 @click.option(
     "--docker", type=click.Path(path_type=Path), metavar="DIR", help="Write a Dockerfile with its context too."

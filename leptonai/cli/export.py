@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -128,8 +129,11 @@ def rbac(version: str, namespace: str, account: str, nodes: bool, room: bool, as
       leptonai export rbac --namespace models --nodes | kubectl apply -f -
     """
     from leptonai.plan.render import Apis, to_yaml
+    from leptonai.plan.render.names import DOTTED, legal
     from leptonai.platforms.kubernetes.rights import role
 
+    legal(namespace, "namespace")
+    legal(account, "ServiceAccount", DOTTED)
     made = role(Apis.of(version), namespace, account, nodes=nodes, room=room)
     if as_json:
         print_json({"objects": made})
@@ -235,3 +239,21 @@ def write(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise SpecError(f"cannot write {path}: {e.strerror}", hint="choose another folder with -o") from e
+
+
+def tell(files: Mapping[str, str], lost: list[str], out: Path | None, as_json: bool) -> None:
+    """Files below ``out``, or the only one on stdout; what they do not hold as notes. SpecError for several nowhere."""
+    for sentence in lost:
+        click.echo(f"note: not told: {sentence}", err=True)
+    if out is not None:
+        for name, text in files.items():
+            write(out / name, text)
+    if as_json:
+        print_json({"files": files if out is None else [str(out / name) for name in files], "lost": lost})
+    elif out is not None:
+        for name in files:
+            click.echo(str(out / name))
+    elif len(files) == 1:
+        click.echo(next(iter(files.values())), nl=False)
+    else:
+        raise SpecError(f"there are {len(files)} files: {', '.join(files)}", hint="say where to write them with -o DIR")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from leptonai.cli.export import find, ground_of, prometheus_option, write
+from leptonai.cli.export import find, ground_of, prometheus_option, tell
 from leptonai.cli.exports_control import export
-from leptonai.cli.session import Session, json_option, print_json, workspace_option
+from leptonai.cli.session import Session, json_option, workspace_option
 from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def helm(
 
     ground = ground_of(version, traffic, "default", gateway, callers, image, prometheus)
     chart = files(find(session, service, workspace), ground)
-    _told(chart.files, chart.lost, out, as_json)
+    tell(chart.files, chart.lost, out, as_json)
 
 
 @export.command()
@@ -114,7 +114,7 @@ def istio(
 
     ground = ground_of(version, "istio", namespace, "", callers, image, prometheus)
     made = files(find(session, service, workspace), ground, behind_gateway)
-    _told(made.files, made.lost, out, as_json)
+    tell(made.files, made.lost, out, as_json)
 
 
 @export.command()
@@ -162,7 +162,7 @@ def prometheus(
     wishes = [find(session, s, workspace) for s in services]
     alerts = _settings(session, settings).alerts
     files = made.operator(wishes, site, alerts) if operator else made.files(wishes, site, alerts)
-    _told(files, [], out, as_json)
+    tell(files, [], out, as_json)
 
 
 @export.command()
@@ -181,7 +181,7 @@ def grafana(out: Path | None, as_json: bool) -> None:
     from leptonai.export import Site
     from leptonai.export.grafana import files
 
-    _told(files(Site()), [], out, as_json)
+    tell(files(Site()), [], out, as_json)
 
 
 @export.command()
@@ -204,7 +204,7 @@ def alertmanager(
     from leptonai.export.alertmanager import files
 
     told = files(_settings(session, settings).alerts, Site(platform=platform.rstrip("/")).checked(), feed)
-    _told(told.files, told.lost, out, as_json)
+    tell(told.files, told.lost, out, as_json)
 
 
 @export.command()
@@ -236,7 +236,7 @@ def otel(
     from leptonai.export.otel import files
 
     site = Site(namespace, platform.rstrip("/"), scrape).checked()
-    _told(files([find(session, s, workspace) for s in services], site), [], out, as_json)
+    tell(files([find(session, s, workspace) for s in services], site), [], out, as_json)
 
 
 @export.command()
@@ -254,7 +254,7 @@ def elk(session: Session, settings: Path | None, out: Path | None, as_json: bool
     """
     from leptonai.export.elk import files
 
-    _told(files(_settings(session, settings).logs), [], out, as_json)
+    tell(files(_settings(session, settings).logs), [], out, as_json)
 
 
 def delivery_options(command: F) -> F:
@@ -286,7 +286,7 @@ def jenkins(service: str, platform: str, out: Path | None, as_json: bool, **how:
     from leptonai.export.ci import jenkins as made
 
     delivery, site = _delivery(service, platform, how)
-    _told(made(delivery, site), [], out, as_json)
+    tell(made(delivery, site), [], out, as_json)
 
 
 @export.command()
@@ -305,7 +305,7 @@ def github(service: str, platform: str, out: Path | None, as_json: bool, **how: 
     from leptonai.export.ci import github as made
 
     delivery, site = _delivery(service, platform, how)
-    _told(made(delivery, site), [], out, as_json)
+    tell(made(delivery, site), [], out, as_json)
 
 
 def _delivery(service: str, platform: str, how: dict[str, Any]) -> Any:
@@ -325,20 +325,3 @@ def _settings(session: Session, given: Path | None) -> Settings:
     if given is not None and not given.is_file():
         raise SpecError(f"no settings {given}", hint="give the path of a settings.yaml")
     return load(given or session.folder().settings)
-
-
-def _told(files: Mapping[str, str], lost: list[str], out: Path | None, as_json: bool) -> None:
-    for sentence in lost:
-        click.echo(f"note: not told: {sentence}", err=True)
-    if out is not None:
-        for name, text in files.items():
-            write(out / name, text)
-    if as_json:
-        print_json({"files": files if out is None else [str(out / name) for name in files], "lost": lost})
-    elif out is not None:
-        for name in files:
-            click.echo(str(out / name))
-    elif len(files) == 1:
-        click.echo(next(iter(files.values())), nl=False)
-    else:
-        raise SpecError(f"there are {len(files)} files: {', '.join(files)}", hint="say where to write them with -o DIR")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from leptonai.cli.export import export, write
+from leptonai.cli.export import export, tell, write
 from leptonai.cli.session import json_option, print_json
 from leptonai.errors import SpecError
 
@@ -26,7 +26,8 @@ __all__ = ["export"]
 @click.option(
     "--settings", "file", type=click.Path(path_type=Path), metavar="FILE", help="settings.yaml for the platform."
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there.")
+@click.option("--helm", is_flag=True, help="As a Helm chart; the options are then what its values begin with.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="PATH", help="Write the file, or chart, there.")
 @json_option
 def control(
     version: str,
@@ -38,6 +39,7 @@ def control(
     cpu: str,
     memory: str,
     file: Path | None,
+    helm: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -47,11 +49,12 @@ def control(
     Example:
       leptonai build --control -o control.tar
       leptonai export control --namespace models | kubectl apply -f -
+      leptonai export control --helm -o chart/ && helm install leptonai chart/ --namespace models
     """
     import msgspec
 
     from leptonai.plan.render import Apis, to_yaml
-    from leptonai.plan.render.control import IMAGE, Seat
+    from leptonai.plan.render.control import IMAGE, Seat, checked
     from leptonai.plan.render.control import control as render
     from leptonai.platforms.kubernetes.rights import role
     from leptonai.yaml import decode
@@ -64,7 +67,12 @@ def control(
             raise SpecError(f"cannot read {file}: {e}", hint="give a settings.yaml") from e
         if not isinstance(given, dict):
             raise SpecError(f"{file} holds no settings", hint="see docs/settings.md")
-    seat = Seat(namespace, image or IMAGE, storage, storage_class, cpu, memory)
+    seat = checked(Seat(namespace, image or IMAGE, storage, storage_class, cpu, memory), account)
+    if helm:
+        from leptonai.export.platform import files
+
+        tell(files(seat, given, account, Apis.of(version)), [], out, as_json)
+        return
     made = role(Apis.of(version), namespace, account) + render(seat, given, account)
     if as_json:
         print_json({"objects": made})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from leptonai.errors import SpecError
+from leptonai.plan.render.names import legal
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 Files = dict[str, str]  # relative path -> text, in the order to read them
 
 
@@ -19,8 +18,7 @@ class Site(NamedTuple):
 
     def checked(self) -> Site:
         """Itself. SpecError for what cannot be."""
-        if not _LABEL.fullmatch(self.namespace):
-            raise SpecError(f"{self.namespace!r} is no name of a namespace", hint="lower case, digits and dashes")
+        legal(self.namespace, "namespace")
         if not self.platform.startswith(("http://", "https://")):
             raise SpecError(f"{self.platform!r} is no URL of a platform", hint="as in http://leptonai-control:8310")
         if not 0.1 <= self.scrape <= 3600.0:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from leptonai.errors import SpecError
 from leptonai.image.distributions import normal
@@ -71,10 +71,13 @@ def imported(path: Path) -> list[tuple[str, bool]]:
 
 
 def closure(names: Iterable[str]) -> list[str]:
-    """``names``, each with its extras ("leptonai-platform[onnx]"), and all that they require here, in order."""
+    """``names``, each with its extras ("leptonai-platform[onnx]"), and all that they require here, in order.
+
+    SpecError for what is no name of a distribution, or is not installed.
+    """
     found: set[str] = set()
     seen: set[tuple[str, str]] = set()
-    waiting = [Requirement(name) for name in names]
+    waiting = [_named(name) for name in names]
     while waiting:
         wanted = waiting.pop()
         name = normal(wanted.name)
@@ -88,6 +91,13 @@ def closure(names: Iterable[str]) -> list[str]:
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                     waiting.append(needed)
     return sorted(found)
+
+
+def _named(name: str) -> Requirement:
+    try:
+        return Requirement(name)
+    except InvalidRequirement as e:
+        raise SpecError(f"{name!r} is no name of a distribution", hint="as in pillow or leptonai-platform[onnx]") from e
 
 
 def _requires(name: str) -> list[str]:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from image_stage import build, document, lock, parts, rootfs, service, unpack, wheel
 
+from leptonai.errors import SpecError
+from leptonai.image.needs import closure
 from leptonai.store.tree import tree_digest
 
 BETA = {"beta/__init__.py": "X = 1\n", "beta/bin/run": "#!/bin/sh\n"}
@@ -266,3 +268,11 @@ def test_a_full_disk_is_said_and_the_file_before_stays(inputs: Path, tmp_path: P
     assert done.returncode == 1, done.stderr
     assert "the disk is full" in done.stderr and "Traceback" not in done.stderr
     assert out.read_text() == "as before"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a b", "'a b' is no name of"), ("no-such-thing-here", "not installed here")]
+)
+def test_what_can_be_no_requirement_is_refused(name: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        closure([name])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, NamedTuple
 
 import msgspec
 
 from leptonai import __version__
 from leptonai.errors import SpecError
-from leptonai.plan.render.names import MANAGER, OWN
-from leptonai.plan.render.pod import LEAVE, UID, confined, leaving, nobody
+from leptonai.plan.render.names import DOTTED, MANAGER, OWN, legal
+from leptonai.plan.render.pod import LEAVE, UID, confined, leaving, named, nobody
 from leptonai.settings import Settings
 from leptonai.store.secret import may_hold_password
 
@@ -22,6 +23,7 @@ PLACE = "/var/lib/leptonai"  # the home, a volume
 API, GATEWAY = 8310, 8320
 STORE_SECRET = "leptonai-store"  # noqa: S105 - the Secret's name; its key ``password`` is for a store in PostgreSQL
 _END = 30  # seconds for control and ops to let go, with room
+QUANTITY = r"[0-9]+(\.[0-9]+)?([KMGTPE]i?|k|m)?"  # Kubernetes': its serialisation of quantities, without exponents
 _START = 300  # seconds until a platform that does not come up is started again
 
 
@@ -162,3 +164,16 @@ def _pod(seat: Seat, account: str, database: bool) -> Json:
             {"name": "settings", "configMap": {"name": NAME}},
         ],
     }
+
+
+def checked(seat: Seat, account: str) -> Seat:
+    """``seat`` as it is. SpecError for what Kubernetes would refuse."""
+    legal(seat.namespace, "namespace")
+    legal(account, "ServiceAccount", DOTTED)
+    named(seat.image, f"registry.example/{NAME}:v1")
+    if seat.storage_class:
+        legal(seat.storage_class, "storage class", DOTTED)
+    for field, value in seat._asdict().items():
+        if field.endswith(("storage", "cpu", "memory")) and not re.fullmatch(QUANTITY, value):
+            raise SpecError(f"{field} {value!r} is no quantity", hint="as in 500m, 2 or 10Gi")
+    return seat

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
+from leptonai.errors import SpecError
 from leptonai.types import DEFAULT_WORKSPACE, Key, canonical, parse_key
 
 Json = dict[str, Any]
@@ -13,6 +15,18 @@ OWN = "leptonai.dev"  # prefix of our labels and annotations
 MANAGER = "leptonai"
 EVICTED = f"{OWN}/evicted"  # of a pod: "no", or "yes" once its Deployment is to make another
 LONGEST = 46  # so that a pod's name (a ReplicaSet's 10 digits, 5 of its own, two dashes) is a DNS label of 63 too
+
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # of a namespace, a Service
+DOTTED = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"  # of most other objects
+
+
+def legal(name: str, what: str, pattern: str = LABEL) -> str:
+    """``name`` as it is. SpecError when no ``what`` ("namespace") can be named so."""
+    if not re.fullmatch(pattern, name):
+        some = "dashes, 63 at most" if pattern == LABEL else "dashes, dots, 253 at most"
+        raise SpecError(f"{name!r} is no name of a {what}", hint=f"lower case, digits, {some}")
+    return name
 
 
 def front_name(key: Key) -> str:

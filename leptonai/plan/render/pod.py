@@ -60,10 +60,14 @@ def image(template: str, key: Key, variant: Variant) -> str:
         if field not in fields:
             known = ", ".join(f"{{{f}}}" for f in fields)
             raise SpecError(f"image {template!r}: no field {{{field}}}", hint=f"there are {known}")
-    made = _FIELD.sub(lambda m: fields[m[1]], template)
-    if not _IMAGE.fullmatch(made):
-        raise SpecError(f"image {made!r} is no name of an image", hint="as in registry.example/team/{service}:{digest}")
-    return made
+    return named(_FIELD.sub(lambda m: fields[m[1]], template), "registry.example/team/{service}:{digest}")
+
+
+def named(image: str, like: str) -> str:
+    """``image`` as it is. SpecError when no image can be named so."""
+    if not _IMAGE.fullmatch(image):
+        raise SpecError(f"image {image!r} is no name of an image", hint=f"as in {like}")
+    return image
 
 
 def grace(drain: float) -> int:

@@ -18,7 +18,6 @@ Traffic = Literal["service", "gateway", "istio"]
 
 # Of a registry that nobody else can fill: "localhost/" is never looked up in a public one.
 IMAGE = Kubernetes().image
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _GATEWAY = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -49,8 +48,7 @@ def render(service: Service, ground: Ground) -> Rendering:
     SpecError for what the wish must say otherwise, PlatformError for what the cluster or its traffic cannot do.
     """
     for name in (ground.namespace, *ground.callers):
-        if not _LABEL.fullmatch(name):
-            raise SpecError(f"{name!r} is no name of a namespace", hint="lower case, digits and dashes, 63 at most")
+        names.legal(name, "namespace")
     if ground.gateway and not _GATEWAY.fullmatch(ground.gateway):
         raise SpecError(f"{ground.gateway!r} is no name of a Gateway", hint="as in infra/public")
     namespace, apis, key = ground.namespace, ground.apis, service.key
