@@ -39,13 +39,13 @@ async def measured(asked: Asked[Any, None], key: Key, seconds: float) -> Availab
     start = now - seconds
     step = 1.0 if seconds <= POINTS else math.ceil(seconds / POINTS)
     about = {"service": key, "start": start, "end": now, "step": step}
-    rate, errors = [
+    rate, errors, slow = [
         next(iter(await series(asked, {**about, "name": name})), None)
-        for name in ("request_rate_per_second", "error_ratio")
+        for name in ("request_rate_per_second", "error_ratio", "slow_ratio")
     ]
     mine = [i for i in world.store.incidents(None, limit=1000) if service_of(i) == key]
     period = world.settings.ops.period
-    return await run_in_threadpool(availability, key, spec.slo, mine, rate, errors, start, now, period)
+    return await run_in_threadpool(availability, key, spec.slo, mine, rate, errors, slow, start, now, period)
 
 
 async def series(asked: Asked[Any, None], params: dict[str, Any]) -> list[Series]:

@@ -13,7 +13,7 @@ from leptonai.errors import SpecError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leptonai.client.availability import Availability, Estimate
+    from leptonai.client.availability import Alarm, Availability, Estimate, Pages
 
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -57,7 +57,6 @@ def rows(found: Availability) -> list[list[str]]:
     def share(value: float) -> str:
         return f"{value:.4%}"
 
-    chance = None if found.false_pages is None else found.false_pages.chance
     each = (
         ["measured", say.span(found.end - found.start), f"requests seen in {found.measured_share:.0%} of it"],
         ["requests", f"{found.requests:,}, {found.errors:,} errors", ""],
@@ -70,10 +69,7 @@ def rows(found: Availability) -> list[list[str]]:
         ["p: incidents a day", *spell(found.per_day, lambda v: f"{v:.3g}")],
         ["E: downtime of one", *spell(found.downtime, say.span)],
         ["D = p * E, a day", *spell(found.expected_downtime, say.span)],
-        ["healthy error share", *spell(found.healthy_share, share)],
-        ["chance of a page at one look", _or(chance, lambda v: f"{v:.2g}"), "at the healthy error share"],
-        ["false pages a week", *_pages(found)],
-        ["chance that an incident pages", _or(found.page_chance, lambda v: f"{v:.4g}"), "once its windows are full"],
+        *(row for alarm in found.alarms for row in _alarm(alarm, share)),
     )  # fmt: skip
     return [list(row) for row in each]
 
@@ -83,8 +79,19 @@ def spell(found: Estimate, form: Callable[[float], str]) -> tuple[str, str]:
     return _or(found.value, form), "" if found.low is None and found.high is None else f"{low} to {high}"
 
 
-def _pages(found: Availability) -> tuple[str, str]:
-    pages = found.false_pages
+def _alarm(found: Alarm, share: Callable[[float], str]) -> list[list[str]]:
+    """What one burn rule does when all is well, and when it is not."""
+    bad = {"errors": "errors", "latency": "late answers"}[found.rule]
+    chance = None if found.false_pages is None else found.false_pages.chance
+    return [
+        [f"{bad} outside incidents", *spell(found.healthy, share)],
+        ["  chance of a page at one look", _or(chance, lambda v: f"{v:.2g}"), "by the burn rule, at that share"],
+        ["  false pages a week", *_pages(found.false_pages)],
+        ["  chance that an incident pages", _or(found.page_chance, lambda v: f"{v:.4g}"), "before it is over"],
+    ]
+
+
+def _pages(pages: Pages | None) -> tuple[str, str]:
     if pages is None:
         return "-", ""
     if pages.a_week is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from leptonai.types import Key, Noun
 
 
@@ -27,6 +29,18 @@ class Estimate(Noun, frozen=True, kw_only=True):
     high: float | None = None
 
 
+class Alarm(Noun, frozen=True, kw_only=True):
+    """One burn rule: ``errors`` against ``slo.availability``, ``latency`` (answers later than ``slo.latency``) against
+    ``slo.latency_objective``. ``healthy``: share of bad requests outside incidents. ``page_chance``: that the rule
+    pages before an incident of the mean length, with the share of bad requests of incidents, is over."""
+
+    rule: Literal["errors", "latency"]
+    objective: float
+    healthy: Estimate
+    false_pages: Pages | None = None
+    page_chance: float | None = None
+
+
 class Availability(Noun, frozen=True, kw_only=True):
     """Times in seconds. ``start``: since when requests were measured, if later than was asked for."""
 
@@ -48,7 +62,11 @@ class Availability(Noun, frozen=True, kw_only=True):
     per_day: Estimate  # p
     downtime: Estimate  # E
     expected_downtime: Estimate  # D = p * E, seconds a day
-    healthy_share: Estimate  # of errors, outside incidents
-    false_pages: Pages | None
-    page_chance: float | None  # that the rules page, at the share of errors measured in incidents
+    alarms: tuple[Alarm, ...]  # each burn rule that can page
     cannot_tell: tuple[str, ...] = ()
+
+    @property
+    def false_pages_a_week(self) -> float | None:
+        """Of all rules together, at most: two that fire at once are counted twice. None: no rule could be judged."""
+        told = [a.false_pages for a in self.alarms if a.false_pages is not None]
+        return sum(p.at_most if p.a_week is None else p.a_week for p in told) if told else None

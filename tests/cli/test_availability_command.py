@@ -27,8 +27,14 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
 
 def test_the_table_shows_a_dash_for_what_cannot_be_told() -> None:
     at = [AT + 60 * n for n in range(60)]
-    rate = Series(name="r", labels={}, at=at, value=[20.0] * 60)
-    table = {row[0]: row[1:] for row in rows(availability("digits", Slo(), [], rate, None, AT, AT + 3600, 1.0))}
+    rate, none = (Series(name="r", labels={}, at=at, value=[value] * 60) for value in (20.0, 0.0))
+    found = availability("digits", Slo(), [], rate, none, None, AT, AT + 3600, 1.0)
+    table: dict[str, list[str]] = {}
+    for name, *rest in rows(found):
+        table.setdefault(name.strip(), rest)  # the first of the two rules: errors
     assert table["requests"][0] == "72,000, 0 errors"
     assert table["availability (requests)"][0] == "100.0000%" and table["MTTR"] == ["-", ""]
     assert table["false pages a week"][0].startswith("at most")
+    assert table["late answers outside incidents"] == ["-", ""]
+    blind = availability("digits", Slo(), [], rate, None, None, AT, AT + 3600, 1.0)
+    assert dict(zip(("name", "value"), rows(blind)[2][:2], strict=True))["value"] == "-", "nothing was seen of errors"

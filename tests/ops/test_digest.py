@@ -40,9 +40,8 @@ def member(incidents: list[Incident], errors: float, memory: int | None = None) 
     rate = series("request_rate_per_second", [40 + 10 * math.sin(n / 20) for n in range(500)])
     compute = series("replica_compute_seconds", [0.03] * 500, replica="r1")
     rss = series("replica_rss_bytes", [3e8 + 1e5 * n for n in range(500)], replica="r1")
-    told = availability(
-        "digits", Slo(), incidents, rate, series("error_ratio", [errors] * 500), AT, AT + DAY, 1.0
-    )  # fmt: skip
+    shares = series("error_ratio", [errors] * 500), series("slow_ratio", [0.0] * 500)
+    told = availability("digits", Slo(), incidents, rate, *shares, AT, AT + DAY, 1.0)
     signals = {"request_rate_per_second": (rate,), "replica_compute_seconds": (compute,), "replica_rss_bytes": (rss,)}
     return Member(service=service(memory), ready=2, availability=told, series=signals)
 

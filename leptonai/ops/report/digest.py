@@ -162,8 +162,7 @@ def _service(id: str, found: Availability, at: float) -> Evidence:
     )  # fmt: skip
     for name, estimate in named:
         data |= {name.format(end): value for end, value in msgspec.to_builtins(estimate).items()}
-    if found.false_pages is not None:
-        said = found.false_pages
-        data["pages_count"] = said.at_most if said.a_week is None else said.a_week
+    if (pages := found.false_pages_a_week) is not None:
+        data["pages_count"] = pages
     kept = {k: v for k, v in data.items() if v is not None}
     return Evidence(id=id, kind="availability", at=at, text=found.service, data=kept)
