@@ -113,9 +113,10 @@ class Door:
             if proposal.status != "pending":
                 raise Denied(f"proposal {id} is already {proposal.status}", hint="an approval counts once")
             if not secrets.compare_digest(proposal.hash.encode(), hash.encode()):
+                part = f"; a hash has {len(proposal.hash)} characters, {len(hash)} came" if len(hash) < 64 else ""
                 raise Denied(
-                    f"the approval is for change {hash[:12]}, but proposal {id} is {proposal.hash[:12]}",
-                    hint="read the proposal again and approve its hash",
+                    f"the approval is for change {hash[:12]!r}, but proposal {id} is {proposal.hash[:12]!r}{part}",
+                    hint="read the proposal again and approve its whole `hash`",
                 )
             world = self.world(proposal.service, now)
             approved = msgspec.structs.replace(proposal, approved_by=f"human:{actor.name}")

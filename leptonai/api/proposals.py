@@ -10,9 +10,9 @@ import anyio.to_thread
 
 from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Limit, Query, Route
-from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, UndoRequest
+from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, ProposalView, UndoRequest, viewed
 from leptonai.errors import Denied, NotFound, PlatformError, SpecError
-from leptonai.types import Proposal, SpecChange, parse_key
+from leptonai.types import SpecChange, parse_key
 
 MOST_WHY = 2000  # characters
 
@@ -23,7 +23,7 @@ class Status(Query, frozen=True, kw_only=True):
     limit: Limit = 100
 
 
-def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
+def propose(asked: Asked[Query, ProposalRequest]) -> ProposalView:
     """The proposal and what became of it: admitted, denied with its reasons, or pending until it is approved."""
     body, world = asked.body, asked.world
     key = body.change.spec.key if isinstance(body.change, SpecChange) else body.change.service
@@ -33,7 +33,7 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
         raise Denied(
             f"token {asked.caller.name!r} may not sign as {body.by!r}", hint="leave `by` out: the token says who asks"
         )
-    return world.door.propose(
+    made = world.door.propose(
         body.change,
         asked.caller.token,
         body.why,
@@ -42,12 +42,13 @@ def propose(asked: Asked[Query, ProposalRequest]) -> Proposal:
         by=body.by,
         ask=body.ask,
     )
+    return viewed(made)
 
 
-def undo(asked: Asked[Query, UndoRequest]) -> Proposal:
+def undo(asked: Asked[Query, UndoRequest]) -> ProposalView:
     """The proposal that takes back the newest change of a person, spec or dials, and what became of it."""
     check_why(asked.body.why)
-    return asked.world.door.undo(asked.key(), asked.caller.token, asked.body.why)
+    return viewed(asked.world.door.undo(asked.key(), asked.caller.token, asked.body.why))
 
 
 def check_why(why: str) -> None:
@@ -55,24 +56,24 @@ def check_why(why: str) -> None:
         raise SpecError(f"why has {len(why)} characters, the limit is {MOST_WHY}", hint="say it shorter")
 
 
-def proposals(asked: Asked[Status, None]) -> list[Proposal]:
+def proposals(asked: Asked[Status, None]) -> list[ProposalView]:
     """The proposals that the token covers, newest first."""
     query = asked.query
     found = asked.world.store.proposals(query.status, query.service, min(query.limit, 1000))
-    return [p for p in found if asked.covers(parse_key(p.service)[0])]
+    return [viewed(p) for p in found if asked.covers(parse_key(p.service)[0])]
 
 
-def proposal(asked: Asked[Query, Any]) -> Proposal:
+def proposal(asked: Asked[Query, Any]) -> ProposalView:
     """One proposal as it stands now."""
     found = asked.world.store.proposal(asked.path["id"])
     if not asked.caller.covers(parse_key(found.service)[0]):
         raise NotFound(f"no proposal {found.id!r}", hint="`leptonai proposals` lists them")
-    return found
+    return viewed(found)
 
 
-def approve(asked: Asked[Query, ApproveRequest]) -> Proposal:
+def approve(asked: Asked[Query, ApproveRequest]) -> ProposalView:
     """The proposal as admitted; the hash must be that of the change as it was read."""
-    return asked.world.door.approve(proposal(asked).id, asked.body.hash, asked.caller.token)
+    return viewed(asked.world.door.approve(proposal(asked).id, asked.body.hash, asked.caller.token))
 
 
 async def upload(asked: Asked[Query, None]) -> ArtifactView:
@@ -96,10 +97,10 @@ async def upload(asked: Asked[Query, None]) -> ArtifactView:
 
 
 ROUTES = [
-    Route("POST", "/proposals", "operator", propose, Proposal, body=ProposalRequest),
-    Route("POST", "/services/{name}/undo", "operator", undo, Proposal, body=UndoRequest),
-    Route("GET", "/proposals", "viewer", proposals, list[Proposal], query=Status),
-    Route("GET", "/proposals/{id}", "viewer", proposal, Proposal),
-    Route("POST", "/proposals/{id}/approve", "admin", approve, Proposal, body=ApproveRequest),
+    Route("POST", "/proposals", "operator", propose, ProposalView, body=ProposalRequest),
+    Route("POST", "/services/{name}/undo", "operator", undo, ProposalView, body=UndoRequest),
+    Route("GET", "/proposals", "viewer", proposals, list[ProposalView], query=Status),
+    Route("GET", "/proposals/{id}", "viewer", proposal, ProposalView),
+    Route("POST", "/proposals/{id}/approve", "admin", approve, ProposalView, body=ApproveRequest),
     Route("POST", "/artifacts", "operator", upload, ArtifactView, stream=True),
 ]

@@ -64,5 +64,7 @@ def cause(incident: Incident) -> str:
 def remedy(incident: Incident) -> str:
     if not incident.actions:
         return "-"
+    from leptonai.ops.incidents import said_of
+
     last = incident.actions[-1]
-    return f"{last.remedy} ({last.verdict or 'being verified'})"
+    return f"{last.remedy} ({said_of(last)})"

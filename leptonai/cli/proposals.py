@@ -7,6 +7,7 @@ import time
 import click
 
 from leptonai.cli.session import Session, ago, json_option, print_json, print_table
+from leptonai.errors import SpecError
 
 
 @click.command()
@@ -49,9 +50,23 @@ def approve(session: Session, proposal: str, yes: bool, as_json: bool) -> None:
             click.echo(f"{found.service}, proposed by {found.by}: {found.why}", err=True)
             for reason in found.reasons:
                 click.echo(f"  {reason}", err=True)
-            click.confirm("Approve this change?", abort=True, err=True)
+            click.echo(f"  hash {found.hash[:12]}", err=True)
+            if not agreed():
+                click.echo(f"Not approved: {found.id} is {found.status} as before.", err=True)
+                raise click.exceptions.Exit(1)
         done = client.approve(found)
     if as_json:
         print_json(done)
     else:
         click.echo(f"{done.id} is {done.status}.")
+
+
+def agreed() -> bool:
+    """Whether a person says yes. SpecError where nobody is there to be asked."""
+    try:
+        return click.confirm("Approve this change?", err=True)
+    except click.Abort as e:
+        if isinstance(e.__context__, KeyboardInterrupt):
+            raise
+        click.echo(err=True)
+        raise SpecError("nobody answered whether to approve it", hint="--yes approves what is shown") from e

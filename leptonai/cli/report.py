@@ -102,7 +102,10 @@ def digest_of(client: Client, seconds: float, language: str) -> Story:
         with suppress(LeptonError):
             advice = client.advice(key, seconds)
         members.append(Member(service=view.service, ready=view.ready, availability=known, series=series, advice=advice))
-    return digest(members, client.incidents(), start, end, language)
+    classifier = None
+    with suppress(LeptonError):
+        classifier = client.classifier()
+    return digest(members, client.incidents(), start, end, language, classifier)
 
 
 def rephrased(story: Story, session: Session) -> Story:

@@ -20,6 +20,7 @@ from leptonai.client.wire import (
     FeedbackRequest,
     FreezeView,
     IssueVerdict,
+    ProposalView,
     ReviewPage,
     ReviewRequest,
     ServiceView,
@@ -161,10 +162,10 @@ class AsyncClient:
         """How the kill switch stands."""
         return await self.send(calls.freeze())
 
-    async def proposals(self, status: str | None = None) -> list[Proposal]:
+    async def proposals(self, status: str | None = None) -> list[ProposalView]:
         return await self.send(calls.proposals(status))
 
-    async def proposal(self, id: str) -> Proposal:
+    async def proposal(self, id: str) -> ProposalView:
         return await self.send(calls.proposal(id))
 
     async def verify(self, key: Key, revision: int, detail: str = "") -> Revision:

@@ -30,6 +30,7 @@ from leptonai.client.wire import (
     IssueVerdict,
     Moved,
     ProposalRequest,
+    ProposalView,
     ReviewPage,
     ReviewRequest,
     SeriesView,
@@ -55,7 +56,6 @@ from leptonai.types import (
     Key,
     LogLine,
     LogPage,
-    Proposal,
     Replica,
     Review,
     Revision,
@@ -179,27 +179,27 @@ def adopt(moved: Moved) -> Call[Revision]:
 
 def propose(
     change: Change, why: str, dry_run: bool, expires_in: float | None, by: str | None, ask: str = ""
-) -> Call[Proposal]:
+) -> Call[ProposalView]:
     body = ProposalRequest(change=change, why=why, dry_run=dry_run, expires_in=expires_in, by=by, ask=ask)
-    return Call("POST", f"{PREFIX}/proposals", Proposal, body=body)
+    return Call("POST", f"{PREFIX}/proposals", ProposalView, body=body)
 
 
-def undo(key: Key, why: str) -> Call[Proposal]:
+def undo(key: Key, why: str) -> Call[ProposalView]:
     path, params = _service(key, "/undo")
-    return Call("POST", path, Proposal, params, UndoRequest(why=why))
+    return Call("POST", path, ProposalView, params, UndoRequest(why=why))
 
 
-def proposals(status: str | None = None) -> Call[list[Proposal]]:
-    return Call("GET", f"{PREFIX}/proposals", list[Proposal], _given(status=status))
+def proposals(status: str | None = None) -> Call[list[ProposalView]]:
+    return Call("GET", f"{PREFIX}/proposals", list[ProposalView], _given(status=status))
 
 
-def proposal(id: str) -> Call[Proposal]:
-    return Call("GET", f"{PREFIX}/proposals/{quote(id, safe='')}", Proposal)
+def proposal(id: str) -> Call[ProposalView]:
+    return Call("GET", f"{PREFIX}/proposals/{quote(id, safe='')}", ProposalView)
 
 
-def approve(proposal: str, hash: str) -> Call[Proposal]:
+def approve(proposal: str, hash: str) -> Call[ProposalView]:
     path = f"{PREFIX}/proposals/{quote(proposal, safe='')}/approve"
-    return Call("POST", path, Proposal, body=ApproveRequest(hash=hash))
+    return Call("POST", path, ProposalView, body=ApproveRequest(hash=hash))
 
 
 def upload(stream: Iterator[bytes] | AsyncIterator[bytes]) -> Call[ArtifactView]:

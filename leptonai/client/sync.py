@@ -23,6 +23,7 @@ from leptonai.client.wire import (
     FreezeView,
     IssueRequest,
     Moved,
+    ProposalView,
     ReviewRequest,
     ServiceView,
     SilenceRequest,
@@ -93,10 +94,10 @@ class Client(Looking):
             )
         return proposal
 
-    def proposals(self, status: str | None = None) -> list[Proposal]:
+    def proposals(self, status: str | None = None) -> list[ProposalView]:
         return self.send(calls.proposals(status))
 
-    def proposal(self, id: str) -> Proposal:
+    def proposal(self, id: str) -> ProposalView:
         return self.send(calls.proposal(id))
 
     def approve(self, proposal: Proposal) -> Proposal:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import msgspec
+
 from leptonai.types import (
     DEFAULT_WORKSPACE,
     Ack,
@@ -14,6 +16,7 @@ from leptonai.types import (
     Incident,
     Key,
     Noun,
+    Proposal,
     Replica,
     Review,
     Revision,
@@ -104,6 +107,16 @@ class FreezeView(Noun, frozen=True, kw_only=True):
     """``said``: who turned the kill switch on and why; "": automation may act."""
 
     said: str
+
+
+class ProposalView(Proposal, frozen=True, kw_only=True):
+    """A proposal with the hash that an approval of it has to name."""
+
+    hash: str
+
+
+def viewed(proposal: Proposal) -> ProposalView:
+    return ProposalView(**msgspec.structs.asdict(proposal), hash=proposal.hash)
 
 
 class ApproveRequest(Noun, frozen=True, kw_only=True):

@@ -169,7 +169,8 @@ def mount(app: Starlette, clock: Callable[[], float] = time.time) -> None:
     async def classifier(request: Request) -> Response:
         async with Reader(app, request) as reader:
             try:
-                return render("classifier.html", **page.classifier(await reader.page("/classifier")))
+                found, learnt = await reader.page("/classifier"), await reader.page("/learnt")
+                return render("classifier.html", **page.classifier(found), learnt=learnt)
             except LeptonError as error:
                 return refused(error)
 

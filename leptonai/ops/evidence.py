@@ -198,7 +198,9 @@ def _judged(trigger: Trigger, key: str, notes: _Notes) -> None:
     elif trigger.kind == "declared":
         numbers = ", ".join(f"{n} {v:.3g}" for n, v in terms.items() if isinstance(v, float))
         about = trigger.subject or key
-        notes.add("service", key, "condition", f"{terms['text'].format(subject=about)} ({numbers}).", trigger.began)
+        told = {"condition": trigger.name, "replica": trigger.subject or None}
+        text = f"{terms['text'].format(subject=about)} ({numbers})."
+        notes.add("service", key, "condition", text, trigger.began, **told)
     elif trigger.kind == "service_absent":
         text = "Nothing is heard of the service although it is wished for."
         notes.add("service", key, "absent", text, trigger.began, absent=True)
@@ -232,7 +234,10 @@ def _changed(scene: Scene, change: Change, notes: _Notes) -> None:
     verified = made.verified is not None and made.verified <= scene.onset - PROVED
     if verified:
         text += " It had been verified good before."
-    notes.add("service", key, "change", text, made.at, change_age_seconds=age, change_verified=verified)
+    notes.add(
+        "service", key, "change", text, made.at, change_age_seconds=age, change_verified=verified,
+        revision=str(made.number), by=made.by, why=made.why or None,
+    )  # fmt: skip
 
 
 def _exits(scene: Scene, notes: _Notes) -> None:

@@ -62,7 +62,7 @@ FEATURES: Mapping[str, str] = {
     "load_shift": "requests a second of a replica",
     "replica_error_rise": "share of a replica's answers that are errors, rise",
     "replica_error_apart": "one replica's against its siblings",
-    "nan_share": "share of answers with numbers that are none",
+    "nan_share": "share of answers with NaN",
     # what comes in and goes out
     "poisoned_share": "share of failed requests that failed on two replicas or more",
     "output_shift": "newest answers against those before, Kolmogorov-Smirnov",

@@ -54,6 +54,7 @@ class Hand:
             revision=made,
             set=change.set if isinstance(change, DialChange) else {},
             undo=wanted.undo,
+            approved=False if answer.status == "pending" else None,
         )
         waits = ", which waits for a person's approval" if answer.status == "pending" else ""
         told = book.note(case.incident, "plan", f"Plan: {plan.text}.", now, **facts(plan))
@@ -115,18 +116,25 @@ class Hand:
             return False
         case.waiting = frozenset()
         last = case.incident.actions[-1]
+        by = (proposal.approved_by or "") if proposal is not None else ""
         job = self._granted.pop(waiting, None)
         if proposal is not None and proposal.status == "admitted":
             seen = lookouts.get(last.service or case.service)
             revision = max(last.revision, seen.service.revision) if seen is not None else last.revision
-            last = msgspec.structs.replace(last, at=now, revision=revision)
+            last = msgspec.structs.replace(last, at=now, revision=revision, approved=True)
+            text = f"The {last.remedy} was approved by {proposal.approved_by}."
             if job is None and isinstance(proposal.change, JobChange):
                 job = proposal.change.job
             if job is not None:
                 self._run(case, waiting, job)
         else:
             last = msgspec.structs.replace(last, verdict="inconclusive", judged=now, detail="it was not approved")
-        case.incident = msgspec.structs.replace(case.incident, actions=(*case.incident.actions[:-1], last))
+            how = "not approved in time"
+            if proposal is not None and proposal.status == "denied":
+                how = f"refused when it was approved: {'; '.join(proposal.reasons)}"
+            text = f"The {last.remedy} was not done: it was {how}."
+        told = book.note(case.incident, "approval", text, now, remedy=last.remedy, by=by, approved=last.approved)
+        case.incident = msgspec.structs.replace(told, actions=(*told.actions[:-1], last))
         return True
 
     def running(self, cases: list[Case]) -> list[str]:

@@ -26,6 +26,7 @@ NOTES = frozenset(
         "plan",
         "recommended",
         "action",
+        "approval",
         "verdict",
         "taken_back",
         "job",
@@ -231,8 +232,15 @@ def close(incident: Incident, now: float, remedy: str, why: str, mitigated: floa
     if remedy:
         done = Action(remedy=remedy, proposal=None, at=mitigated, verdict="effective", detail=why, judged=now)
         incident = act(incident, done)
-    incident = note(incident, "closed", f"{why[0].upper()}{why[1:]}; closed.", now)
+    incident = note(incident, "closed", f"{why[0].upper()}{why[1:]}; closed.", now, why=why)
     return msgspec.structs.replace(incident, closed=now, mitigated=incident.mitigated or mitigated)
+
+
+def said_of(action: Action) -> str:
+    """How an action stands, in words."""
+    if action.approved is False:
+        return "not approved" if action.verdict else "waits for approval"
+    return action.verdict or "being verified"
 
 
 def refusals(incident: Incident) -> tuple[float, ...]:
@@ -272,7 +280,7 @@ _NAMES = {
     "cpu_starvation": "{subject} lacks processor time",
     "noisy_neighbour": "A neighbour takes the processors from {subject}",
     "bad_config": "{subject} cannot be loaded",
-    "nan_outputs": "{subject} computes numbers that are none",
+    "nan_outputs": "{subject} answers with NaN (not a number)",
     "poisoned_input": "Certain requests break {subject}",
     "data_drift": "The data that {subject} gets have changed",
     "retry_storm": "Repeated requests overload {subject}",

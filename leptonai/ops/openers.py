@@ -126,7 +126,7 @@ class Openers:
                     began = held[key, name, subject] = self._since.get((key, name, subject), now)
                     if now - began >= opener.hold:
                         names = names_in(self._book.define, opener.when)
-                        terms = {n: round(known[n], 4) for n in names if n in known}
+                        terms = {n: round(known[n], 4) for n in sorted(names) if n in known}
                         found.setdefault(key, []).append(_trigger(key, name, opener, subject, began, terms))
         self._since = held
         return found

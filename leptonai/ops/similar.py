@@ -30,20 +30,31 @@ def similar(features: Mapping[str, float], past: Iterable[Incident], at: float) 
     best = sorted((f for f in found if f[0] >= ALIKE), key=lambda f: (-f[0], -f[1].id))[:MOST]
     return [
         Evidence(
-            id="", kind=SIMILAR, at=at, text=_text(old), data={"incident": old.id, "likeness": round(how, 3)},
+            id="", kind=SIMILAR, at=at, text=_text(old),
+            data={"incident": old.id, "likeness": round(how, 3), "cause": _cause(old), **_tried(old)},
         )
         for how, old in best
     ]  # fmt: skip
 
 
+def _cause(old: Incident) -> str:
+    return old.causes[0].name if old.causes else "unknown"
+
+
+def _tried(old: Incident) -> dict[str, str]:
+    """The newest remedy that helped, or else the newest that was judged, with its verdict."""
+    judged = [a for a in old.actions if a.verdict is not None and a.approved is not False]
+    best = [a for a in judged if a.verdict == "effective"] or judged
+    return {"remedy": best[-1].remedy, "verdict": str(best[-1].verdict)} if best else {}
+
+
 def _text(old: Incident) -> str:
     cause = old.causes[0].name.replace("_", " ") if old.causes else "no cause found"
-    helped = [a for a in old.actions if a.verdict == "effective"]
-    tried = [a for a in old.actions if a.verdict not in (None, "effective")]
-    if helped:
-        how = "it passed by itself" if helped[-1].remedy.startswith("none") else f"{helped[-1].remedy} was effective"
-    elif tried:
-        how = f"{tried[-1].remedy} was {tried[-1].verdict}"
-    else:
+    tried = _tried(old)
+    if not tried:
         how = "nothing was done"
+    elif tried["remedy"].startswith("none"):
+        how = "it passed by itself"
+    else:
+        how = f"{tried['remedy']} was {tried['verdict']}"
     return f"Incident {old.id} ({old.subject}) looked like it: {cause}; {how}."

@@ -211,7 +211,7 @@ class Store(Said):
         """The latest version. Raises NotFound."""
         body = self._one("SELECT body FROM proposals WHERE id = ? ORDER BY seq DESC LIMIT 1", (id,))
         if body is None:
-            raise NotFound(f"no proposal {id!r}", hint="GET /api/v1/proposals lists them")
+            raise NotFound(f"no proposal {id!r}", hint="`leptonai proposals` lists them")
         return read(body, Proposal)
 
     def proposals(

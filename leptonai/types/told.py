@@ -60,6 +60,7 @@ class Action(Noun, frozen=True, kw_only=True):
     set: dict[str, float] = {}  # the dials it set
     undo: Change | None = None  # what would take it back; None: nothing can, or the runbook does not want it
     undone: str | None = None
+    approved: bool | None = None  # by a person; None: nobody had to. False: not (yet), and nothing was done
 
 
 class Incident(Noun, frozen=True, kw_only=True):

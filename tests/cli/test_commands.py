@@ -151,7 +151,16 @@ def test_a_proposal_that_waits_is_approved_by_its_hash(shell: Any, stage: Stage)
     assert "waits for approval" in err
     assert "leptonai approve p-" in err
     pending = json.loads(ok(shell("proposals", "--status", "pending", "--json")))
-    assert "admitted" in ok(shell("approve", pending[0]["id"], "--yes"))
+    number, hash = pending[0]["id"], pending[0]["hash"]
+    code, _, err = shell("approve", number)
+    assert code == 2 and f"hash {hash[:12]}" in err and "nobody answered" in err
+    with stage.http() as http:
+        short = http.post(f"/proposals/{number}/approve", json={"hash": hash[:12]})
+        assert short.status_code == 403 and "64 characters, 12 came" in short.json()["error"]
+        assert http.get(f"/proposals/{number}").json()["hash"] == hash, "what an approval over HTTP has to name"
+    assert "admitted" in ok(shell("approve", number, "--yes"))
+    code, _, err = shell("approve", number, "--yes")
+    assert code == 3 and "already admitted" in err
 
 
 # arguments, exit code, what the message names

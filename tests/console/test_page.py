@@ -1,11 +1,20 @@
 """The pages' facts are pure functions of the API's answers."""
 
-import math
+from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
+import httpx
+import msgspec
 import pytest
 
+from leptonai.client.learnt import FOLDER, LEARNT, HeldOut, Learnt, RuleLearnt
 from leptonai.console import page
 from leptonai.console.app import templates
+
+if TYPE_CHECKING:
+    from api_stage import Stage
 
 NOW = 1_000_000.0
 
@@ -95,9 +104,31 @@ def test_a_classifier_is_shown_by_cause_with_what_each_was_taken_for() -> None:
     assert [(r["cause"], r["taken"]) for r in view["rows"]] == [("retry_storm", "unknown 2"), ("disk_full", "")]
     assert view["said"] == ["disk_full", "retry_storm", "unknown"]
     assert view["matrix"] == [("disk_full", [3, 0, 0]), ("retry_storm", [0, 2, 2])]
-    html = templates().get_template("classifier.html").render(now=NOW, **view)
+    html = templates().get_template("classifier.html").render(now=NOW, learnt={"at": 0.0}, **view)
     assert "the rules' alone" in html and "&lt;b&gt;" in html and "unknown 2" in html
     none = {"version": "", "counts": False, "weights": {}, "about": {}, "held_out": None, "broken": ""}
     assert "the rules stand alone" in templates().get_template("classifier.html").render(
-        now=NOW, **page.classifier(none)
+        now=NOW, learnt={"at": 0.0}, **page.classifier(none)
     )
+
+
+def test_what_reviews_have_changed_is_shown_before_and_after(stage: Stage) -> None:
+    token = stage.token("ana", "viewer")
+    with httpx.Client(headers={"authorization": f"Bearer {token}"}, trust_env=False) as http:
+        assert "Nothing was learnt yet" in http.get(f"{stage.url}/console/classifier").text
+        rule = RuleLearnt(
+            cause="crash_loop", about="replica", when="gone and crashes >= 2 <b>", declared=0.98, alone=0.98,
+            beside=0.3, right=0, wrong=0, right_beside=0, wrong_beside=18, limits={"crashes >= 2": "crashes >= 3"},
+        )  # fmt: skip
+        found = Learnt(
+            at=NOW, reviews=20, incidents=20, in_force=True, why="it holds", rules=(rule,),
+            orders={"hung_replica": (("evict", "restart"), ("restart", "evict"))},
+            causes={"bad_config": HeldOut(incidents=5, before=0, after=5)},
+            total=HeldOut(incidents=20, before=2, after=19),
+        )  # fmt: skip
+        (stage.home / FOLDER).mkdir()
+        (stage.home / FOLDER / LEARNT).write_bytes(msgspec.json.encode(found))
+        text = http.get(f"{stage.url}/console/classifier").text
+    for told in ("in force", "<td>5</td><td>0</td><td>5</td>", "<td>20</td><td>2</td><td>19</td>", "crashes &gt;= 3"):
+        assert told in text
+    assert "restart, evict" in text and "<b>" not in text.replace("<b>crashes", "")

@@ -117,3 +117,10 @@ def test_how_good_the_diagnosis_is_stands_in_a_digest(language: str, version: st
     assert sum(s.evidence[0].startswith("k") for section in story.sections for s in section.sentences) == 3
     bare = digest([], [], AT, AT + DAY, language, Classifier(version=version, counts=counts))
     assert not any(s.evidence[0].startswith("k") for section in bare.sections for s in section.sentences)
+
+
+def test_the_page_of_a_digest_draws_each_service_s_requests_with_the_day() -> None:
+    story = digest([member([], 0.0), Member(service=service(), ready=0)], [], AT, AT + DAY)
+    page = write(story, "html")
+    assert page.count("<svg") == 1, "of a service without a measured rate there is nothing to draw"
+    assert "requests per second" in page and "2023-11-14 22:13:20" in page

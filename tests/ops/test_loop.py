@@ -297,11 +297,18 @@ def test_a_change_that_needs_approval_waits_for_it(short: Path) -> None:
         await stage.step(40)
         incident = stage.incidents()[0]
         assert incident.actions[0].verdict is None and incident.escalated is None
+        told = report(incident)
+        assert "approval asked for: roll back" in told and "nothing was done yet" in told
+        assert "being verified" not in told and "请求批准处置：回滚版本" in report(incident, language="zh")
         (proposal,) = stage.proposals()
-        assert proposal.status == "pending"
+        assert proposal.status == "pending" and f"leptonai approve {proposal.id}" in told
         stage.door.approve(proposal.id, proposal.hash, ANA)
         await stage.until(lambda: stage.incidents()[0].closed is not None)
-        assert stage.incidents()[0].actions[0].verdict == "effective"
+        incident = stage.incidents()[0]
+        assert (incident.actions[0].verdict, incident.actions[0].approved) == ("effective", True)
+        told = " ".join(report(incident).split())
+        assert "The rollback was approved by human:ana." in told and "It was effective" in told
+        assert "处置“回滚版本”已由 human:ana 批准" in report(incident, language="zh")
 
     play(short, story, Settings(admit=Admit(approval=("rollback",))))
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from leptonai.errors import NotFound, SpecError, TelemetryError
-from leptonai.ops.report import Section, Sentence, check, languages, report, tell
-from leptonai.types import Action, Cause, Evidence, Incident
+from leptonai.ops.report import Section, Seen, Sentence, check, languages, report, tell
+from leptonai.types import Action, Cause, Evidence, Incident, Series
 
 AT = 1_700_000_000.0
 
@@ -103,3 +103,47 @@ def test_the_last_words_of_a_replica_cannot_pass_for_a_citation_or_for_markup() 
     assert "<script>" not in markdown.replace("\\<", "") and "**trust" not in markdown
     assert "<script>" not in report(hostile, "html")
     assert "[e99]" not in report(hostile)
+
+
+@pytest.mark.parametrize("language", languages())
+@pytest.mark.parametrize("kind", ["exit", "change", "plan", "classifiers", "traffic", "silence", "signal", "similar"])
+def test_values_that_are_not_of_their_kind_cost_their_words_and_not_the_report(kind: str, language: str) -> None:
+    odd: Any = ["x", {"y": None}]
+    names = ("crashes", "change_age_seconds", "replaces", "preview", "votes", "counts", "traffic_ratio", "likeness")
+    names += (
+        "unanswered_seconds",
+        "siblings_silent_share",
+        "nan_share",
+        "cause",
+        "remedy",
+        "verdict",
+        "revision",
+        "by",
+    )
+    hostile = Evidence(
+        id="e1", kind=kind, at=AT, text="What it said.", data={"subject": odd} | dict.fromkeys(names, odd)
+    )
+    text = report(incident(evidence=(hostile,)), language=language)
+    assert "What it said." in text
+
+
+def test_what_was_wrong_and_no_error_is_said_not_to_be_counted() -> None:
+    wrong = Cause(name="bad_revision_wrong_answers", subject="digits#2", confidence=0.95, evidence=("e1",))
+    seen = Seen(series={"request_rate_per_second": rate(), "error_ratio": rate(0.0)})
+    for language, said in (("en", "it is not counted here"), ("zh", "未计入以上数字")):
+        assert said in report(incident(causes=(wrong,)), language=language, seen=seen)
+        assert said not in report(incident(), language=language, seen=seen)
+
+
+def rate(value: float = 10.0) -> Series:
+    return Series(name="x", labels={}, at=[AT + n for n in range(-60, 20)], value=[value] * 80)
+
+
+def test_what_nobody_approved_is_not_told_as_done() -> None:
+    asked = Action(remedy="evict", proposal="p-1", at=AT + 2, approved=False, verdict="inconclusive")
+    for language, said, done in (
+        ("en", "It was not approved, so it was not done.", "after the onset: replace the replica"),
+        ("zh", "未获批准，因此没有执行", "采取的处置是"),
+    ):
+        told = report(incident(actions=(asked,)), language=language)
+        assert said in told and done not in told and "leptonai approve" not in told

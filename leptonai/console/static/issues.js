@@ -5,7 +5,10 @@ document.addEventListener("submit", async (event) => {
   if (!form.dataset.issue) return;
   event.preventDefault();
   const given = Object.fromEntries(new FormData(form)), wish = { owner: given.owner.trim(), state: given.state };
-  if (given.revision && given.state === "fixed") wish.revision = Number(given.revision);
+  // A revision that is given anew says that the issue is fixed by it, as on the command line.
+  const fresh = given.revision !== form.elements.revision.defaultValue;
+  if (given.revision && fresh && given.state === form.dataset.state) wish.state = "fixed";
+  if (given.revision && wish.state === "fixed") wish.revision = Number(given.revision);
   try {
     const answer = await fetch(`/api/v1/issues/${form.dataset.issue}`, {
       method: "POST", credentials: "same-origin", headers: { "content-type": "application/json" }, body: JSON.stringify(wish),

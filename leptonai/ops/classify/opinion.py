@@ -47,7 +47,7 @@ def weigh_in(
         every = tuple(e for c in causes if c.name == "unknown" for e in c.evidence)
         left = max(opinion.p.get("unknown", 0.0), 1.0 - sum(c.confidence for c in out), 0.0)
         out.append(Cause(name="unknown", subject=service, confidence=round(left, 3), evidence=(*every, id)))
-    fact = Evidence(id=id, kind=OPINION, at=now, text=_text(opinion), data=_data(opinion))
+    fact = Evidence(id=id, kind=OPINION, at=now, text=_text(opinion), data=_data(opinion) | {"counts": True})
     told = Facts((*facts.evidence, fact), facts.features)
     order = {c.name: i for i, c in enumerate(causes)}
     return told, tuple(sorted(out, key=lambda c: (-c.confidence, order.get(c.name, len(order)), c.name, c.subject)))
@@ -56,7 +56,9 @@ def weigh_in(
 def beside(facts: Facts, opinion: Opinion, now: float) -> Facts:
     """The facts with the opinion as one more, which counts for nothing."""
     text = f"{_text(opinion)} That is only told: the causes are the rules'."
-    fact = Evidence(id=f"e{len(facts.evidence) + 1}", kind=OPINION, at=now, text=text, data=_data(opinion))
+    fact = Evidence(
+        id=f"e{len(facts.evidence) + 1}", kind=OPINION, at=now, text=text, data=_data(opinion) | {"counts": False}
+    )
     return Facts((*facts.evidence, fact), facts.features)
 
 

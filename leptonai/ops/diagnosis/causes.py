@@ -16,7 +16,7 @@ CAUSES = {
     "bad_revision_latency": "a revision computes slowly",
     "bad_revision_errors": "a revision fails",
     "bad_config": "a revision does not start: its model or options cannot be loaded",
-    "nan_outputs": "the model computes numbers that are none",
+    "nan_outputs": "the model computes NaN (not a number)",
     "poisoned_input": "certain requests make every replica fail that they reach",
     "data_drift": "the data that come are not those of before",
     "traffic_surge": "more traffic came than the replicas carry",

@@ -40,7 +40,8 @@ def in_words(shift: Shift) -> str:
     name = level_name(shift.severity)
     what = f"{'an' if name[:1] in 'ei' else 'a'} {name} line" if name else "a line"
     if shift.kind == "new":
-        text = f"The log has {what} that it never had before, {shift.count} times since the onset"
+        often = f"{shift.count} times since the onset" if shift.count else "just before the onset"
+        text = f"The log has {what} that it never had before, {often}"
     elif shift.kind == "more":
         text = f"The log has {what} {shift.rate:.3g} times a second since the onset, {shift.usual:.3g} before"
     else:

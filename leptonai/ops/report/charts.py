@@ -1,4 +1,4 @@
-"""The golden signals around an incident as inline SVG: no script, no style from outside, nothing fetched. Pure."""
+"""Signals over time as inline SVG: no script, no style from outside, nothing fetched. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from leptonai.ops.report.voice import Voice
 from leptonai.types import Series
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 150, 64, 24, 22
+LONG = 12 * 3600.0  # seconds
 COLOURS = {"onset": "#c0392b", "action": "#8e44ad", "close": "#27ae60"}
 
 
-def chart(series: Series, marks: Sequence[Mark], voice: Voice) -> str:
-    """One signal over time with a line per mark; gaps stay gaps. "" when nothing was seen."""
+def chart(series: Series, marks: Sequence[Mark], voice: Voice, about: str = "") -> str:
+    """One signal (``about`` whom) over time with a line per mark; gaps stay gaps. "" when nothing was seen."""
     seen = [(t, v) for t, v in zip(series.at, series.value, strict=True) if math.isfinite(v)]
     if not seen:
         return ""
@@ -34,15 +35,15 @@ def chart(series: Series, marks: Sequence[Mark], voice: Voice) -> str:
     for t, v in seen:
         path.append(f"{'M' if t - last > gap else 'L'}{x(t):.1f} {y(v):.1f}")
         last = t
-    name = html.escape(voice.term("signals", series.name))
+    name = html.escape(f"{voice.term('signals', series.name)}{about and ' · '}{about}")
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}" xmlns="http://www.w3.org/2000/svg">',
         f'<text x="{LEFT}" y="14" class="n">{name}</text>',
         f'<path d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - 12}" class="a"/>',
         f'<text x="{LEFT - 6}" y="{TOP + 4}" class="l e">{html.escape(_value(series.name, top, voice))}</text>',
         f'<text x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" class="l e">0</text>',
-        f'<text x="{LEFT}" y="{HEIGHT - 6}" class="l">{voice.clock(start)}</text>',
-        f'<text x="{WIDTH - 12}" y="{HEIGHT - 6}" class="l e">{voice.clock(end)}</text>',
+        f'<text x="{LEFT}" y="{HEIGHT - 6}" class="l">{_moment(start, end - start, voice)}</text>',
+        f'<text x="{WIDTH - 12}" y="{HEIGHT - 6}" class="l e">{_moment(end, end - start, voice)}</text>',
     ]
     for mark in (m for m in marks if start <= m.at <= end):
         at, colour = x(mark.at), COLOURS.get(mark.kind, "#555")
@@ -52,6 +53,11 @@ def chart(series: Series, marks: Sequence[Mark], voice: Voice) -> str:
             f'stroke-dasharray="4 3"/></g>'
         )
     return "".join([*parts, f'<path d="{"".join(path)}" class="s"/></svg>'])
+
+
+def _moment(at: float, width: float, voice: Voice) -> str:
+    """With the day, where a clock alone would not tell which."""
+    return f"{voice.day(at)} {voice.clock(at)}" if width > LONG else voice.clock(at)
 
 
 def _value(name: str, value: float, voice: Voice) -> str:

@@ -19,6 +19,7 @@ from leptonai.types import Evidence, Incident, Noun, Series, Service
 
 SIGNALS = ("request_rate_per_second", "replica_compute_seconds", "replica_rss_bytes")
 TOLD = 100  # incidents in one digest
+DRAWN = 20  # charts of request rates, a service each
 WELL, WORST = 0.95, 6  # an F1 that needs no line, and lines at most
 
 
@@ -74,6 +75,7 @@ def digest(
         language=language,
         sections=render("digest", tongue, words),
         facts=tuple(facts),
+        charts=tuple(rate for member in members for rate in member.series.get(SIGNALS[0], ()) if rate.at)[:DRAWN],
     )
     check(story)
     return story
@@ -93,7 +95,7 @@ def _window(members: Sequence[Member], incidents: Sequence[Incident], start: flo
 
 def _incident(found: Incident) -> Evidence:
     top = found.causes[0] if found.causes else None
-    last = found.actions[-1] if found.actions else None
+    last = next((a for a in reversed(found.actions) if a.approved is not False), None)
     over = found.closed if found.mitigated is None else found.mitigated
     data: dict[str, Any] = {
         "number": found.id, "service": plain(service_of(found)), "began_at": found.began, "severity": found.severity,

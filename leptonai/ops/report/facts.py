@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from leptonai.ops.incidents import service_of
+from leptonai.ops.incidents import said_of, service_of
 from leptonai.ops.report.safe import plain
 from leptonai.types import Evidence, Incident, Noun, Series, Slo
 
@@ -83,7 +83,8 @@ def facts(incident: Incident, seen: Seen) -> tuple[Evidence, ...]:
         data = {"remedy": plain(action.remedy), "proposal": plain(action.proposal or ""), "verdict": action.verdict}
         data |= {"began_at": action.at, "judged_seconds": after, "detail": plain(action.detail)}
         data["onset_seconds"] = max(action.at - incident.began, 0.0)
-        text = f"{plain(action.remedy)}: {action.verdict or 'being verified'}. {plain(action.detail)}".strip()
+        data["approved"] = action.approved
+        text = f"{plain(action.remedy)}: {said_of(action)}. {plain(action.detail)}".strip()
         made.append(_fact(f"a{n}", "remedy", action.at, text, data))
     made += impact(incident, seen)
     return tuple(f for f in made if f.id[0] == "e" or f.id not in taken)

@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 import jinja2
+import msgspec
 
 from leptonai.errors import TelemetryError
-from leptonai.ops.incidents import NOTES
+from leptonai.ops.incidents import NOTES, service_of
 from leptonai.ops.report.claims import unbacked
 from leptonai.ops.report.facts import Seen, facts, seconds
 from leptonai.ops.report.safe import plain
@@ -57,11 +58,18 @@ def tell(incident: Incident, language: str = "en", seen: Seen | None = None) -> 
     tongue, seen = voice(language), seen or Seen()
     known = facts(incident, seen)
     cited = _words(incident, known, tongue)
+    try:
+        sections = render("story", tongue, cited)
+    except (TypeError, ValueError, AttributeError, jinja2.TemplateError):
+        # Values that are not what their kind has are not ours: somebody else wrote the document. Its words are quoted.
+        known = tuple(msgspec.structs.replace(f, data={}) if f.id[0] == "e" else f for f in known)
+        cited = _words(incident, known, tongue)
+        sections = render("story", tongue, cited)
     marks = [Mark(at=incident.began, kind="onset", text=tongue.terms.words["onset"])]
     marks += [
         Mark(at=a.at, kind="action", text=tongue.term("remedies", plain(a.remedy)))
         for a in incident.actions
-        if a.proposal is not None
+        if a.proposal is not None and a.approved is not False
     ]
     if incident.closed is not None:
         marks.append(Mark(at=incident.closed, kind="close", text=tongue.terms.words["close"]))
@@ -69,7 +77,7 @@ def tell(incident: Incident, language: str = "en", seen: Seen | None = None) -> 
         incident=incident.id,
         title=cited["title"],
         language=language,
-        sections=render("story", tongue, cited),
+        sections=sections,
         facts=known,
         seconds=seconds(incident),
         charts=tuple(s for s in seen.series.values() if s.at),
@@ -126,9 +134,12 @@ def _words(incident: Incident, known: tuple[Evidence, ...], tongue: Voice) -> di
     notes = [f for f in known if f.kind in NOTES and f.id[0] == "e"]
     other = [f for f in known if f.id[0] == "e" and f.id not in explained and f.kind not in NOTES][:TOLD]
     actions = [f for f in known if f.kind == "remedy"]
+    done = [f for f in actions if f.data.get("approved") is not False]
     title = plain(incident.title)
     if tongue.language != "en" and top is not None and top.name != "unknown":
         title = f"{tongue.term('causes', top.name)}：{plain(top.subject)}"
+    elif tongue.language != "en":
+        title = _opened(incident, tongue) or title
     return {
         "incident": incident,
         "title": title,
@@ -141,9 +152,20 @@ def _words(incident: Incident, known: tuple[Evidence, ...], tongue: Voice) -> di
         "actions": actions,
         "fact": by_id,
         "took": seconds(incident),
-        "effective": [f for f in actions if f.data.get("verdict") == "effective"],
-        "failed": [f for f in actions if f.data.get("verdict") in ("ineffective", "harmful", "inconclusive")],
+        "effective": [f for f in done if f.data.get("verdict") == "effective"],
+        "asked": [f for f in actions if f.data.get("approved") is False and "verdict" not in f.data],
+        "failed": [f for f in done if f.data.get("verdict") in ("ineffective", "harmful", "inconclusive")],
     }
+
+
+def _opened(incident: Incident, tongue: Voice) -> str:
+    """What opened it, in a language that is not the record's own; "" where it has no words for that."""
+    key, first = plain(service_of(incident)), incident.anomalies[0] if incident.anomalies else None
+    if not key or first is None:
+        return ""
+    if said := tongue.terms.conditions.get(first.labels.get("condition", "")):
+        return f"{key}：{said}"
+    return tongue.terms.titles.get(first.signal, "").format(service=key)
 
 
 def _cite(*ids: str | Iterable[str]) -> _Mark:

@@ -33,6 +33,8 @@ class Terms(Noun, frozen=True, kw_only=True):
     limits: dict[str, str]  # what can be used up first
     dials: dict[str, str]  # what advice changes, with a place for the number
     words: dict[str, str]
+    titles: dict[str, str] = {}  # of an incident without a cause, by what opened it
+    conditions: dict[str, str] = {}  # that ship and open incidents, by name
 
 
 class Voice:
@@ -42,20 +44,22 @@ class Voice:
         self.language, self.terms = language, terms
         self._span = SPANS[language]
 
-    def count(self, value: float) -> str:
-        """A number of things: ``12,345``; in Chinese by ten thousands, ``1.23 万``."""
+    def count(self, value: float, of: str = "") -> str:
+        """A number of things: ``12,345``; in Chinese by ten thousands, ``1.23 万``. ``of``: the Chinese measure word,
+        which a Chinese numeral takes without a space: ``12 个``, ``1.23 万个``."""
         if self.language == "zh" and abs(value) >= 99_995_000:
-            return f"{value / 1e8:.2f} 亿"
+            return f"{value / 1e8:.2f} 亿{of}"
         if self.language == "zh" and abs(value) >= 10_000:
-            return f"{value / 1e4:.2f} 万"
-        return f"{value:,.0f}"
+            return f"{value / 1e4:.2f} 万{of}"
+        return f"{value:,.0f}" + (f" {of}" if of else "")
 
-    def number(self, value: float) -> str:
-        """A measured number, to three digits or so."""
+    def number(self, value: float, of: str = "") -> str:
+        """A measured number, to three digits or so; ``of`` as in ``count``."""
         size = abs(value)
         if size >= 1000:
-            return self.count(value)
-        return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4}f}"
+            return self.count(value, of)
+        digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
+        return f"{value:.{digits}f}" + (f" {of}" if of else "")
 
     def share(self, value: float) -> str:
         """``95%``; close to 0 and 1 with the digits that tell it apart from them."""

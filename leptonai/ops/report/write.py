@@ -57,8 +57,8 @@ def write(story: Story, format: str) -> str:
 
 def _heading(story: Story) -> str:
     word = voice(story.language).terms.words["incident"]
-    mark = "：" if story.language == "zh" else ":"
-    return f"{word} {story.incident}{mark} {story.title}" if story.incident else story.title
+    mark = "：" if story.language == "zh" else ": "
+    return f"{word} {story.incident}{mark}{story.title}" if story.incident else story.title
 
 
 def _text(story: Story) -> str:
@@ -106,13 +106,16 @@ def _html(story: Story) -> str:
         '<meta name="viewport" content="width=device-width"><meta name="referrer" content="no-referrer">',
         f"<title>{said(_heading(story))}</title><style>{_STYLE}</style></head><body><h1>{said(_heading(story))}</h1>",
     ]
-    drawn = "".join(chart(series, story.marks, tongue) for series in story.charts)
+    drawn = "".join(
+        chart(series, story.marks, tongue, "" if story.incident else plain(series.labels.get("service", "")))
+        for series in story.charts
+    )
     if drawn:
         legend = " · ".join(
             f'<span style="color:{COLOURS.get(m.kind, "#555")}">┆ {said(m.text)} {tongue.clock(m.at)}</span>'
             for m in story.marks
         )
-        parts.append(f"<h2>{said(words['charts'])}</h2><p>{legend}</p>{drawn}")
+        parts.append(f"<h2>{said(words['charts'])}</h2>{legend and f'<p>{legend}</p>'}{drawn}")
     ids = {f.id for f in story.facts}
     for section in story.sections:
         parts.append(f"<h2>{said(section.title)}</h2><ul>")

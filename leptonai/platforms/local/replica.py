@@ -158,7 +158,7 @@ class LocalReplica:
                 self._tuning, self._cost = _says(answer.body)
                 detail = "" if ok else _detail(answer.body)
             except Unanswered as e:
-                detail = "no answer" if isinstance(e.__cause__, TimeoutError) else str(e)
+                detail = _said(e)
             patience = min(2 * patience, local.hung_after) if detail == "no answer" else usual
             waited = max((s.seconds() for s in starved), default=0.0)
             self._become(answered(self.health, ok, detail, self._clock(), local, waited))
@@ -226,6 +226,15 @@ def _state(body: bytes) -> str:
     except ValueError:
         return ""
     return str(found.get("state", "")) if isinstance(found, dict) else ""
+
+
+def _said(e: Unanswered) -> str:
+    match e.__cause__:
+        case TimeoutError():
+            return "no answer"
+        case FileNotFoundError() | ConnectionRefusedError():
+            return "it does not listen yet"
+    return str(e)
 
 
 def _detail(body: bytes) -> str:
