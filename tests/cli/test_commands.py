@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -143,7 +144,9 @@ def test_incidents_are_listed_told_and_judged(shell: Any, stage: Stage) -> None:
     assert [f.label for _, f in stage.store.feedback()[0]] == [None, 7]
 
 
-def test_a_proposal_that_waits_is_approved_by_its_hash(shell: Any, stage: Stage) -> None:
+def test_a_proposal_that_waits_is_approved_by_its_hash(
+    shell: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ok(shell("deploy", "digits.py"))
     stage.door._admit = msgspec.structs.replace(stage.door._admit, approval=("delete",))
     code, _, err = shell("delete", "digits")
@@ -152,8 +155,11 @@ def test_a_proposal_that_waits_is_approved_by_its_hash(shell: Any, stage: Stage)
     assert "leptonai approve p-" in err
     pending = json.loads(ok(shell("proposals", "--status", "pending", "--json")))
     number, hash = pending[0]["id"], pending[0]["hash"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
     code, _, err = shell("approve", number)
     assert code == 2 and f"hash {hash[:12]}" in err and "nobody answered" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert shell("approve", number)[0] == 1
     with stage.http() as http:
         short = http.post(f"/proposals/{number}/approve", json={"hash": hash[:12]})
         assert short.status_code == 403 and "64 characters, 12 came" in short.json()["error"]
