@@ -28,11 +28,14 @@ from on_kubernetes import CODE, Users, wait
 
 from leptonai.client import Client
 from leptonai.drill import pods
+from leptonai.plan.render import gate
 from leptonai.plan.render.control import NAME
 from leptonai.plan.render.pod import UID
 from leptonai.types import Resources, Scale, Spec, Variant
 
 POD = f"{NAME}-0"
+GATES = f"app.kubernetes.io/name={gate.NAME}"
+LOST = "gateway killed without a word (told only)"
 
 
 def kubectl(space: str, *args: str, stdin: str | None = None) -> str:
@@ -44,6 +47,12 @@ def kubectl(space: str, *args: str, stdin: str | None = None) -> str:
 
 def address(space: str, service: str) -> str:
     return json.loads(kubectl(space, "get", "service", service, "-o", "json"))["spec"]["clusterIP"]
+
+
+def gates(space: str) -> list[str]:
+    """Names of the gateway's pods that are ready."""
+    listed = kubectl(space, "get", "pods", "-l", GATES, "--no-headers").splitlines()
+    return [line.split()[0] for line in listed if line.split()[1:3] == ["1/1", "Running"]]
 
 
 def volume(space: str, folder: Path) -> str:
@@ -89,7 +98,8 @@ def main() -> int:
         chosen = folder / "settings.yaml"
         chosen.write_bytes(msgspec.yaml.encode({"kubernetes": {"image": pods.settings(space)["kubernetes"]["image"]}}))
         kubectl(space, "apply", "-f", "-", stdin=volume(space, asked.volume / space))
-        objects = cli(here, "export", "control", "--namespace", space, "--settings", str(chosen), "--cpu", "100m")
+        objects = cli(here, "export", "control", "--namespace", space, "--settings", str(chosen), "--cpu", "100m",
+                      "--gateway-cpu", "100m")  # fmt: skip
         try:
             failed = measure(space, model, asked, objects, folder)
         finally:
@@ -124,7 +134,8 @@ def measure(space: str, model: Path, asked: argparse.Namespace, objects: str, fo
     wait(lambda: sum(r.state == "ready" for r in client.replicas("greeter")) == 2, "two replicas are ready")
     replicas = {r.id for r in client.replicas("greeter")}
     lane = Users(f"http://{address(space, 'greeter')}/predict", asked.rate)
-    gateway = Users(f"http://{control}/services/greeter/predict", asked.rate)
+    wait(lambda: len(gates(space)) == 2, "two gateways are ready")
+    gateway = Users(f"http://{address(space, gate.NAME)}/services/greeter/predict", asked.rate)
     for users in (lane, gateway):
         users.start()
     time.sleep(15.0)
@@ -166,22 +177,26 @@ def measure(space: str, model: Path, asked: argparse.Namespace, objects: str, fo
     before = uid()
     stage("control pod deleted", lambda: kubectl(space, "delete", "pod", POD, "--wait=false"), back(before))
     kept(client)
+
+    def replaced(gone: str) -> Callable[[], bool]:
+        return lambda: len(gates(space)) == 2 and gone not in kubectl(space, "get", "pods", "--no-headers")
+
+    first = gates(space)[0]
+    stage("gateway pod deleted", lambda: kubectl(space, "delete", "pod", first, "--wait=false"), replaced(first))
+    stage("gateway rolled", lambda: kubectl(space, "rollout", "restart", "deployment", gate.NAME),
+          lambda: kubectl(space, "rollout", "status", "deployment", gate.NAME, "--timeout=200s")
+          and kubectl(space, "get", "pods", "-l", GATES, "--no-headers").count("\n") == 2)  # fmt: skip
     copy = folder / "copy"
 
     def elsewhere() -> None:
         kubectl(space, "scale", "statefulset", NAME, "--replicas=0")
         kubectl(space, "delete", "pod", POD, "--grace-period=0", "--force")
         wait(lambda: POD not in kubectl(space, "get", "pods", "--no-headers"), "its pod is gone")
-        gateway.done.set()
-        shutil.copytree(asked.volume / space, copy)
+        volatile = shutil.ignore_patterns("control.json", "ops.json", "run", "envoy", "settings.yaml", ".*")
+        shutil.copytree(asked.volume / space, copy, ignore=volatile)
         read = msgspec.yaml.decode((folder / "settings.yaml").read_bytes())
-        read["kubernetes"] |= {"enabled": True, "namespace": space}
-        (copy / "settings.yaml").unlink(missing_ok=True)
+        read["kubernetes"] |= {"enabled": True, "namespace": space, "gateway_pods": True}
         (copy / "settings.yaml").write_bytes(msgspec.yaml.encode(read | {"api": {"port": 0}, "gateway": {"port": 0}}))
-        for file in ("control.json", "ops.json"):
-            (copy / file).unlink(missing_ok=True)
-        for part in ("run", "envoy"):
-            shutil.rmtree(copy / part, ignore_errors=True)
         cli(copy, "up")
 
     def led() -> bool:
@@ -197,16 +212,19 @@ def measure(space: str, model: Path, asked: argparse.Namespace, objects: str, fo
             kept(there)
     except subprocess.CalledProcessError as e:
         wrong.append(f"nobody led from elsewhere: {e.stderr}")
+    last = gates(space)[0]
+    kill = ("delete", "pod", last, "--grace-period=0", "--force")
+    stage(LOST, lambda: kubectl(space, *kill), lambda: len(gates(space)) == 2)
     for users in (lane, gateway):
         users.done.set()
         users.join()
     print("| stage | seconds | by | requests | failed | slowest, s |\n|---|---|---|---|---|---|")
     bad = bool(wrong)
-    for by, users in (("Service", lane), ("gateway in the pod", gateway)):
+    for by, users in (("Service", lane), ("gateway", gateway)):
         for name in dict.fromkeys(s for s, _ in users.counts):
             sent = sum(n for (s, _), n in users.counts.items() if s == name)
             lost = {o: n for (s, o), n in users.counts.items() if s == name and o != "answered"}
-            bad |= users is lane and bool(lost)
+            bad |= name != LOST and bool(lost)
             what = ", ".join(f"{n} {o}" for o, n in lost.items()) or "0"
             shown = took.get(name, 0.0)
             print(f"| {name or 'before'} | {shown:.1f} | {by} | {sent} | {what} | {users.slowest[name]:.2f} |")

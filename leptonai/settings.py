@@ -60,6 +60,7 @@ class Kubernetes(Noun, frozen=True, kw_only=True):
     gateway: str = ""  # of traffic gateway: the Gateway that routes join, namespace/name
     callers: tuple[str, ...] = ()  # other namespaces whose pods may call
     prometheus: str = ""  # that KEDA asks, as it reaches it; for services with scale.owner keda
+    gateway_pods: bool = False  # our gateway is in pods of its own, as `leptonai export control` makes them; not here
     resync: float = 600.0  # seconds until everything is listed anew; in between changes are watched
     lease: float = 15.0  # seconds without a sign of the copy that leads until another may take over; client-go's
 

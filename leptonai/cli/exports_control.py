@@ -23,6 +23,9 @@ __all__ = ["export"]
 @click.option("--storage-class", default="", metavar="NAME", help="Of the volume; else the cluster's own.")
 @click.option("--cpu", default="500m", show_default=True, help="Requested.")
 @click.option("--memory", default="2Gi", show_default=True, help="Requested, and the limit.")
+@click.option("--gateways", default=2, show_default=True, help="Pods of the gateway; 0: it is in the platform's pod.")
+@click.option("--gateway-cpu", default="250m", show_default=True, help="Requested by each of them.")
+@click.option("--gateway-memory", default="512Mi", show_default=True, help="Requested by each, and the limit.")
 @click.option(
     "--settings", "file", type=click.Path(path_type=Path), metavar="FILE", help="settings.yaml for the platform."
 )
@@ -38,12 +41,16 @@ def control(
     storage_class: str,
     cpu: str,
     memory: str,
+    gateways: int,
+    gateway_cpu: str,
+    gateway_memory: str,
     file: Path | None,
     helm: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the platform itself for a cluster: its pod with a volume, its settings, address, account and rights.
+    """Write the platform itself for a cluster: its pod with a volume, its settings, address, account and rights, and
+    the gateway in pods of its own.
 
     \b
     Example:
@@ -67,13 +74,15 @@ def control(
             raise SpecError(f"cannot read {file}: {e}", hint="give a settings.yaml") from e
         if not isinstance(given, dict):
             raise SpecError(f"{file} holds no settings", hint="see docs/settings.md")
-    seat = checked(Seat(namespace, image or IMAGE, storage, storage_class, cpu, memory), account)
+    apis = Apis.of(version)
+    seat = Seat(namespace, image or IMAGE, storage, storage_class, cpu, memory, gateways, gateway_cpu, gateway_memory)
+    checked(seat, account)
     if helm:
         from leptonai.export.platform import files
 
-        tell(files(seat, given, account, Apis.of(version)), [], out, as_json)
+        tell(files(seat, given, account, apis), [], out, as_json)
         return
-    made = role(Apis.of(version), namespace, account) + render(seat, given, account)
+    made = role(apis, namespace, account) + render(seat, given, account, apis)
     if as_json:
         print_json({"objects": made})
     elif out is None:

@@ -24,7 +24,7 @@ from leptonai.platforms.local.rundir import make_runtime_folder
 from leptonai.types import Change, Event, Feedback, Incident, Issue, Key, Proposal, Review, Revision
 
 log = logging.getLogger("leptonai.ops")
-GATEWAY_EVERY = 10  # looks at the world between two questions where the gateway is: it moves with control only
+GATEWAY_EVERY = 10  # looks at the world between two questions where gateways are: they seldom move
 RETRY = 0.5  # seconds between looks for a control process
 STANDBY = 2.0  # seconds between two questions whether another copy of the platform leads
 
@@ -34,7 +34,7 @@ class Api:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._gateway: str | None = None
+        self._gateways: tuple[str, ...] = ()
         self._trouble = ""
         self._looks = 0
 
@@ -43,12 +43,13 @@ class Api:
         if self._looks % GATEWAY_EVERY == 0:
             gateway = (await self._client.platform()).get("gateway") or {}
             admin, self._trouble = str(gateway.get("admin") or ""), str(gateway.get("trouble") or "")
-            self._gateway = f"unix:{admin}" if admin.startswith("/") else admin or None
+            here = (f"unix:{admin}" if admin.startswith("/") else admin,) if admin else ()
+            self._gateways = tuple(gateway.get("pages") or here)
         self._looks += 1
         return World(
             services=tuple(v.service for v in views),
             replicas=tuple(r for v in views for r in v.replicas),
-            gateway=self._gateway,
+            gateways=self._gateways,
             trouble=self._trouble,
             room={v.key: v.room for v in views if v.room},
             frozen=(await self._client.freeze()).said,

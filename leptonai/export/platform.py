@@ -32,6 +32,12 @@ from leptonai.settings import Settings
 Json = dict[str, Any]
 
 _URL = "postgresql://localhost/leptonai"  # stands for the site's own while objects are made
+_FILES = {"Role": "rbac", "RoleBinding": "rbac"}
+_CREATED = {  # of the gateway's account as of control's: not where they are there already
+    "ServiceAccount": ".Values.serviceAccount.create",
+    "Role": ".Values.rbac.create",
+    "RoleBinding": ".Values.rbac.create",
+}
 _GIVEN = 'include "leptonai.settings" .'
 
 
@@ -40,9 +46,9 @@ def files(seat: Seat, given: Json, account: str, apis: Apis) -> Files:
 
     ``given``: settings, which become the default of the value ``settings``. SpecError when they cannot be.
     """
-    control(seat, given, account)  # refuses what cannot be
+    control(seat, given, account, apis)  # refuses what cannot be
     seat = seat._replace(namespace=NAMESPACE)
-    objects = copy.deepcopy(control(seat, {"store": {"url": _URL}}, account))
+    objects = copy.deepcopy(control(seat, {"store": {"url": _URL}}, account, apis))
     marks = Marks()
     values: Json = {"storage": {"size": seat.storage, "class": seat.storage_class}}
     templates: dict[str, str] = {}
@@ -57,8 +63,10 @@ def files(seat: Seat, given: Json, account: str, apis: Apis) -> Files:
         elif made["kind"] in ("StatefulSet", "Deployment"):
             which = "control" if made["kind"] == "StatefulSet" else made["metadata"]["name"].removeprefix("leptonai-")
             values[which] = _opened(made, which, account, marks)
-        name = f"templates/{made['kind'].lower()}.yaml"
-        templates[name] = templates.get(name, "") + marks.template([made])
+        name = f"templates/{_FILES.get(made['kind'], made['kind'].lower())}.yaml"
+        made_where = _CREATED.get(made["kind"])
+        text = _where(made_where, made, marks) if made_where else marks.template([made])
+        templates[name] = templates.get(name, "") + text
     del own["store"]
     url = (given.get("store") or {}).get("url", "")
     rest = copy.deepcopy(given)

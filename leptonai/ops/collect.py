@@ -81,16 +81,19 @@ class Collector:
     def __init__(self, timeout: float, folder: str = "/", gpus: Gpus | None = None) -> None:
         self._timeout = timeout
         self._targets: dict[str, _Target] = {}
-        self._gateway: _Target | None = None
+        self._gateways: dict[str, _Target] = {}
         self._host = Host(folder=folder)
         self._gpus = gpus or Nvml()
         self._last: float | None = None
         self._at_zero: frozenset[Key] = frozenset()  # as last seen; their zeros have been told
 
     async def collect(
-        self, services: Sequence[Service], replicas: Sequence[Replica], gateway: str | None, now: float
+        self, services: Sequence[Service], replicas: Sequence[Replica], gateways: Sequence[str], now: float
     ) -> Collected:
-        """Everything seen at ``now``. A process that does not answer costs at most ``timeout`` and is left out."""
+        """Everything seen at ``now``. A process that does not answer costs at most ``timeout`` and is left out.
+
+        ``gateways``: where each of them is asked; what users saw is what all of them answered.
+        """
         seconds = now - self._last if self._last is not None else 0.0
         self._last = now
         live = [r for r in replicas if r.address and r.state in ("ready", "failed", "starting") and not r.gone]
@@ -98,7 +101,7 @@ class Collector:
         at_zero = frozenset(s.key for s in services if not wished_replicas(s)) - {r.service for r in replicas}
         told, self._at_zero = self._at_zero & at_zero, at_zero
         pages, (users, traffic, asked, versions) = await asyncio.gather(
-            asyncio.gather(*(self._page(r, now) for r in live)), self._users(services, told, gateway, now)
+            asyncio.gather(*(self._page(r, now) for r in live)), self._users(services, told, gateways, now)
         )
         resting = told - asked
         signals: list[Signal] = []
@@ -126,8 +129,8 @@ class Collector:
 
     def close(self) -> None:
         self._forget({})
-        if self._gateway:
-            self._gateway.peer.close()
+        for target in self._gateways.values():
+            target.peer.close()
 
     def _forget(self, addresses: dict[str, str]) -> None:
         for id in [i for i, t in self._targets.items() if addresses.get(i) != t.peer.address]:
@@ -169,28 +172,36 @@ class Collector:
         }
 
     async def _users(
-        self, services: Sequence[Service], told: frozenset[Key], address: str | None, now: float
+        self, services: Sequence[Service], told: frozenset[Key], addresses: Sequence[str], now: float
     ) -> tuple[list[Signal], dict[Key, Traffic] | None, set[Key], dict[Key, dict[str, tuple[int, int]]]]:
         """What users saw, those of ``told`` that were asked (others of them are left out), and rollouts' lanes."""
-        unknown: tuple[list[Signal], None, set[Key], dict[Key, dict[str, tuple[int, int]]]] = [], None, set(), {}
-        if address is None:
-            return unknown
-        if self._gateway is None or self._gateway.peer.address != address:
-            if self._gateway:
-                self._gateway.peer.close()
-            self._gateway = _Target(address)
-        target = self._gateway
-        try:
-            body = await target.peer.get(GATEWAY_PAGE, self._timeout)
-        except TelemetryError:
-            return unknown
-        elapsed = now - target.asked if target.asked is not None else 0.0
-        target.asked = now
-        rose = target.counters.rise(_gateway_counters(body.decode("utf-8", "replace")))
+        for gone in self._gateways.keys() - set(addresses):
+            self._gateways.pop(gone).peer.close()
+        for new in [a for a in addresses if a not in self._gateways]:
+            self._gateways[new] = _Target(new)
+        told_by = await asyncio.gather(*(self._counted(target, now) for target in self._gateways.values()))
+        found = [one for one in told_by if one is not None]
+        if not found:
+            return [], None, set(), {}
+        elapsed = min((seconds for _, seconds in found if seconds > 0), default=0.0)
+        rose: dict[Hashable, float] = {}
+        for one, _ in found:
+            for key, rise in one.items():
+                rose[key] = rose.get(key, 0.0) + rise
         moved = {str(k[1]).partition("@")[0] for k, rise in rose.items() if isinstance(k, tuple) and rise > 0}
         asked = {key for key in told if key.replace("/", ".") in moved}
         signals, traffic = _users([s for s in services if s.key not in told or s.key in asked], rose, elapsed, now)
         return signals, traffic, asked, _versions(services, rose)
+
+    async def _counted(self, target: _Target, now: float) -> tuple[dict[Hashable, float], float] | None:
+        """What the counters of one gateway rose by, and in how many seconds (0 at the first look)."""
+        try:
+            body = await target.peer.get(GATEWAY_PAGE, self._timeout)
+        except TelemetryError:
+            return None
+        elapsed = now - target.asked if target.asked is not None else 0.0
+        target.asked = now
+        return target.counters.rise(_gateway_counters(body.decode("utf-8", "replace"))), elapsed
 
     def _ready(self, services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
         ready = {s.key: 0 for s in services}

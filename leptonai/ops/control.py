@@ -22,13 +22,13 @@ from leptonai.types import (
 
 
 class World(Noun, frozen=True, kw_only=True):
-    """Wish and world at one moment. ``gateway``: the admin address of the gateway, None without one. ``trouble``: why
-    its newest configuration is not in force, "" while it is. ``room``: of services with ``scale.auto``, how many more
+    """Wish and world at one moment. ``gateways``: where each of them is asked for its counters. ``trouble``: why
+    their newest configuration is not in force, "" while it is. ``room``: of services with ``scale.auto``, how many more
     replicas of each variant fit; None: no limit is known. ``frozen``: why the kill switch is on, "" while it is off."""
 
     services: tuple[Service, ...] = ()
     replicas: tuple[Replica, ...] = ()
-    gateway: str | None = None
+    gateways: tuple[str, ...] = ()
     trouble: str = ""
     room: dict[Key, dict[str, int | None]] = {}
     frozen: str = ""

@@ -271,7 +271,7 @@ class Watch:
 
     async def _collect(self, now: float) -> None:
         world = self._world
-        found = await self._collector.collect(world.services, world.replicas, world.gateway, now)
+        found = await self._collector.collect(world.services, world.replicas, world.gateways, now)
         self.store.write(found.signals)
         self.store.write(await self._edge.signals(now))
         stuck = Signal(name="gateway_trouble_count", labels={}, at=now, value=float(bool(world.trouble)))

@@ -51,7 +51,8 @@ def plain(objects: list[Json]) -> list[Json]:
 
 
 def expected(given: Json | None = None, version: str = "1.28", **right: bool) -> list[Json]:
-    return role(Apis.of(version), "models", "leptonai", **right) + control(Seat("models"), given or {}, "leptonai")
+    apis = Apis.of(version)
+    return role(apis, "models", "leptonai", **right) + control(Seat("models"), given or {}, "leptonai", apis)
 
 
 @needs_helm
@@ -114,13 +115,18 @@ def test_what_a_site_says_is_in_the_objects(tmp_path: Path) -> None:
     read = msgspec.yaml.decode(config["data"]["settings.yaml"], type=Settings)
     assert (read.store.url, read.ops.shadow, read.gateway.public) == (URL, True, "https://ai.example")
     assert (read.kubernetes.enabled, read.kubernetes.namespace, read.gateway.host) == (True, "models", "0.0.0.0")
-    assert {o["metadata"]["name"] for o in found if "Role" in o["kind"]} == {"plant", "plant-models"}
+    assert {o["metadata"]["name"] for o in found if "Role" in o["kind"]} == {
+        "plant",
+        "plant-models",
+        "leptonai-gateway",
+    }
     (rules,) = (o["rules"] for o in by_kind(found, "ClusterRole"))
     assert [r["resources"] for r in rules] == [["nodes"], ["pods"]]
     accounts = [o for o in by_kind(found, "ServiceAccount") if o["metadata"]["name"] == "plant"]
     assert [a["metadata"]["annotations"] for a in accounts] == [{"iam": "role/x"}]
     for binding in (*by_kind(found, "RoleBinding"), *by_kind(found, "ClusterRoleBinding")):
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "plant", "namespace": "models"}]
+        who = "leptonai-gateway" if binding["metadata"]["name"] == "leptonai-gateway" else "plant"
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": who, "namespace": "models"}]
 
 
 @needs_helm

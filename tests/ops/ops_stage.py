@@ -303,9 +303,9 @@ class Direct:
         replicas = [
             msgspec.structs.replace(r, address=f"unix:{self.stage.folder / r.id}.sock") for r in self.stage.replicas()
         ]
-        gateway = f"unix:{self.stage.folder / 'gateway'}.sock"
+        gateways = (f"unix:{self.stage.folder / 'gateway'}.sock",)
         frozen = self.stage.switch.said()
-        return World(services=tuple(services), replicas=tuple(replicas), gateway=gateway, frozen=frozen)
+        return World(services=tuple(services), replicas=tuple(replicas), gateways=gateways, frozen=frozen)
 
     async def revisions(self, key: Key) -> list[Revision]:
         return self._store().revisions(key)

@@ -219,10 +219,10 @@ def test_the_signals_of_a_replica(short: Path) -> None:
 
         async with serving(short / "r1", give):
             collector, one = Collector(timeout=5.0), replica(short / "r1")
-            first = values(await collector.collect([SERVICE], [one], None, 100.0), replica="r1")
+            first = values(await collector.collect([SERVICE], [one], (), 100.0), replica="r1")
             assert first == {"replica_rss_bytes": 5e7, "replica_in_flight_count": 2.0}  # nothing to compare with yet
             shown.pop(0)
-            found = await collector.collect([SERVICE], [one], None, 102.0)
+            found = await collector.collect([SERVICE], [one], (), 102.0)
             assert values(found, replica="r1", digest="d", service="digits") == {
                 "replica_rss_bytes": 5e7,
                 "replica_in_flight_count": 2.0,
@@ -235,7 +235,7 @@ def test_the_signals_of_a_replica(short: Path) -> None:
             }
             assert found.answered == {"r1": 40.0} and values(found, service="digits")["ready_count"] == 1.0
             shown.pop(0)  # the process was started anew
-            again = values(await collector.collect([SERVICE], [one], None, 103.0), replica="r1")
+            again = values(await collector.collect([SERVICE], [one], (), 103.0), replica="r1")
             assert again["replica_request_rate_per_second"] == 5.0 and again["replica_compute_seconds"] == 0.1
             collector.close()
 
@@ -252,14 +252,14 @@ def test_a_silent_replica_is_counted_and_a_dead_one_is_not(short: Path) -> None:
         collector = Collector(timeout=0.05)
         replicas = [replica(short / "r1"), replica(short / "dead")]
         async with serving(short / "r1", give):
-            await collector.collect([SERVICE], replicas, None, 100.0)
+            await collector.collect([SERVICE], replicas, (), 100.0)
             quiet = True
-            assert (await collector.collect([SERVICE], replicas, None, 101.0)).unanswered == {}  # one late answer
-            assert (await collector.collect([SERVICE], replicas, None, 102.0)).unanswered == {"r1": 2.0}
+            assert (await collector.collect([SERVICE], replicas, (), 101.0)).unanswered == {}  # one late answer
+            assert (await collector.collect([SERVICE], replicas, (), 102.0)).unanswered == {"r1": 2.0}
             quiet = False
-            assert (await collector.collect([SERVICE], replicas, None, 103.0)).unanswered == {}
+            assert (await collector.collect([SERVICE], replicas, (), 103.0)).unanswered == {}
         for now in (104.0, 105.0, 106.0):
-            assert (await collector.collect([SERVICE], replicas, None, now)).unanswered == {}
+            assert (await collector.collect([SERVICE], replicas, (), now)).unanswered == {}
         collector.close()
 
     asyncio.run(story())
@@ -284,17 +284,17 @@ def test_what_users_see_comes_from_the_gateway(short: Path) -> None:
 
         async with serving(short / "g", give):
             collector, admin = Collector(timeout=5.0), str(short / "g")  # a bare path, as the platform describes it
-            await collector.collect([SERVICE], [], admin, 100.0)
-            found = await collector.collect([SERVICE], [], admin, 102.0)
+            await collector.collect([SERVICE], [], [admin], 100.0)
+            found = await collector.collect([SERVICE], [], [admin], 102.0)
             seen = values(found, service="digits")
             assert found.gateway and seen["request_rate_per_second"] == 50.0 and seen["error_ratio"] == 0.25
             assert seen["slow_ratio"] == pytest.approx(0.5) and seen["latency_p50_seconds"] == pytest.approx(0.05)
             assert found.traffic["digits"].requests == 100 and found.traffic["digits"].errors == 25
             assert found.traffic["digits"].slow == pytest.approx(50)
-            idle = values(await collector.collect([SERVICE], [], admin, 103.0), service="digits")
+            idle = values(await collector.collect([SERVICE], [], [admin], 103.0), service="digits")
             assert idle["request_rate_per_second"] == 0.0 and "error_ratio" not in idle  # nothing is not zero errors
             collector.close()
-        gone = await collector.collect([SERVICE], [], admin, 104.0)
+        gone = await collector.collect([SERVICE], [], [admin], 104.0)
         assert not gone.gateway and gone.traffic == {}
 
     asyncio.run(story())
@@ -314,7 +314,7 @@ def test_a_service_at_zero_costs_nothing_until_somebody_asks(short: Path) -> Non
             collector, admin = Collector(timeout=5.0), str(short / "g")
 
             async def look(service: Service, at: float) -> Collected:
-                return await collector.collect([service], [], admin, at)
+                return await collector.collect([service], [], [admin], at)
 
             assert values(await look(SERVICE, 100.0), service="digits") == {"ready_count": 0.0}
             told = await look(asleep, 101.0)

@@ -53,11 +53,11 @@ def test_the_gateway_s_own_numbers(short: Path) -> None:
                     now = 0.0
                     for _ in range(5):  # histograms are a reading behind: what was before us is read out
                         now += 1.0
-                        await collector.collect([service], [], str(gateway.admin), now)
+                        await collector.collect([service], [], [str(gateway.admin)], now)
                         await asyncio.sleep(0.05)
                     for name, count in (("fast", 15), ("slow", 5), ("broken", 5)):
                         await asyncio.gather(*(http.get(f"{base}/{name}") for _ in range(count)))
-                found = await collector.collect([service], [], str(gateway.admin), now + 2.0)
+                found = await collector.collect([service], [], [str(gateway.admin)], now + 2.0)
                 seen = values(found, service="team/digits")
                 assert found.traffic["team/digits"].requests == 25 and found.traffic["team/digits"].errors == 5
                 assert seen["request_rate_per_second"] == 12.5 and seen["error_ratio"] == 0.2
@@ -66,7 +66,7 @@ def test_the_gateway_s_own_numbers(short: Path) -> None:
                     if slow > 4.5:
                         break
                     await asyncio.sleep(0.05)
-                    found = await collector.collect([service], [], str(gateway.admin), now + later)
+                    found = await collector.collect([service], [], [str(gateway.admin)], now + later)
                     slow += found.traffic["team/digits"].slow
                     slowest = max(slowest, values(found, service="team/digits").get("latency_p99_seconds", 0.0))
                 assert slow == pytest.approx(5.0, abs=0.5)

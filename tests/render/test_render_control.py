@@ -13,29 +13,36 @@ from leptonai.cli.main import run
 from leptonai.errors import SpecError
 from leptonai.plan.render import Apis
 from leptonai.plan.render.control import Seat, control
+from leptonai.plan.render.gate import PAGES
+from leptonai.plan.render.pod import LEAVE
 from leptonai.platforms.kubernetes.rights import role
+from leptonai.platforms.local.handover import PATIENCE
 from leptonai.settings import Settings
+
+LATEST = Apis.of("1.28")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_as_kubernetes_has_it(version: str) -> None:
-    for made in control(Seat("models", storage_class="fast"), {}, "leptonai"):
-        check(made, version)
-        assert made["metadata"]["namespace"] == "models"
+    for seat in (Seat("models", storage_class="fast"), Seat("models", gateways=0)):
+        for made in control(seat, {}, "leptonai", Apis.of(version)):
+            check(made, version)
+            assert made["metadata"]["namespace"] == "models"
 
 
 def test_settings_are_the_given_ones_and_those_of_the_place() -> None:
     given = {"store": {"url": "postgresql://db/leptonai"}, "kubernetes": {"image": "r.io/{service}:{model}"}}
-    (config,) = by_kind(control(Seat("models"), given, "leptonai"), "ConfigMap")
+    (config,) = by_kind(control(Seat("models"), given, "leptonai", LATEST), "ConfigMap")
     read = msgspec.yaml.decode(config["data"]["settings.yaml"], type=Settings)
     assert (read.store.url, read.kubernetes.image) == ("postgresql://db/leptonai", "r.io/{service}:{model}")
     assert (read.kubernetes.enabled, read.kubernetes.namespace) == (True, "models")
     assert (read.api.host, read.gateway.host) == ("0.0.0.0", "0.0.0.0")
+    assert (read.kubernetes.gateway_pods, read.gateway.public) == (True, "http://leptonai-gateway.models")
 
 
 def test_the_password_of_a_database_comes_from_a_secret_and_stands_nowhere() -> None:
     def container(given: dict[str, object]) -> dict[str, object]:
-        made = control(Seat(), given, "leptonai")
+        made = control(Seat(), given, "leptonai", LATEST)
         for one in made:
             check(one, "1.28")
         return by_kind(made, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
@@ -56,7 +63,7 @@ def test_the_password_of_a_database_comes_from_a_secret_and_stands_nowhere() -> 
 
 def test_other_settings_are_another_pod_and_equal_ones_the_same() -> None:
     def template(given: dict[str, object]) -> object:
-        (made,) = by_kind(control(Seat(), given, "leptonai"), "StatefulSet")
+        (made,) = by_kind(control(Seat(), given, "leptonai", LATEST), "StatefulSet")
         return made["spec"]["template"]
 
     assert template({}) == template({}) != template({"api": {"max_body": 1}})
@@ -74,12 +81,12 @@ def test_other_settings_are_another_pod_and_equal_ones_the_same() -> None:
 )
 def test_settings_that_cannot_be_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(SpecError, match=said):
-        control(Seat("models"), given, "leptonai")
+        control(Seat("models"), given, "leptonai", LATEST)
 
 
 def test_no_right_is_given_that_a_platform_does_not_need() -> None:
     """One pod, as nobody, that may write its volume and nothing else; its rights are those of `export rbac`."""
-    (made,) = by_kind(control(Seat(), {}, "leptonai"), "StatefulSet")
+    (made,) = by_kind(control(Seat(), {}, "leptonai", LATEST), "StatefulSet")
     pod = made["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] and container["securityContext"]["readOnlyRootFilesystem"]
@@ -91,11 +98,47 @@ def test_no_right_is_given_that_a_platform_does_not_need() -> None:
     assert not [r for r in rules if "*" in (*r["verbs"], *r["resources"], *r["apiGroups"])]
 
 
+def test_gateways_look_and_change_nothing_and_leave_last() -> None:
+    """Two pods of the same image, spread, one at a time: what they may is to list and watch, and their pages are for
+    control alone. A pod that ends has the time that Envoy's clients are waited for."""
+    made = [o for o in control(Seat("models"), {}, "leptonai", LATEST) if o["metadata"]["name"] == "leptonai-gateway"]
+    (role_,) = by_kind(made, "Role")
+    assert {v for r in role_["rules"] for v in r["verbs"]} == {"list", "watch", "get"}
+    assert [r.get("resourceNames") for r in role_["rules"] if "get" in r["verbs"]] == [["leptonai-control"]]
+    (policy,) = by_kind(made, "NetworkPolicy")
+    to_pages = next(r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] == PAGES)
+    assert to_pages["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "leptonai-control"}}}]
+    (deployment,) = by_kind(made, "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] >= LEAVE + PATIENCE and pod["topologySpreadConstraints"]
+    assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert by_kind(made, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"] == 1
+
+
+def test_where_the_gateway_is_says_what_a_probe_asks() -> None:
+    """With gateways of its own, control is ready when its API answers, and nobody calls it for services."""
+    for gateways, asked, ports in ((2, "/api/v1/healthz", ["api"]), (0, "/v2/health/live", ["gateway", "api"])):
+        made = control(Seat(gateways=gateways), {}, "leptonai", LATEST)
+        (service,) = [o for o in by_kind(made, "Service") if o["metadata"]["name"] == "leptonai-control"]
+        assert [p["name"] for p in service["spec"]["ports"]] == ports
+        container = by_kind(made, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
+        assert container["readinessProbe"]["httpGet"]["path"] == asked
+        assert [p["name"] for p in container["ports"]] == ports
+
+
 def test_the_command_writes_all_of_it_and_says_what_is_wrong(tmp_path, capsys) -> None:
     out = tmp_path / "control.yaml"
     assert run(["export", "control", "--namespace", "models", "--storage", "2Gi", "-o", str(out)]) == 0
     kinds = [o["kind"] for o in yaml.safe_load_all(out.read_text())]
-    assert kinds == ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "StatefulSet"]
+    own = ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "Service", "StatefulSet"]
+    gates = ["ServiceAccount", "Role", "RoleBinding", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"]
+    assert kinds == own + gates
+    assert run(["export", "control", "--gateways", "0", "-o", str(out)]) == 0
+    assert [o["kind"] for o in yaml.safe_load_all(out.read_text())] == own
+    assert run(["export", "control", "--gateways", "-1"]) == 2
+    assert "gateways is -1" in capsys.readouterr().err
     wrong = tmp_path / "settings.yaml"
     for text, word in (("api: {port: 1}", "api.port"), ("- 1", "holds no settings"), ("a: [", "cannot read")):
         wrong.write_text(text)

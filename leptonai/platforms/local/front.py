@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from leptonai.errors import LeptonError, PlatformError
-from leptonai.plan import Memo, cluster_name, routes
-from leptonai.plan.lanes import lanes
+from leptonai.plan import Memo, routes
+from leptonai.platforms.local.asked import variants
 from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
 from leptonai.platforms.local.rundir import write_atomically
@@ -76,10 +76,10 @@ class Front:
         if self.gateway:
             self.gateway.close()
 
-    async def stop(self) -> None:
-        """Neither runs any more."""
+    async def stop(self, patient: bool = False) -> None:
+        """Neither runs any more. ``patient``: see ``Gateway.stop``."""
         if self.gateway:
-            await self.gateway.stop()
+            await self.gateway.stop(patient)
         if self._edge:
             await self._edge.stop()
 
@@ -145,22 +145,15 @@ class Front:
 
     async def asked(self) -> dict[tuple[Key, str], tuple[int, int]] | None:
         """As ``Platform.asked``."""
-        if (counts := await self.the_gateway.asked()) is None:
-            return None
-        found: dict[tuple[Key, str], tuple[int, int]] = {}
-        for service in self.services.values():
-            for lane in lanes(service):
-                count = counts.get(cluster_name(service.key, lane.name))
-                if count is not None and (lane.only is None or lane.share > 0):  # copies ask for nothing
-                    at = (service.key, lane.variant.name)
-                    total, active = found.get(at, (0, 0))
-                    found[at] = (total + count[0], active + count[1])
-        return found
+        counts = await self.the_gateway.asked()
+        return None if counts is None else variants(self.services.values(), counts)
 
     def url(self, key: Key) -> str:
-        workspace, name = parse_key(key)
-        prefix = "" if workspace == DEFAULT_WORKSPACE else f"/workspaces/{workspace}"
-        return f"{self.the_gateway.url}{prefix}/services/{name}"
+        return self.the_gateway.url + path(key)
+
+    @property
+    def started(self) -> bool:
+        return self.gateway is not None
 
     def describe(self) -> dict[str, Any]:
         """``edge``, ``gateway`` and ``services`` of ``Platform.describe``."""
@@ -190,3 +183,10 @@ class Front:
         with contextlib.suppress(OSError):
             self._wishes.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._wishes, msgspec.json.encode(list(self.services.values())))
+
+
+def path(key: Key) -> str:
+    """Of a service below a gateway's address."""
+    workspace, name = parse_key(key)
+    prefix = "" if workspace == DEFAULT_WORKSPACE else f"/workspaces/{workspace}"
+    return f"{prefix}/services/{name}"

@@ -14,7 +14,7 @@ from leptonai.types import Noun
 
 DRAIN = 2  # seconds in which a leaving Envoy tells its clients to connect anew: each asks at least once, if it is busy
 _QUIET = 8.0  # seconds more for connections on which nothing is asked
-_PATIENCE = 90.0  # seconds for requests that were under way
+PATIENCE = 90.0  # seconds for requests that were under way
 _ACTIVE = r"/stats?filter=^http\.gateway\.downstream_(rq|cx)_active$"
 
 
@@ -37,13 +37,13 @@ async def leave(process: Process, admin: str) -> None:
     try:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while process.alive and loop.time() - began < _PATIENCE:
+        while process.alive and loop.time() - began < PATIENCE:
             try:
                 await client.request("POST", "/drain_listeners?graceful", 1.0)
                 break
             except Unanswered:
                 await asyncio.sleep(0.1)
-        while process.alive and (passed := loop.time() - began) < _PATIENCE:
+        while process.alive and (passed := loop.time() - began) < PATIENCE:
             requests, connections = await _active(client)
             if passed > DRAIN and (connections == 0 or (requests == 0 and passed > DRAIN + _QUIET)):
                 break

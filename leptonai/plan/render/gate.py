@@ -1,0 +1,165 @@
+"""The gateway as pods of its own on a cluster: who it is, what it may see, its address, and how it leaves. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from leptonai.plan.render.apis import Apis
+from leptonai.plan.render.names import MANAGER
+from leptonai.plan.render.pod import LEAVE, SECRET_KEY, confined, leaving, nobody
+
+Json = dict[str, Any]
+
+NAME = "leptonai-gateway"
+PLACE = "/var/lib/leptonai"  # its home: what it needs to go on when its container is started again
+HTTP, PAGES = 8320, 8321  # what users ask; what control and ops ask
+PATIENCE = 100  # seconds that requests under way have once it has been told to end; those of ``handover``, with room
+_START = 120  # seconds until one that does not come up is started again
+_RBAC = "rbac.authorization.k8s.io"
+
+
+class Gate(NamedTuple):
+    """What differs from site to site."""
+
+    namespace: str
+    image: str
+    replicas: int = 2
+    cpu: str = "250m"  # requested; not limited: a burst must not wait for a share of the second
+    memory: str = "512Mi"  # requested and limited
+
+
+def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, apis: Apis) -> list[Json]:
+    """Everything, in the order to apply it. ``settings``: the ConfigMap with settings.yaml, and ``marked`` the
+    annotations that tell its content. ``control``: name of control's Service, which is also its pods' name label.
+    ``orders``: the Secret by which control is known.
+    """
+    labels = {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/name": NAME}
+    chosen = {"app.kubernetes.io/name": NAME}
+    meta: Json = {"name": NAME, "namespace": wanted.namespace, "labels": labels}
+    asks = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": control}}}]
+    return [
+        *_rights(meta, control),
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": meta,
+            "spec": {
+                "podSelector": {"matchLabels": chosen},
+                "policyTypes": ["Ingress"],
+                "ingress": [
+                    {"ports": [{"port": HTTP, "protocol": "TCP"}]},
+                    {"from": asks, "ports": [{"port": PAGES, "protocol": "TCP"}]},
+                ],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {
+                "type": "ClusterIP",
+                "selector": chosen,
+                "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+            },
+        },
+        {
+            "apiVersion": apis.version("PodDisruptionBudget"),
+            "kind": "PodDisruptionBudget",
+            "metadata": meta,
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": chosen}},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": meta,
+            "spec": {
+                "replicas": wanted.replicas,
+                "selector": {"matchLabels": chosen},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": marked},
+                    "spec": _pod(wanted, chosen, settings, control, orders),
+                },
+            },
+        },
+    ]
+
+
+def _rights(meta: Json, control: str) -> list[Json]:
+    """It looks and changes nothing: pods, wishes, and where control answers."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": meta["namespace"]}
+    rules: list[Json] = [
+        {"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get"], "resourceNames": [control]},
+    ]
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": meta, "rules": rules},
+        {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": NAME},
+            "subjects": [subject],
+        },
+    ]
+
+
+def _pod(wanted: Gate, chosen: Json, settings: str, control: str, orders: str) -> Json:
+    alive = {"httpGet": {"path": "/v2/health/live", "port": "http"}}
+    secret = {"name": orders, "key": SECRET_KEY}
+    return {
+        "serviceAccountName": NAME,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": LEAVE + PATIENCE,
+        "securityContext": nobody() | {"fsGroup": nobody()["runAsGroup"]},
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": chosen},
+            }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        "containers": [
+            {
+                "name": "gateway",
+                "image": wanted.image,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["python", "-P", "-m", "leptonai.daemon.gateway"],
+                "args": ["--home", PLACE, "--control", control, "--pages", str(PAGES)],
+                "env": [{"name": "LEPTONAI_ORDERS", "valueFrom": {"secretKeyRef": secret}}],
+                "ports": [
+                    {"name": "http", "containerPort": HTTP, "protocol": "TCP"},
+                    {"name": "pages", "containerPort": PAGES, "protocol": "TCP"},
+                ],
+                "resources": {
+                    "requests": {"cpu": wanted.cpu, "memory": wanted.memory},
+                    "limits": {"memory": wanted.memory},
+                },
+                # Envoy itself: it answers once it has the routes and endpoints of the moment it was started.
+                "startupProbe": alive | {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": _START},
+                "readinessProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
+                "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+                "lifecycle": leaving("python"),
+                "securityContext": confined(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": [
+                    {"name": "home", "mountPath": PLACE},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+                    {
+                        "name": "settings",
+                        "mountPath": f"{PLACE}/settings.yaml",
+                        "subPath": "settings.yaml",
+                        "readOnly": True,
+                    },
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "home", "emptyDir": {"sizeLimit": "256Mi"}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "settings", "configMap": {"name": settings}},
+        ],
+    }
