@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from leptonai.ops.diagnose import diagnose
 from leptonai.ops.diagnosis.files import RuleFiles
 from leptonai.ops.evidence import Facts, gather
 from leptonai.ops.features import features
+from leptonai.ops.incidents import service_of
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.lookout import Lookout
@@ -72,16 +73,20 @@ class Examiner:
         now: float,
         explained: Collection[str] = (),
         gateway: str = "",
-        past: Iterable[Incident] = (),
+        past: Collection[Incident] = (),
     ) -> Looked:
         """What is known at ``now`` of a trouble of the service of ``lookout`` that began at ``onset``.
 
-        ``explained``: replicas whose end another incident tells of. ``past``: closed incidents, to find its like.
+        ``explained``: replicas whose end another incident tells of. ``past``: closed incidents, to find its like, and
+        to know when the service was well.
         """
         rules, key = self._rules.book, lookout.service.key
         if self._learner is not None:
             rules = self._learner.book(rules)
-        scene = set_scene(lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals, self._cores)
+        troubled = [(i.began, i.closed) for i in past if i.closed is not None and service_of(i) == key]
+        scene = set_scene(
+            lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals, self._cores, troubled
+        )
         blamed = self._blame(lookout, onset, now)
         scene = msgspec.structs.replace(
             scene, logs=self._shifts(key, onset, now), blamed=blamed, marked=self._marks(key, onset, now)

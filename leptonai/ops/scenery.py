@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from math import isfinite
 from statistics import fmean, median
 
-from leptonai.ops.diagnosis.readings import read_signal
+import msgspec
+
+from leptonai.ops.diagnosis.readings import Stretch, read_signal
 from leptonai.ops.diagnosis.rules import SignalFeature
 from leptonai.ops.edge import HELD, REFUSED, STALE
 from leptonai.ops.levels import read_levels
@@ -18,6 +20,9 @@ from leptonai.protocols import TelemetryStore
 from leptonai.types import Key, Series
 
 BEFORE = 60.0  # seconds of the time before the onset that are compared with
+CALM = 5.0  # seconds that a time without trouble must last at least, to be compared with ...
+BACK = 600.0  # ... and before the onset that it may lie at most
+BURST = 5.0  # seconds over which requests are counted at least: what stood still for one comes in the next
 GAP = 1.0  # seconds just before the onset that belong to neither side: an onset is an estimate
 FRESH = 10.0  # seconds a reading of memory stands for now
 NOW = 1e-3  # the stretch of a read is half open
@@ -33,15 +38,17 @@ def set_scene(
     gateway: str = "",
     signals: Mapping[str, SignalFeature] | None = None,
     cores: float | None = None,
+    troubled: Iterable[Stretch] = (),
 ) -> Scene:
     """Everything diagnosis may use about the service of ``lookout``, for a trouble that began at ``onset``.
 
     ``explained``: replicas whose end another incident tells of; it explains nothing else. ``gateway``: why its
     newest configuration is not in force. ``signals``: the features that the rules in force make of signals.
-    ``cores``: processors of the machine; those of this one unless given.
+    ``cores``: processors of the machine; those of this one unless given. ``troubled``: when other incidents of the
+    service were open; what it was like then is not what it is like when all is well.
     """
     key = lookout.service.key
-    before, since = (onset - BEFORE, onset - GAP), (onset - NOW, now + NOW)
+    before, since = calm_before(onset, troubled), (onset - NOW, now + NOW)
     compute = store.read("replica_compute_seconds", onset - 600.0, now + NOW, {"service": key})
     errors = store.read("replica_error_ratio", onset - 600.0, now + NOW, {"service": key})
     busy = store.read("host_cpu_ratio", *since)
@@ -54,14 +61,14 @@ def set_scene(
         onset=onset,
         now=now,
         before=_users(store, key, *before),
-        after=_users(store, key, *since),
+        after=msgspec.structs.replace(_users(store, key, *since), rate=_rate(store, key, *since)),
         unanswered=unanswered,
         leaks=lookout.last.leaks,
         tested=lookout.tested,
         wrong=lookout.last.wrong,
         compute={d: median(v) for d, v in _by_digest(compute).items()},
         errors={d: fmean(v) for d, v in _by_digest(errors).items()},
-        former=_former(compute, errors, before),
+        former=_former(compute, errors, (onset - BEFORE, onset - GAP)),
         own_compute=_own(compute, before, since),
         host_cpu=_mean(v for s in busy for v in s.value),
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
@@ -76,6 +83,22 @@ def set_scene(
         levels=read_levels(store, key, before, since),
         warned=concerning(lookout.warned, onset),
     )
+
+
+def calm_before(onset: float, troubled: Iterable[Stretch]) -> Stretch:
+    """The newest minute before the onset in which nothing else was the matter, or what there is of it.
+
+    A stretch between troubles that is shorter than CALM says little, and one that is older than BACK is out of date:
+    where there is no other, it is the minute before the onset, whatever that was like.
+    """
+    newest = end = onset - GAP
+    for began, ended in sorted(troubled, key=lambda stretch: stretch[1], reverse=True):
+        if end - ended >= CALM:
+            return max(ended, end - BEFORE), end
+        end = min(end, began)
+        if end <= onset - BACK:
+            return newest - BEFORE, newest
+    return end - BEFORE, end
 
 
 def _memory(lookout: Lookout, store: TelemetryStore, now: float) -> dict[str, float]:
@@ -117,12 +140,21 @@ def _busy_share(store: TelemetryStore, key: Key, start: float, end: float, cores
     return used
 
 
+def _rate(store: TelemetryStore, key: Key, start: float, end: float) -> float | None:
+    """Requests a second since ``start``: the median of the seconds, over the first BURST of them their mean with those
+    just before. Answers are counted: a second in which nothing was answered is made up for in the next, and an onset
+    may lie between the two."""
+    if end - start >= BURST:
+        return _median(_seen(store, "request_rate_per_second", key, start, end))
+    return _mean(_seen(store, "request_rate_per_second", key, end - BURST, end))
+
+
 def _users(store: TelemetryStore, key: Key, start: float, end: float) -> Users:
     def seen(name: str) -> list[float]:
-        return [v for s in store.read(name, start, end, {"service": key}) for v in s.value if isfinite(v)]
+        return _seen(store, name, key, start, end)
 
     return Users(
-        rate=_median(seen("request_rate_per_second")),
+        rate=_median(_since_asked(seen("request_rate_per_second"))),
         error=_mean(seen("error_ratio")),
         slow=_mean(seen("slow_ratio")),
         p50=_median(seen("latency_p50_seconds")),
@@ -130,8 +162,18 @@ def _users(store: TelemetryStore, key: Key, start: float, end: float) -> Users:
     )
 
 
+def _seen(store: TelemetryStore, name: str, key: Key, start: float, end: float) -> list[float]:
+    return [v for s in store.read(name, start, end, {"service": key}) for v in s.value if isfinite(v)]
+
+
+def _since_asked(rates: list[float]) -> list[float]:
+    """Without the time before the first request: a service that was just deployed was not asked for less."""
+    first = next((i for i, rate in enumerate(rates) if rate > 0.0), 0)
+    return rates[first:]
+
+
 def _top(store: TelemetryStore, name: str, key: Key, start: float, end: float) -> float:
-    return max((v for s in store.read(name, start, end, {"service": key}) for v in s.value if isfinite(v)), default=0.0)
+    return max(_seen(store, name, key, start, end), default=0.0)
 
 
 def _by_digest(series: Iterable[Series]) -> dict[str, list[float]]:

@@ -59,7 +59,8 @@ def opened(
         ({("replica_model_failed_ratio", "r1"): 0.1}, ("model_fails", "")),
         ({("dependency_error_ratio", ""): 0.9}, ("dependency_fails", "")),
         ({("dependency_seconds", ""): 0.5}, ("dependency_late", "")),
-        ({("repeated_ratio", ""): 0.6}, ("repeats", "")),
+        ({("repeated_ratio", ""): 0.6, ("slow_ratio", ""): 0.9}, ("repeats", "")),
+        ({("repeated_ratio", ""): 0.6, ("error_ratio", ""): 0.2}, ("repeats", "")),
         ({("replica_unwritten_per_second", "r2"): 5.0}, ("unwritten", "")),
         ({("replica_error_ratio", "r1"): 0.6, ("replica_error_ratio", "r2"): 0.0}, ("replica_fails", "r1")),
         ({("replica_compute_seconds", "r2"): 0.3, ("replica_compute_seconds", "r1"): 0.03}, ("replica_slow", "r2")),
@@ -83,6 +84,7 @@ def test_each_trouble_opens_its_own_incident_within_ten_seconds(
         {("replica_error_ratio", "r1"): 0.6},  # alone: nobody to compare with
         {("poisoned_ratio", ""): 1.0, ("poisoned_request_ratio", ""): 0.0001},  # one request of ten thousand
         {("output_shift_ratio", ""): 0.2},
+        {("repeated_ratio", ""): 0.9, ("slow_ratio", ""): 0.03, ("error_ratio", ""): 0.0},  # all are answered in time
     ],
 )
 def test_what_is_no_trouble_opens_nothing(values: dict[tuple[str, str], float]) -> None:
