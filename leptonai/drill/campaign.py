@@ -18,7 +18,7 @@ from leptonai.drill.screen import Plain, Screen, screen
 from leptonai.drill.stage import Place, Stage, remove, run_cli, stage
 from leptonai.errors import Denied, LeptonError, PlatformError
 
-FRESH_STAGES = 3  # in a row that do not become calm, until the run ends
+FRESH_STAGES = 3  # in a row that do not become calm, until the rest of a seed is left out
 WORK = 0.012  # seconds of a processor that one call takes where a fault can be felt only then
 LEAST_READY = 2  # replicas of a service that people use: one is broken, the other serves
 
@@ -37,7 +37,10 @@ def done_before(plan: Plan, outcomes: list[Outcome]) -> set[tuple[str, int]]:
 def on_a_copy(
     plan: Plan, ledger: Ledger, resume: bool, console: Console, client: Callable[[], Client], live: str
 ) -> tuple[list[Outcome], str]:
-    """All outcomes, those of the run that is resumed too, and why it ended early ("": it did not)."""
+    """All outcomes, those of the run that is resumed too, and why drills are missing ("": none is).
+
+    What is left of a seed whose platforms do not become calm is left out; a run in which none ever does ends.
+    """
     outcomes = ledger.read() if resume else []
     if not resume:
         ledger.clear()
@@ -45,6 +48,7 @@ def on_a_copy(
     watching: Screen = Plain(console) if console.stderr else screen(console)
     note = ledger.path.with_suffix(".home")
     _take_down(note)
+    early = ""
     with watching:
         for seed, heavy in [(seed, heavy) for seed in plan.seeds for heavy in (False, True)]:
             left = [d for d in plan.of(seed) if (d, seed) not in past and any(f.heavy for f in kinds_of(d)) == heavy]
@@ -67,8 +71,12 @@ def on_a_copy(
                     tries = tries + 1 if len(left) == before else 1
                     watching.note(f"{why}; going on with a fresh platform")
                     if tries >= FRESH_STAGES:
-                        return outcomes, why
-    return outcomes, ""
+                        early = early or why
+                        watching.note(f"left out, of seed {seed}: {', '.join(left)}")
+                        if not outcomes:
+                            return outcomes, early
+                        break
+    return outcomes, early
 
 
 def on_live(

@@ -172,7 +172,7 @@ def _show(plan: Plan, outcomes: list[Outcome], stopped: str, ledger: object, con
     console.print(
         "seconds since the injection; requests sent, failed and answered wrongly until the answer", style="dim"
     )
-    for line in [*faults_found(outcomes), *([f"stopped: {stopped}"] if stopped else [])]:
+    for line in [*faults_found(outcomes), *([f"not all were drilled: {stopped}"] if stopped else [])]:
         console.print(line, style="bold red", markup=False, highlight=False)
     console.print()
     console.print(score_table(said, others))
