@@ -53,7 +53,7 @@ def check(session: Session, files: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json({"causes": sorted({r.cause for r in rows}), "steps": sum(len(r.steps) for r in rows)})
     else:
-        said = f"{len(rows)} rows, {sum(len(r.steps) for r in rows)} steps"
+        said = f"{len(rows)} row(s), {sum(len(r.steps) for r in rows)} step(s)"
         click.echo(f"Nothing is wrong: {said}." if rows else "Nothing is wrong: no file of your own, ours is in force.")
 
 

@@ -107,6 +107,7 @@ class Watch:
         self.openers = Openers()
         self.listener = Listener(control, store)
         self._opinions: list[Signal] = []
+        self._complaints: list[Signal] = []  # of issues: conditions may ask for them, no detector watches them
         self.lookouts: dict[Key, Lookout] = {}
         self.rollouts = Rollouts(control, home / "rollouts")
         self.promises = Promises(home / PROMISES_FILE, store, settings.ops.period)
@@ -320,6 +321,8 @@ class Watch:
         self.answers.forget(set(self.lookouts))
 
     async def _listen(self, now: float) -> None:
+        self._complaints = await self.listener.count({s.key for s in self._world.services}, now)
+        self.store.write(self._complaints)
         await self.listener.verify(now)
 
     async def _test(self, now: float) -> None:
@@ -344,7 +347,7 @@ class Watch:
         anomalies = self.anomalies = self.watcher.step(now, heard, expected=awake, frozen=sick)
         for about in self.outside.ended():
             self.watcher.end(about)
-        self.openers.saw(heard[len(found.signals) :])
+        self.openers.saw([*heard[len(found.signals) :], *self._complaints])
         here: dict[Key, list[Replica]] = {key: [] for key in awake}
         for replica in replicas:
             if replica.service in here:

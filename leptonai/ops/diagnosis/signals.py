@@ -7,6 +7,8 @@ request_rate_per_second error_ratio client_error_ratio retry_ratio slow_ratio la
 ready_count label_error_ratio poisoned_ratio poisoned_request_ratio repeated_ratio output_shift_ratio
 input_shift_ratio
 dependency_error_ratio dependency_denied_ratio dependency_seconds dependency_rate_per_second
+satisfaction_ratio complaint_ratio label_accuracy_ratio issue_complaints_count
+log_rate_per_second log_error_rate_per_second log_new_template_count log_rate_change_count anomaly_ratio
 replicas_unscheduled_count held_count stale_answers_per_second held_refused_per_second
 """
 _REPLICA = """
@@ -22,4 +24,5 @@ host_network_received_bytes_per_second host_network_sent_bytes_per_second host_n
 gpu_busy_ratio gpu_memory_used_bytes gpu_memory_used_ratio gpu_temperature_celsius gpu_power_watts
 gpu_ecc_errors_count gpu_xid_errors_count gpu_thermal_slowdown_ratio gpu_lost_ratio
 """
-COLLECTED = frozenset((_SERVICE + _REPLICA + _MACHINE).split())
+OF_SERVICES = frozenset((_SERVICE + _REPLICA).split())
+COLLECTED = OF_SERVICES | frozenset(_MACHINE.split())

@@ -1,8 +1,10 @@
-"""What users say, in the loop of ops: their opinions, and whether repairs made complaints rarer."""
+"""What users say, in the loop of ops: their opinions, what they complain of, whether repairs made that rarer."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
+from typing import Literal
 
 from leptonai.client.wire import IssueVerdict
 from leptonai.errors import LeptonError
@@ -11,17 +13,37 @@ from leptonai.ops.feedback.fell import Fell, fell
 from leptonai.ops.feedback.issues import HOUR, counted
 from leptonai.ops.feedback.kpi import Opinions
 from leptonai.protocols import TelemetryStore
-from leptonai.types import Issue, Key
+from leptonai.types import Issue, Key, Signal
 
 LOOK_EVERY = 60.0  # seconds between two looks at repaired issues
 LONGEST = 7 * 24 * HOUR  # seconds before a repair that its complaints are compared with
+RECENT = 24 * HOUR  # seconds whose complaints ``issue_complaints_count`` counts
+OPEN: tuple[Literal["open", "in_work"], ...] = ("open", "in_work")  # issues that nobody has repaired
 
 
 class Listener:
     def __init__(self, control: Control, store: TelemetryStore) -> None:
         self.opinions = Opinions()
         self._control, self._store = control, store
-        self._looked = float("-inf")
+        self._looked = self._counted = float("-inf")
+        self._complaints: dict[Key, dict[int, int]] = {}  # service -> issue -> complaints lately
+
+    async def count(self, services: Collection[Key], now: float) -> list[Signal]:
+        """``issue_complaints_count`` of each issue that is open or in work, by service and issue; the issues are read
+        every LOOK_EVERY seconds."""
+        if now - self._counted >= LOOK_EVERY:
+            self._counted = now
+            found: dict[Key, dict[int, int]] = {}
+            for issue in [i for state in OPEN for i in await self._control.issues(state)]:
+                if many := counted(issue, now - RECENT, now + HOUR):
+                    found.setdefault(issue.service, {})[issue.id] = many
+            self._complaints = found
+        return [
+            Signal(name="issue_complaints_count", labels={"service": key, "issue": str(id)}, at=now, value=float(many))
+            for key, issues in self._complaints.items()
+            if key in services
+            for id, many in issues.items()
+        ]
 
     async def verify(self, now: float) -> None:
         """Each repaired issue of which it can be told by now whether complaints became rarer is closed, or open again.

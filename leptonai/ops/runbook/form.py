@@ -26,6 +26,7 @@ class Range(Noun, frozen=True, kw_only=True):
 
     above: float | None = None
     below: float | None = None
+    foreign: bool = False  # others send the signal, so it need not be one of ours
 
     def holds(self, value: float) -> bool:
         return (self.above is None or value >= self.above) and (self.below is None or value <= self.below)

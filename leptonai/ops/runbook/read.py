@@ -11,6 +11,7 @@ import msgspec
 
 from leptonai.errors import PluginError
 from leptonai.ops.diagnosis.causes import CAUSES
+from leptonai.ops.diagnosis.signals import COLLECTED, OF_SERVICES
 from leptonai.ops.remedies import Remedies, Wishing, reversal_of
 from leptonai.ops.runbook.form import Limits, RowText, StepText, Text, Verify
 from leptonai.ops.runbook.rows import Row, Runbook, Step
@@ -98,7 +99,8 @@ def _step(row: RowText, text: StepText, remedies: Remedies) -> Step:
     usual = "always" if getattr(remedy, "approved", False) and row.approval == "never" else row.approval
     approval = text.approval or usual
     autonomy = text.autonomy or row.autonomy
-    if autonomy == "recommend" and text.approval not in (None, "never"):
+    asked = text.approval or (row.approval if text.autonomy is None else "never")
+    if autonomy == "recommend" and asked != "never":
         raise PluginError(
             f"step {text.do} is only recommended and asks for approval: nothing of it can be approved",
             hint="autonomy: act, with the approval",
@@ -157,6 +159,12 @@ def _numbers(limits: Limits, verify: Verify) -> None:
             hint="settle is a part of the seconds",
         )
     for name, bounds in verify.signals.items():
+        if name not in OF_SERVICES and not bounds.foreign:
+            whose = "the machine's, not a service's" if name in COLLECTED else "not collected"
+            raise PluginError(
+                f"verify.signals.{name} never can be seen: it is {whose}",
+                hint="docs/telemetry.md lists the signals; `foreign: true` for one that others send of the service",
+            )
         if bounds.above is None and bounds.below is None:
             raise PluginError(f"verify.signals.{name} has no bound", hint="{below: 0.01} or {above: 10}")
         if bounds.above is not None and bounds.below is not None and bounds.above > bounds.below:
