@@ -30,6 +30,10 @@ Slots = NDArray[np.int64]
 Record = Callable[[str, str, dict[str, Any]], None]  # (kind, subject, detail): one event for the audit log
 
 
+def unheard(kind: str, subject: str, detail: dict[str, Any]) -> None:
+    """The ``Record`` of whoever keeps no audit log."""
+
+
 class Platform(Protocol):
     """Where replicas run. Level, not edge: ``apply`` compares and steps; calling it again is always safe."""
 

@@ -172,10 +172,10 @@ class Cluster:
         except NotFound:
             return None
 
-    async def apply(self, obj: Json, *, force: bool = False) -> Json:
-        """Server-side apply as our field manager; the object as it is then. Conflict when others set its fields."""
+    async def apply(self, obj: Json, *, force: bool = False, manager: str = MANAGER) -> Json:
+        """Server-side apply as ``manager``; the object as it is then. Conflict when others set its fields."""
         where = path(obj["apiVersion"], obj["kind"], self.namespace, obj["metadata"]["name"])
-        params = {"fieldManager": MANAGER, "force": "true" if force else "false"}
+        params = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self.call("PATCH", where, f"apply {ref(obj)}", params=params, body=obj, kind=_APPLY)
 
     async def create(self, obj: Json) -> Json:

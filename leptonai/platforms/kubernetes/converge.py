@@ -81,6 +81,22 @@ def rolled(deployment: Json) -> bool:
     return seen and counts == [wanted] * 3
 
 
+def handed_over(wish: Json, live: Json | None) -> Json | None:
+    """Replicas of a Deployment that we said and do not say any more, as they are, to be said by another field manager.
+
+    A field that its only owner leaves out goes back to Kubernetes' default: one replica, for as long as an autoscaler
+    takes. None: there is nothing to keep.
+    """
+    if live is None or wish["kind"] != "Deployment" or "replicas" in wish["spec"]:
+        return None
+    said = [f for f in live["metadata"].get("managedFields") or [] if f.get("manager") == MANAGER]
+    if not any("f:replicas" in ((f.get("fieldsV1") or {}).get("f:spec") or {}) for f in said):
+        return None
+    meta = {name: live["metadata"][name] for name in ("name", "namespace")}
+    kept = {"replicas": live["spec"]["replicas"]}
+    return {"apiVersion": wish["apiVersion"], "kind": wish["kind"], "metadata": meta, "spec": kept}
+
+
 def ours(key: Key, obj: Json) -> bool:
     labels = obj["metadata"].get("labels") or {}
     return all(labels.get(name) == value for name, value in owner(key).items())

@@ -13,25 +13,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from leptonai.errors import Conflict, LeptonError, NotFound, PlatformError, SpecError, StartError
-from leptonai.plan.render import Apis, Ground, names, render
+from leptonai.errors import LeptonError, NotFound, PlatformError, StartError
+from leptonai.plan.render import Apis, Ground, names
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
-from leptonai.platforms.kubernetes.converge import Move, foreign, moves, ours
 from leptonai.platforms.kubernetes.evict import leaving, short
-from leptonai.platforms.kubernetes.fights import Fights
 from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.lead import Leader, led
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
-from leptonai.platforms.kubernetes.names import Ref
+from leptonai.platforms.kubernetes.objects import Objects
 from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
 from leptonai.platforms.kubernetes.traffic import led_by
 from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.logs import Log
 from leptonai.platforms.local.rundir import make_runtime_folder
-from leptonai.protocols import Record
+from leptonai.protocols import Record, unheard
 from leptonai.settings import Settings
 from leptonai.types import (
     Applied,
@@ -46,17 +44,11 @@ from leptonai.types import (
     Tune,
     Tuning,
     Variant,
-    canonical,
 )
 
 Json = dict[str, Any]
 
 _SUBSTITUTE_WITHIN = 3.0  # seconds for a Deployment to make a pod in the place of a released one; usually 0.1
-_GONE_WITHIN = 30.0  # seconds for an object that is made anew to be gone
-
-
-def _ignore(kind: str, subject: str, detail: dict[str, Any]) -> None:
-    """Events nobody listens to."""
 
 
 class KubernetesPlatform:
@@ -69,7 +61,7 @@ class KubernetesPlatform:
         home: Path,
         settings: Settings,
         clock: Callable[[], float] = time.time,
-        record: Record = _ignore,
+        record: Record = unheard,
         control: str = "",
         woken: Callable[[Key], None] = lambda key: None,
     ) -> None:
@@ -84,16 +76,12 @@ class KubernetesPlatform:
         )
         self._front.control = control
         self._cluster: Cluster | None = None
-        self._ground: Ground | None = None
+        self._objects: Objects | None = None
         self._around: Around | None = None
         self._mirrors: dict[str, Mirror] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._clean: dict[Key, Service] = {}  # what was found to need nothing, until something of it changes
-        self._rendered: dict[Key, tuple[Service, list[Json]]] = {}
-        self._as_good: dict[Ref, tuple[bytes, tuple[str, ...]]] = {}  # fields that the cluster does not keep as wished
-        self._applied: dict[Ref, bytes] = {}
-        self._fights = Fights(record, clock)
         self._replicas: dict[str, Replica] = {}
         self._moved = asyncio.Event()  # some pod changed
         self._fallen: dict[str, Replica] = {}  # pods that vanished without being told to end
@@ -114,11 +102,12 @@ class KubernetesPlatform:
         cluster = self._cluster = Cluster(wanted.context, wanted.namespace)
         version, served = await cluster.version()
         apis = Apis.served(version, served)
-        self._ground = Ground(
+        ground = Ground(
             apis, traffic=led_by(wanted, apis), image=wanted.image, namespace=cluster.namespace, gateway=wanted.gateway,
             callers=wanted.callers, orders=SECRET, own_gateway=True, prometheus=wanted.prometheus,
             wishes=wanted.gateway_pods,
         )  # fmt: skip
+        self._objects = Objects(cluster, ground, self._mirrors, self._record, self._clock)
         followed = kinds(apis)
         if lacking := await missing(cluster, followed):
             raise lacking
@@ -196,10 +185,10 @@ class KubernetesPlatform:
             self._clean[key] = service  # until something changes, perhaps by what we do now
             steps: list[Step] = []
             try:
-                todo = self._todo(service)
+                todo = self._the_objects.todo(service)
                 for number, move in enumerate(todo):
                     try:
-                        await self._do(key, move)
+                        await self._the_objects.do(key, move)
                     except LeptonError as e:
                         if number:
                             e.message = f"{number} of {len(todo)} changes of {key} were made, then: {e.message}"
@@ -220,11 +209,7 @@ class KubernetesPlatform:
         async with self._locks[key]:
             self._front.drop(key)
             self._clean.pop(key, None)
-            self._rendered.pop(key, None)
-            for move in moves(key, [], self._live(key), ()):
-                await self._do(key, move)
-            for at, obj in self._live(key).items():  # ConfigMaps that pods read until now
-                await self._do(key, Move("delete", at, obj))
+            await self._the_objects.remove(key)
             for pod in self._pods(key):
                 if not pod["metadata"].get("deletionTimestamp"):
                     await self._the_cluster.delete("v1", "Pod", pod["metadata"]["name"], uid=pod["metadata"]["uid"])
@@ -283,7 +268,7 @@ class KubernetesPlatform:
             "cluster": {
                 "server": self._the_cluster.server,
                 "namespace": self._the_cluster.namespace,
-                "version": f"1.{self._the_ground.apis.minor}",
+                "version": f"1.{self._the_objects.ground.apis.minor}",
                 "trouble": trouble,
                 "blind": list(around.blind) if around else [],
                 "calls": self._the_cluster.calls,
@@ -320,65 +305,6 @@ class KubernetesPlatform:
         await attended.orders.fault(kind, 0.0, 0.0)
 
     # --- steps -------------------------------------------------------------------------------------------------------
-
-    def _todo(self, service: Service) -> list[Move]:
-        key = service.key
-        known = self._rendered.get(key)
-        if known is None or known[0] != service:
-            self._rendered[key] = known = (service, render(service, self._the_ground).objects)
-        mounted = {
-            v["configMap"]["name"] for p in self._pods(key) for v in p["spec"].get("volumes") or [] if "configMap" in v
-        }
-        found = moves(key, known[1], self._live(key), mounted, service.rejected)
-        return [m for m in found if m.verb != "change" or self._as_good.get(m.ref) != (canonical(m.object), m.fields)]
-
-    async def _do(self, key: Key, move: Move) -> None:
-        cluster, at, wish = self._the_cluster, move.ref, move.object
-        if move.verb == "delete":
-            await cluster.delete(wish["apiVersion"], at.kind, at.name, uid=wish["metadata"].get("uid", ""))
-            self._mirrors[at.kind].forget(at.name)
-            self._as_good.pop(at, None)
-            self._applied.pop(at, None)
-            return
-        if move.verb == "create":
-            here = await cluster.get(wish["apiVersion"], at.kind, at.name)
-            if here is not None and not ours(key, here):
-                raise foreign(key, {"kind": at.kind} | here, cluster.namespace)
-        said = canonical(wish)
-        try:
-            made = await self._set(move, again=self._applied.get(at) == said)
-        except SpecError as e:
-            if e.code != "immutable":
-                raise
-            made = await self._anew(key, move)
-        self._applied[at] = said
-        self._mirrors[at.kind].told(made)
-        left = next(iter(moves(key, [wish], {at: made}, ())), None)
-        if left is not None and left.verb == "change":  # said otherwise by the cluster, or shared with others
-            self._as_good[at] = (said, left.fields)
-
-    async def _set(self, move: Move, again: bool) -> Json:
-        """The fields of the object are ours. ``again``: we have set them so before."""
-        try:
-            made = await self._the_cluster.apply(move.object)
-        except Conflict as e:
-            if e.code != "conflict":
-                raise
-            self._fights.count(move, e)
-            return await self._the_cluster.apply(move.object, force=True)
-        if again and move.verb == "change":
-            self._fights.count(move, None)
-        return made
-
-    async def _anew(self, key: Key, move: Move) -> Json:
-        """A field that cannot be changed: the object is made again. What a Deployment runs stays, and is adopted."""
-        cluster, at, api = self._the_cluster, move.ref, move.object["apiVersion"]
-        self._record("object.replaced", str(at), {"service": key, "fields": list(move.fields)})
-        await cluster.delete(api, at.kind, at.name, orphan=at.kind == "Deployment")
-        async with asyncio.timeout(_GONE_WITHIN):
-            while await cluster.get(api, at.kind, at.name) is not None:  # noqa: ASYNC110 - no event of ours
-                await asyncio.sleep(0.1)
-        return await cluster.apply(move.object)
 
     async def _let_go(self, service: Service) -> list[Step]:
         """Evicted pods: released from their Deployment, which makes another; ended once that serves."""
@@ -429,15 +355,6 @@ class KubernetesPlatform:
         return steps
 
     # --- what is seen ------------------------------------------------------------------------------------------------
-
-    def _live(self, key: Key) -> dict[Ref, Json]:
-        found = {}
-        for kind, mirror in self._mirrors.items():
-            if kind != "Pod":
-                for name, obj in mirror.of(key).items():
-                    if ours(key, obj):
-                        found[Ref(kind, name)] = obj
-        return found
 
     def _pods(self, key: Key) -> list[Json]:
         return list(self._mirrors["Pod"].of(key).values())
@@ -495,10 +412,10 @@ class KubernetesPlatform:
         return self._cluster
 
     @property
-    def _the_ground(self) -> Ground:
-        if self._ground is None:
+    def _the_objects(self) -> Objects:
+        if self._objects is None:
             raise PlatformError("the Kubernetes platform has not been started", hint="leptonai up")
-        return self._ground
+        return self._objects
 
     async def _tick(self) -> None:
         serving: set[str] = set()

@@ -23,7 +23,7 @@ from leptonai.platforms.local.logs import Log
 from leptonai.platforms.local.process import Process
 from leptonai.platforms.local.replica import LocalReplica
 from leptonai.platforms.local.rundir import RunDir, make_runtime_folder
-from leptonai.protocols import Record
+from leptonai.protocols import Record, unheard
 from leptonai.settings import Settings
 from leptonai.types import (
     Fault,
@@ -40,10 +40,6 @@ from leptonai.types import (
 )
 
 _OLD_LOGS = 50  # logs of crashed replicas kept for ``logs``, the newest
-
-
-def _ignore(kind: str, subject: str, detail: dict[str, Any]) -> None:
-    """Events nobody listens to."""
 
 
 def _never_failing(record: Record) -> Record:
@@ -67,7 +63,7 @@ class LocalPlatform:
         settings: Settings,
         artifacts: start.Artifacts,
         clock: Callable[[], float] = time.time,
-        record: Record = _ignore,
+        record: Record = unheard,
         control: str = "",
         woken: Callable[[Key], None] = lambda key: None,
     ) -> None:
