@@ -66,6 +66,9 @@ class Platform(Protocol):
     def room(self, variant: Variant) -> int | None:
         """How many more replicas of ``variant`` fit; None: not known to be limited."""
 
+    def scaled(self, service: Service) -> dict[str, int]:
+        """variant -> replicas, of those that ``scale.owner`` sets here in our place; {} where we do."""
+
     def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         """The newest ``limit`` lines since then, oldest first. NotFound for a replica never seen."""
 

@@ -10,9 +10,10 @@ import anyio.to_thread
 
 from leptonai.admit.door import MACHINES
 from leptonai.api.route import Asked, Limit, Query, Route
+from leptonai.api.world import World
 from leptonai.client.wire import ApproveRequest, ArtifactView, ProposalRequest, ProposalView, UndoRequest, viewed
-from leptonai.errors import Denied, NotFound, PlatformError, SpecError
-from leptonai.types import SpecChange, parse_key
+from leptonai.errors import Conflict, Denied, NotFound, PlatformError, SpecError
+from leptonai.types import DialChange, SpecChange, parse_key
 
 MOST_WHY = 2000  # characters
 
@@ -29,6 +30,8 @@ def propose(asked: Asked[Query, ProposalRequest]) -> ProposalView:
     key = body.change.spec.key if isinstance(body.change, SpecChange) else body.change.service
     asked.caller.require_workspace(parse_key(key)[0])
     check_why(body.why)
+    if isinstance(body.change, DialChange):
+        _ours_to_set(world, body.change)
     if body.by is not None and asked.caller.name not in MACHINES:
         raise Denied(
             f"token {asked.caller.name!r} may not sign as {body.by!r}", hint="leave `by` out: the token says who asks"
@@ -43,6 +46,19 @@ def propose(asked: Asked[Query, ProposalRequest]) -> ProposalView:
         ask=body.ask,
     )
     return viewed(made)
+
+
+def _ours_to_set(world: World, change: DialChange) -> None:
+    """Conflict ``scaled_elsewhere`` for replicas that somebody else sets: nothing would come of it."""
+    paths = [path for path in change.set if path.endswith(".replicas")]
+    services = [w.service for w in world.wishes.all(world.clock()) if paths and w.service.key == change.service]
+    for service in services:
+        if {path.removesuffix(".replicas") for path in paths} & world.platform.scaled(service).keys():
+            raise Conflict(
+                f"the replicas of {service.key} are set by {service.spec.scale.owner}, not by us",
+                hint="its bounds are scale.min and scale.max; scale.owner: leptonai takes them back",
+                code="scaled_elsewhere",
+            )
 
 
 def undo(asked: Asked[Query, UndoRequest]) -> ProposalView:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from leptonai.admit import Door
 from leptonai.admit.switch import Switch
 from leptonai.api.callers import Callers
@@ -20,7 +22,7 @@ from leptonai.errors import LeptonError
 from leptonai.protocols import Platform
 from leptonai.settings import Settings
 from leptonai.store import Artifacts, Store
-from leptonai.types import Event, Key, Replica, Service
+from leptonai.types import Event, Key, Replica, Service, VariantDials
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class World:
         return self.artifacts.folder.parent
 
     def view(self, wish: Wish, replicas: list[Replica]) -> ServiceView:
-        service = wish.service
+        service, theirs = wish.service, self.platform.scaled(wish.service)
+        if theirs:
+            dials = service.dials.variants
+            there = {name: replace(dials.get(name, VariantDials()), replicas=n) for name, n in theirs.items()}
+            service = replace(service, dials=replace(service.dials, variants=dials | there))
         own = tuple(r for r in replicas if r.service == service.key)
         canary = service.canary
         digests = {v.name: v.digest for v in (canary.stable if canary else service.spec.variants)}
@@ -62,6 +68,7 @@ class World:
             url=self.platform.url(service.key),
             verified=wish.verified,
             room={v.name: self.platform.room(v) for v in service.spec.variants} if service.spec.scale.auto else {},
+            scaled_by=service.spec.scale.owner if theirs else "",
         )
 
     def record(self, kind: str, subject: str, detail: dict[str, Any], actor: str) -> Event:

@@ -107,6 +107,8 @@ def show_service(client: Client, key: str, as_json: bool) -> None:
     now = time.time()
     click.echo(f"{key}: {view.status}")
     click.echo(f"url       {view.url}")
+    if view.scaled_by:
+        click.echo(f"replicas  set by {view.scaled_by}, {view.service.spec.scale.min} to {view.service.spec.scale.max}")
     good = f"verified-good: {view.verified}" if view.verified else "none verified yet"
     click.echo(f"revision  {view.service.revision} ({good})")
     rows = [

@@ -34,7 +34,8 @@ class ServiceView(Noun, frozen=True, kw_only=True):
 
     ``ready`` counts ready replicas of the wished digests; ``wanted`` is what the dials ask for.
     ``verified`` is the newest revision found good, None when none was. ``room``: of a service with ``scale.auto``, how
-    many more replicas of each variant fit; None: no limit is known.
+    many more replicas of each variant fit; None: no limit is known. ``scaled_by``: who sets replicas in our place, as
+    ``scale.owner`` says; the dials show its numbers then. "": nobody does.
     """
 
     service: Service
@@ -45,6 +46,7 @@ class ServiceView(Noun, frozen=True, kw_only=True):
     url: str
     verified: int | None = None
     room: dict[str, int | None] = {}
+    scaled_by: str = ""
 
     @property
     def key(self) -> Key:

@@ -52,6 +52,7 @@ class Api:
             gateways=self._gateways,
             trouble=self._trouble,
             room={v.key: v.room for v in views if v.room},
+            theirs=frozenset(v.key for v in views if v.scaled_by),
             frozen=(await self._client.freeze()).said,
         )
 

@@ -24,7 +24,8 @@ from leptonai.types import (
 class World(Noun, frozen=True, kw_only=True):
     """Wish and world at one moment. ``gateways``: where each of them is asked for its counters. ``trouble``: why
     their newest configuration is not in force, "" while it is. ``room``: of services with ``scale.auto``, how many more
-    replicas of each variant fit; None: no limit is known. ``frozen``: why the kill switch is on, "" while it is off."""
+    replicas of each variant fit; None: no limit is known. ``frozen``: why the kill switch is on, "" while it is off.
+    ``theirs``: services whose replicas somebody else than us sets; their dials show the numbers."""
 
     services: tuple[Service, ...] = ()
     replicas: tuple[Replica, ...] = ()
@@ -32,6 +33,7 @@ class World(Noun, frozen=True, kw_only=True):
     trouble: str = ""
     room: dict[Key, dict[str, int | None]] = {}
     frozen: str = ""
+    theirs: frozenset[Key] = frozenset()
 
 
 class Control(Protocol):

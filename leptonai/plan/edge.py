@@ -17,9 +17,13 @@ POLICY = {"overprovisioning_factor": 1_000_000}
 
 
 def wakes(service: Service, variant: str) -> bool:
-    """Whether a request to the variant at zero replicas is to start one. Where a person set zero, ``auto`` does not."""
+    """Whether a request to the variant at zero replicas is to start one. Where a person set zero, ``auto`` does not.
+
+    KEDA sees who waits; on one machine, where there is none, they wait in vain.
+    """
     scale, dials = service.spec.scale, service.dials.variants.get(variant, VariantDials())
-    return scale.idle is not None or (scale.auto is not None and dials.auto)
+    keda = scale.owner == "keda" and scale.min == 0
+    return keda or scale.idle is not None or (scale.auto is not None and dials.auto)
 
 
 def standby(service: Service, variant: Variant) -> Standby:

@@ -70,6 +70,7 @@ class World:
     processes: dict[str, _Process] = field(default_factory=dict)
     lines: list[LogLine] = field(default_factory=list)
     services: dict[Key, Service] = field(default_factory=dict)
+    scaled: dict[Key, dict[str, int]] = field(default_factory=dict)  # by variant, where somebody else sets replicas
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -143,6 +144,9 @@ class MemoryPlatform:
         if self.world.capacity is None:
             return None
         return max(0, self.world.capacity - sum(not r.gone for r in self.observe()))
+
+    def scaled(self, service: Service) -> dict[str, int]:
+        return dict(self.world.scaled.get(service.key, {}))
 
     def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         lines = [line for line in self.world.lines if line.replica == replica]

@@ -118,7 +118,7 @@ class IdleLoop:
                 pass
 
     async def _once(self) -> None:
-        services = [s for s in self._services(self._clock()) if _sleeps(s)]
+        services = [s for s in self._services(self._clock()) if _sleeps(s) and not self._platform.scaled(s)]
         if not services:
             return
         held = self._platform.held()

@@ -103,6 +103,7 @@ class Stage:
         self.models: dict[str, Model] = {}
         self.users: dict[str, dict[str, float]] = {}
         self.rate = 40.0
+        self.theirs: set[str] = set()  # services whose replicas somebody else sets
         self.labelled = 0.3
         self.away = False
         self.answering: set[asyncio.Task[Any]] = set()
@@ -305,7 +306,10 @@ class Direct:
         ]
         gateways = (f"unix:{self.stage.folder / 'gateway'}.sock",)
         frozen = self.stage.switch.said()
-        return World(services=tuple(services), replicas=tuple(replicas), gateways=gateways, frozen=frozen)
+        theirs = frozenset(self.stage.theirs)
+        return World(
+            services=tuple(services), replicas=tuple(replicas), gateways=gateways, frozen=frozen, theirs=theirs
+        )
 
     async def revisions(self, key: Key) -> list[Revision]:
         return self._store().revisions(key)

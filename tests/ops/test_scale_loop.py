@@ -51,6 +51,22 @@ def test_up_with_the_load_and_down_with_it(short: Path) -> None:
     asyncio.run(story())
 
 
+def test_replicas_that_somebody_else_sets_are_left_alone(short: Path) -> None:
+    async def story() -> None:
+        stage = Stage(short)
+        deploy(stage)
+        stage.theirs.add("digits")
+        stage.rate = 40.0
+        for _ in range(30):
+            await stage.step()
+        assert scaled(stage) == [] and wanted(stage) == 1
+        stage.theirs.clear()
+        await stage.until(lambda: wanted(stage) >= 3, 60)
+        await stage.close()
+
+    asyncio.run(story())
+
+
 def test_dead_telemetry_takes_nothing_away(short: Path) -> None:
     async def story() -> None:
         stage = Stage(short)

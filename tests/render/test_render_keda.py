@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from render_stage import by_kind, ground, service
 
 from leptonai.errors import PlatformError, SpecError
+from leptonai.plan.edge import standby
 from leptonai.plan.lanes import lanes
 from leptonai.plan.render import Apis, render
 from leptonai.plan.render.keda import demand
@@ -111,6 +112,17 @@ def test_to_zero_only_where_our_gateway_sees_who_waits() -> None:
     assert made["spec"]["minReplicaCount"] == 1 and "cooldownPeriod" not in made["spec"]
     assert "held" not in made["spec"]["triggers"][0]["metadata"]["query"]
     assert any(said.startswith("scale.min: KEDA keeps one replica") for said in alone.lost)
+
+
+def test_what_a_request_at_zero_is_to_wake_is_held() -> None:
+    asleep = Dials(variants={"main": VariantDials(replicas=0)})
+    waits = [
+        standby(
+            service(scale=keda(min=low, replicas=low), dials=asleep), Variant(model="sha256:" + "a" * 64)
+        ).hold.max_wait
+        for low in (0, 1)
+    ]
+    assert waits == [10.0, 0.0]
 
 
 def test_replicas_are_left_to_keda_but_for_a_canary_s_new_version() -> None:

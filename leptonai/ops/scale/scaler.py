@@ -77,7 +77,7 @@ class Scaler:
             self._shelf.drop(*gone)
         failed: LeptonError | None = None
         for service in world.services:
-            if service.spec.scale.auto is None:
+            if service.spec.scale.auto is None or service.key in world.theirs:
                 continue
             for variant in service.spec.variants:
                 try:

@@ -6,10 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from leptonai.errors import Conflict
-from leptonai.plan.render.names import MANAGER, OWN, owner
+from leptonai.plan.lanes import lanes
+from leptonai.plan.render.names import MANAGER, OWN, lane_name, owner
+from leptonai.plan.render.objects import scaled
 from leptonai.platforms.kubernetes.compare import drift
 from leptonai.platforms.kubernetes.names import Ref, ref
-from leptonai.types import Key
+from leptonai.types import Key, Service
 
 Json = dict[str, Any]
 
@@ -79,6 +81,16 @@ def rolled(deployment: Json) -> bool:
     seen = int(status.get("observedGeneration") or 0) >= int(deployment["metadata"].get("generation") or 0)
     counts = [int(status.get(name) or 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
     return seen and counts == [wanted] * 3
+
+
+def theirs(service: Service, deployments: Mapping[str, Json]) -> dict[str, int]:
+    """Variant -> replicas, where ``scale.owner`` is another than us: as the Deployments have them, by name."""
+    found = {}
+    for lane in lanes(service):
+        live = deployments.get(lane_name(service.key, lane.name))
+        if scaled(service, lane) and live is not None:
+            found[lane.variant.name] = int(live["spec"].get("replicas", 1))
+    return found
 
 
 def handed_over(wish: Json, live: Json | None) -> Json | None:

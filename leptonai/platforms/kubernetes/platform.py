@@ -19,6 +19,7 @@ from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
+from leptonai.platforms.kubernetes.converge import theirs
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.lead import Leader, led
@@ -245,6 +246,10 @@ class KubernetesPlatform:
         """On the nodes there are, where our account may see them; None: not known. The scheduler decides, and an
         autoscaler of nodes may make more."""
         return self._around.room(variant.resources) if self._around is not None else None
+
+    def scaled(self, service: Service) -> dict[str, int]:
+        """As their Deployments say: what an autoscaler wants, whether or not so many run yet."""
+        return theirs(service, self._mirrors["Deployment"].objects) if self._mirrors else {}
 
     def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         if found := self._attended.get(replica):

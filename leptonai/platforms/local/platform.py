@@ -179,6 +179,9 @@ class LocalPlatform:
             left.append(((len(list(gpus.iterdir())) if gpus.is_dir() else 0) - sum(r.gpu for r in live)) / wants.gpu)
         return max(0, int(min(left) + 1e-9)) if left else None
 
+    def scaled(self, service: Service) -> dict[str, int]:
+        return {}
+
     def logs(self, replica: str, since: float = 0.0, limit: int = 1000) -> list[LogLine]:
         if found := self._replicas.get(replica):
             return found.log.lines(replica, since, limit)

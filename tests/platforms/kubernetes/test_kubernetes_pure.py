@@ -15,7 +15,7 @@ from leptonai.errors import CapacityError, Conflict, Denied, LeptonError, Platfo
 from leptonai.plan.render import Apis, Ground, names, render
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.compare import drift
-from leptonai.platforms.kubernetes.converge import foreign, moves, ours
+from leptonai.platforms.kubernetes.converge import foreign, moves, ours, theirs
 from leptonai.platforms.kubernetes.evict import leaving
 from leptonai.platforms.kubernetes.names import path, ref
 from leptonai.platforms.kubernetes.refused import refusal
@@ -184,6 +184,15 @@ def test_replicas_that_another_sets_are_left_as_they_are() -> None:
     here = live(service)
     next(o for at, o in here.items() if at.kind == "Deployment")["spec"]["replicas"] = 7
     assert moves("digits", objects(service), here, ()) == []
+
+
+@pytest.mark.parametrize(("owner", "expected"), [("leptonai", {}), ("kubernetes", {"main": 7}), ("keda", {"main": 7})])
+def test_how_many_an_owner_wants_is_what_its_deployment_says(owner: Owner, expected: dict[str, int]) -> None:
+    deployments = {at.name: o for at, o in live(owned(owner)).items() if at.kind == "Deployment"}
+    assert theirs(owned(owner), {}) == {}, "it is not there yet"
+    (deployment,) = deployments.values()
+    deployment["spec"]["replicas"] = 7
+    assert theirs(owned(owner), deployments) == expected
 
 
 def owned(owner: Owner) -> Service:
