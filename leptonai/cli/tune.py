@@ -196,12 +196,15 @@ def served(session: Session, objective: Serving, done: Any, key: str | None, as_
     rows = [
         [
             *(f"{v:.4g}" if isinstance(v := t.params.get(n, "-"), float) else str(v) for n in names),
-            f"{1e3 * t.p50:.2f}", f"{1e3 * t.p99:.2f}", f"{t.rate:.0f}", str(t.processors),
+            f"{1e3 * t.p50:.2f}", f"{1e3 * t.p99:.2f}", f"{t.beside99:.2f}", f"{1e3 * t.cpu:.2f}", f"{t.rate:.0f}",
+            str(t.processors),
             "chosen" if t is chosen else "front" if t in best else "",
         ]
-        for t in sorted(trials, key=lambda t: t.p99)
+        for t in sorted(trials, key=lambda t: t.slow)
     ]  # fmt: skip
-    print_table([*(n.upper() for n in names), "p50 MS", "p99 MS", "A SECOND", "PROCESSORS", ""], rows, "")
+    print_table(
+        [*(n.upper() for n in names), "p50 MS", "p99 MS", "BESIDE", "CPU MS", "A SECOND", "PROCESSORS", ""], rows, ""
+    )
     if chosen is None:
         click.echo(f"No setting answers 99 % within {(latency or 0) * 1e3:g} ms.")
     if view is not None:

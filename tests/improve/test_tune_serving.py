@@ -15,7 +15,19 @@ pytest.importorskip("optuna", reason="optuna is not installed: tuning is not tes
 from leptonai.cli.main import run
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.propose import tuned
-from leptonai.improve.tune.serving import Measured, Serve, Serving, batching, came, choice, front, kept
+from leptonai.improve.tune.serving import (
+    Measured,
+    Pair,
+    Serve,
+    Serving,
+    batching,
+    beside,
+    came,
+    choice,
+    front,
+    kept,
+    stretches,
+)
 from leptonai.types import Batching, Scale, Spec, Variant
 
 numbers = st.sampled_from([1.0, 2.0, 3.0])
@@ -100,10 +112,11 @@ def test_settings_are_measured_on_real_replicas_and_told_again(
                     "siblings: {mine: small.onnx}}\n")  # fmt: skip
     assert run(["tune", str(text)]) == 0
     out = capsys.readouterr().out
-    assert "PRECISION" in out and "A SECOND" in out and out.count("chosen") == 1, out
+    assert "PRECISION" in out and "A SECOND" in out and "BESIDE" in out and out.count("chosen") == 1, out
     found = kept(folder / "s.trials.jsonl")
     assert {t.params["precision"] for t in found} == {"fp32", "mine"}
     assert all(0 < t.p50 <= t.p99 and t.rate > 1 and t.processors == 1 for t in found)
+    assert all(t.beside50 > 0 and t.beside99 > 0 and t.cpu > 0 for t in found), "beside a replica of the model as it is"
     assert run(["tune", str(text), "--json"]) == 0, "nothing is left to do: the same is told"
     told = json.loads(capsys.readouterr().out)
     assert len(told["trials"]) == 2 and told["chosen"]["params"] in [t.params for t in found]
@@ -135,3 +148,21 @@ def test_deploy_is_for_knobs_of_serving(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "s.yaml").write_text("name: s\ntrials: 1\nspace: {x: {low: 0, high: 1}}\nobjective: f.py:f\n")
     assert run(["tune", str(tmp_path / "s.yaml"), "--deploy", "digits"]) != 0
     assert "--deploy is for knobs of serving" in capsys.readouterr().err
+
+
+@given(st.lists(st.floats(0.1, 100.0), min_size=5, max_size=9), st.sampled_from([0.5, 1.0, 3.0]))
+def test_what_is_compared_does_not_depend_on_the_moods_of_the_machine(moods: list[float], slower: float) -> None:
+    """Each second has its own speed; a setting that takes three times as long takes that in all of them."""
+    base = [0.001, 0.002, 0.004]
+    pairs = [Pair([m * t for t in base], [slower * m * t for t in base]) for m in moods]
+    assert beside(pairs, 0.5) == pytest.approx(slower) and beside(pairs, 0.99) == pytest.approx(slower)
+    stalled = [*pairs, Pair(base, [100.0] * 3)]
+    assert beside(stalled, 0.5) == pytest.approx(slower), "one bad second decides nothing"
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=40).map(sorted))
+def test_a_record_is_cut_into_parts_that_keep_every_request_and_its_pace(times: list[float]) -> None:
+    due = [(t, str(i).encode()) for i, t in enumerate(times)]
+    parts = stretches(due, 0.5)
+    assert [body for part in parts for _, body in part] == [body for _, body in due]
+    assert all(part and all(0 <= at <= 0.5 for at, _ in part) for part in parts)

@@ -24,7 +24,7 @@ import orjson
 
 from leptonai.errors import ModelError, StartError
 from leptonai.improve.evaluate.rows import Array
-from leptonai.types import Batching, Launch, Variant
+from leptonai.types import Batching, Launch, Tuning, Variant
 
 START = 600.0  # seconds a replica may take to load; the machine may be busy
 WARM = 30  # requests before any counts
@@ -95,6 +95,19 @@ class Replica:
             if answer.status != 200:
                 raise ModelError(f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}")
         return times
+
+    def tune(self, batching: Batching) -> None:
+        """``batching`` is in force; requests are answered within what ``types.Tuning`` says by default."""
+        self._connect()
+        self._connection.request("PUT", "/-/batching", msgspec.json.encode(Tuning(batching=batching)))
+        answer = self._connection.getresponse()
+        said = answer.read()
+        if answer.status >= 300:
+            raise ModelError(f"the replica answers {answer.status}: {said[:200].decode('utf-8', 'replace')}")
+
+    def processor(self) -> float:
+        """Seconds of processor time that the process has used."""
+        return time.clock_gettime((~self._process.pid << 3) | 2)  # its clock: clock_getcpuclockid(3), as Linux counts
 
     def another(self) -> Replica:
         """One more connection to the same process."""

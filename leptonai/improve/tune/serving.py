@@ -1,4 +1,8 @@
-"""Knobs of serving, by replaying recorded traffic against real replicas: what each setting measured, and the choice."""
+"""Knobs of serving, by replaying recorded traffic against real replicas: what each setting measured, and the choice.
+
+The same stretch of the record is replayed to the setting and, in the same second, to a reference: one replica of the
+model as it is. What is compared is the ratio of the two, for a machine has moods, and they hit both.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from leptonai.errors import LeptonError, ModelError, SpecError
+from leptonai.errors import LeptonError, ModelError, SpecError, needs
 from leptonai.improve.compress.front import beats
 from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.compress.replica import Replica, bodies, replica
@@ -28,13 +33,15 @@ from leptonai.types import Batching, Noun
 KNOBS = ("batch", "policy", "wait", "threads", "replicas", "precision")
 WARM = 20  # requests to each replica before any counts
 RUSH = 1.0  # seconds in which as much is asked as the connections allow, for the throughput
+STRETCH = 0.5  # seconds of the record that are replayed at once, to one and then to the other
 
 
 class Serve(Noun, frozen=True, kw_only=True):
     """``traffic``: JSON lines ``{"at": seconds, "body": {...}}`` in order, or an .npz of rows at ``rate`` a second.
 
     ``log``: prediction logs (a pattern) that say when requests came, in place of ``rate``; they hold no bodies.
-    ``aim``: what a trial's value is: the 99th or 50th percentile of the seconds from when a request was due.
+    ``aim``: what a trial's value is: the 99th or 50th percentile of the seconds from when a request was due, over that
+    of the reference.
     ``siblings``: models for the knob ``precision`` beside ``fp32``, which is ``model``; others are made of it.
     """
 
@@ -57,13 +64,21 @@ class Measured(Noun, frozen=True, kw_only=True):
     p99: float
     rate: float
     processors: int  # replicas x threads
+    beside50: float = nan  # times that of the reference, in the same seconds; nan: not measured so
+    beside99: float = nan
+    cpu: float = nan  # seconds of processor time a request, of all replicas
+
+    @property
+    def slow(self) -> float:
+        """What settings are compared by: the 99th percentile, beside the reference where there was one."""
+        return self.p99 if isnan(self.beside99) else self.beside99
 
 
 def front(trials: Sequence[Measured]) -> list[Measured]:
     """Those that no other one beats in the 99th percentile, the throughput and the processors together."""
 
     def of(t: Measured) -> tuple[float, float, int]:
-        return t.p99, -t.rate, t.processors
+        return t.slow, -t.rate, t.processors
 
     return [b for b in trials if not any(beats(of(a), of(b)) for a in trials)]
 
@@ -75,8 +90,8 @@ def choice(trials: Sequence[Measured], latency: float | None) -> Measured | None
     """
     able = [t for t in front(trials) if latency is None or t.p99 <= latency]
     if latency is None:
-        return min(able, key=lambda t: (t.p99, t.processors), default=None)
-    return min(able, key=lambda t: (t.processors, -t.rate, t.p99), default=None)
+        return min(able, key=lambda t: (t.slow, t.processors), default=None)
+    return min(able, key=lambda t: (t.processors, -t.rate, t.slow), default=None)
 
 
 class Due(Noun, frozen=True):
@@ -175,6 +190,35 @@ def replay(replicas: list[Replica], due: list[tuple[float, bytes]]) -> list[floa
     return times
 
 
+class Pair(NamedTuple):
+    """Seconds of the same requests, of the reference and of the setting."""
+
+    reference: list[float]
+    other: list[float]
+
+
+def stretches(due: Sequence[tuple[float, bytes]], seconds: float = STRETCH) -> list[list[tuple[float, bytes]]]:
+    """The record cut in parts of ``seconds``, each from its own beginning; those without a request are left out."""
+    parts: dict[int, list[tuple[float, bytes]]] = {}
+    for at, body in due:
+        number = int(at // seconds)
+        parts.setdefault(number, []).append((at - number * seconds, body))
+    return [parts[n] for n in sorted(parts)]
+
+
+def pair(reference: list[Replica], other: list[Replica], due: list[tuple[float, bytes]], reference_first: bool) -> Pair:
+    """One stretch replayed to both, one after the other."""
+    if reference_first:
+        return Pair(replay(reference, due), replay(other, due))
+    later = replay(other, due)
+    return Pair(replay(reference, due), later)
+
+
+def beside(pairs: Sequence[Pair], share: float) -> float:
+    """How many times the reference's quantile: the median over the pairs, so that a bad second decides nothing."""
+    return float(np.median([np.quantile(p.other, share) / np.quantile(p.reference, share) for p in pairs]))
+
+
 def throughput(lines: list[Replica], some: list[bytes]) -> float:
     """Answers a second while every connection asks again as soon as it was answered."""
     counts = [0] * len(lines)
@@ -212,7 +256,7 @@ def batching(params: dict[str, Value]) -> Batching:
 
 
 class Serving:
-    """A trial's objective: smaller is better, seconds. What each trial measured is a line more of ``file``."""
+    """A trial's objective: smaller is better, times the reference's. What each trial measured is a line of ``file``."""
 
     def __init__(self, task: Serve, base: Path, seed: int, file: Path | None = None) -> None:
         """SpecError names what cannot be replayed or served."""
@@ -225,10 +269,13 @@ class Serving:
             if not path.exists():
                 raise SpecError(f"siblings: {name}: {path}: no such file", hint="siblings: {int8: model-int8.onnx}")
         self._inputs = opened(self._model).inputs
-        self._due = record(self._traffic, task, self._inputs, seed)
+        self.due = record(self._traffic, task, self._inputs, seed)
         self._work = Path(tempfile.mkdtemp(prefix="leptonai-"))
         weakref.finalize(self, shutil.rmtree, self._work, ignore_errors=True)
         self._made: dict[str, Path] = {"fp32": self._model, **siblings}
+        self._reference: list[Replica] = []
+        self._running = ExitStack()
+        weakref.finalize(self, self._running.close)
 
     def model(self, params: Mapping[str, Value]) -> Path:
         """The model of a setting; made once, there until the end of this object."""
@@ -237,6 +284,7 @@ class Serving:
             if precision not in PRECISIONS or self._model.suffix != ".onnx":
                 known = ", ".join([*PRECISIONS, *self.task.siblings])
                 raise SpecError(f"precision {precision!r} needs an .onnx model; known: {known}")
+            needs(f"precision {precision!r}", "onnxruntime", "onnx")
             target = self._work / f"{len(self._made)}.onnx"
             rows = read(self._traffic, self._inputs).inputs if self._traffic.suffix == ".npz" else {}
             try:
@@ -248,26 +296,43 @@ class Serving:
             self._made[precision] = target
         return self._made[precision]
 
+    def reference(self) -> list[Replica]:
+        """Connections to one replica of the model as it is; it runs as long as this object is there."""
+        if not self._reference:
+            one = self._running.enter_context(replica(self._model))
+            one.ask([b for _, b in self.due[:16]], WARM, 5.0)
+            self._reference = [one.another() for _ in range(self.task.connections)]
+            for line in self._reference:
+                self._running.callback(line.close)
+        return self._reference
+
     def __call__(self, params: dict[str, Value], told: Told) -> float:
         if unknown := sorted(set(params) - set(KNOBS)):
             raise SpecError(f"knob {unknown[0]!r} is not known", hint=f"known: {', '.join(KNOBS)}")
         model = self.model(params)
         threads, count = int(params.get("threads", 1)), int(params.get("replicas", 1))
         options = {"threads": threads} if "threads" in params else {}
+        reference = self.reference()
         with ExitStack() as stack:
             rules = batching(params)
             running = [stack.enter_context(replica(model, options, batching=rules)) for _ in range(count)]
-            some = [b for _, b in self._due[:16]]
+            some = [b for _, b in self.due[:16]]
             for one in running:
                 one.ask(some, WARM, 5.0)
             lines = [running[i % count].another() for i in range(max(self.task.connections, count))]
-            times = replay(lines, self._due)
+            used = -sum(one.processor() for one in running)
+            parts = stretches(self.due)
+            pairs = [pair(reference, lines, part, bool(number % 2)) for number, part in enumerate(parts)]
+            used += sum(one.processor() for one in running)
             rate = throughput(lines, some)
             for line in lines:
                 line.close()
-        p50, p99 = (float(q) for q in np.quantile(times, (0.5, 0.99)))
+        p50, p99 = (float(q) for q in np.quantile([t for p in pairs for t in p.other], (0.5, 0.99)))
+        found = Measured(
+            params=params, p50=p50, p99=p99, rate=rate, processors=threads * count, beside50=beside(pairs, 0.5),
+            beside99=beside(pairs, 0.99), cpu=used / len(self.due),
+        )  # fmt: skip
         if self.file is not None:
-            found = Measured(params=params, p50=p50, p99=p99, rate=rate, processors=threads * count)
             with self.file.open("ab") as out:
                 out.write(msgspec.json.encode(found) + b"\n")
-        return p99 if self.task.aim == "p99" else p50
+        return found.beside99 if self.task.aim == "p99" else found.beside50
