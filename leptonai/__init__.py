@@ -15,7 +15,6 @@ def __getattr__(name: str) -> Any:
     try:
         return import_module("leptonai.lab.model").Model
     except ModuleNotFoundError as e:
-        from leptonai.errors import PluginError
+        from leptonai.errors import NotInstalled
 
-        hint = "pip install 'leptonai-platform[torch]'"
-        raise PluginError(f"leptonai.Model needs {e.name}, which is not installed", hint=hint) from e
+        raise NotInstalled("leptonai.Model", e.name) from e

@@ -8,12 +8,31 @@ LeptonError ─┬─ SpecError         400  exit 2   the wish, the request or t
              │                                   └─ StartError    502   a process would not start
              ├─ TelemetryError    502  exit 7
              ├─ ModelError        500  exit 8   a model cannot be loaded or failed
-             └─ PluginError       500  exit 9
+             └─ PluginError       500  exit 9  ─── NotInstalled       (an ImportError too)
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+# The extra that brings a module, where that is ours to say.
+EXTRAS = {
+    "ai_edge_litert": "tflite",
+    "lightkube": "kubernetes",
+    "matplotlib": "plot",
+    "ml_dtypes": "onnx",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "compress",
+    "optuna": "tune",
+    "psycopg": "postgres",
+    "skl2onnx": "onnx",
+    "sklearn": "sklearn",
+    "skops": "sklearn",
+    "tensorflow": "tensorflow",
+    "threadpoolctl": "sklearn",
+    "torch": "torch",
+}
 
 
 class LeptonError(Exception):
@@ -92,6 +111,28 @@ class ModelError(LeptonError):
 
 class PluginError(LeptonError):
     code, status, exit_code = "plugin", 500, 9
+
+
+class NotInstalled(PluginError, ImportError):
+    """``what`` (a feature, in words) needs ``module``; the hint says how to install it."""
+
+    def __init__(self, what: str, module: str | None, **more: Any) -> None:
+        root = (module or "a module").partition(".")[0]
+        super().__init__(f"{what} needs {root}, which is not installed", hint=how_to_install(root), **more)
+
+
+def how_to_install(module: str) -> str:
+    """The command that brings a module: by the extra, where one of ours has it."""
+    return f"pip install 'leptonai-platform[{EXTRAS[module]}]'" if module in EXTRAS else f"pip install {module}"
+
+
+def needs(what: str, *modules: str) -> None:
+    """Raises NotInstalled for the first of ``modules`` that is not here: better before the work than in it."""
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise NotInstalled(what, module)
 
 
 def from_body(status: int, body: dict[str, Any]) -> LeptonError:

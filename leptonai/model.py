@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name != "Model":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from leptonai.lab.model import Model
+    import leptonai
 
-    return Model
+    return leptonai.Model

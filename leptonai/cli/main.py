@@ -14,7 +14,7 @@ import click
 
 from leptonai import __version__
 from leptonai.cli.session import Session
-from leptonai.errors import LeptonError, SpecError
+from leptonai.errors import EXTRAS, LeptonError, NotInstalled, SpecError
 
 # What `leptonai --help` shows, so that it need not load the commands: name -> (module, one line), in the order shown.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -149,6 +149,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as e:
+        ours = (e.name or "").partition(".")[0] in EXTRAS  # an extra that was not asked for before it was needed
+        return say(NotInstalled("this command", e.name) if ours else unexpected(e, given), as_json)
     except Exception as e:  # noqa: BLE001 - the boundary: a person gets a sentence, the log the traceback
         return say(unexpected(e, given), as_json)
 

@@ -1,3 +1,8 @@
-"""Re-exports ``leptonai.lab.ar``."""
+"""Re-exports ``leptonai.lab.ar``; needs the extra ``torch``."""
 
-from leptonai.lab.ar import AR as AR
+try:
+    from leptonai.lab.ar import AR as AR
+except ModuleNotFoundError as e:
+    from leptonai.errors import NotInstalled
+
+    raise NotInstalled("leptonai.models.regression", e.name) from e

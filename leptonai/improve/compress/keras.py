@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from leptonai.errors import ModelError, SpecError
+from leptonai.errors import ModelError, NotInstalled, SpecError
 from leptonai.improve.evaluate.answers import ask, opened
 from leptonai.improve.evaluate.rows import Array
 
@@ -25,12 +25,11 @@ def is_keras(path: Path) -> bool:
 
 
 def interpreter(python: str | None) -> str:
-    """``python``, else this interpreter when it has tensorflow. SpecError says what to install."""
+    """``python``, else this interpreter when it has tensorflow. NotInstalled: it has not; SpecError: no such file."""
     if python is None and importlib.util.find_spec("tensorflow") is None:
-        raise SpecError(
-            "Keras models need tensorflow, which is not installed here",
-            hint="pip install 'leptonai-platform[tensorflow]', or name an interpreter that has it with --python",
-        )
+        error = NotInstalled("a Keras model", "tensorflow")
+        error.hint += ", or name an interpreter that has it with --python"
+        raise error
     if python is not None and not Path(python).is_file():
         raise SpecError(f"{python}: no such interpreter")
     return python or sys.executable

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from leptonai.errors import ModelError
+from leptonai.errors import ModelError, needs
 from leptonai.improve.compress.foreign import quiet, session
 from leptonai.improve.evaluate.rows import Array
 from leptonai.protocols import Predictor
@@ -20,6 +20,7 @@ def to_onnx(predictor: Predictor, rows: Array, path: Path) -> None:
 
     ModelError when skl2onnx has no converter for it, or the answers differ.
     """
+    needs("a scikit-learn model as ONNX", "skl2onnx", "onnx", "onnxruntime")
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 
     model = getattr(predictor, "model", None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leptonai.errors import SpecError
+from leptonai.errors import NotInstalled, SpecError
 from leptonai.improve.evaluate.answers import Answers
 from leptonai.improve.evaluate.measures import Classification, Measures, pr, roc
 from leptonai.improve.evaluate.rows import Array
@@ -19,7 +19,7 @@ def plot(labels: Array, said: Answers, measured: Measures, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as e:
-        raise SpecError("a picture needs matplotlib", hint="pip install 'leptonai-platform[plot]'") from e
+        raise NotInstalled("a picture", e.name) from e
     figure = Figure(figsize=(11, 9), layout="constrained")
     if not isinstance(measured, Classification):
         ax = figure.subplots()

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from leptonai.errors import LeptonError, ModelError, SpecError
+from leptonai.errors import LeptonError, ModelError, SpecError, needs
 from leptonai.improve.evaluate.answers import opened
 from leptonai.improve.evaluate.rows import Array, Rows, read, stored
 from leptonai.improve.train.board import Board, Several, Tells
@@ -122,8 +122,12 @@ def split(rows: Rows, hold: float, seed: int) -> tuple[Rows, Rows]:
 def train(
     job: Job, base: Path, folder: Path, progress: Progress = lambda epoch, loss: None, tells: Sequence[Tells] = ()
 ) -> Trained:
-    """``folder`` holds the model file, and checkpoints of a network. Raises SpecError, ModelError in plain words."""
+    """``folder`` holds the model file, and checkpoints of a network. SpecError, ModelError, NotInstalled: why not."""
     check(job)
+    if job.module:
+        needs("training a network", "torch")
+    else:
+        needs("training an estimator", "sklearn", "skops")
     rows = rows_of(base / job.data, job.label)
     kept, held = split(rows, job.hold, job.seed)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from leptonai.errors import ModelError, SpecError
+from leptonai.errors import ModelError, SpecError, needs
 from leptonai.improve.evaluate.rows import Array, Rows
 from leptonai.improve.train.splits import stratified
 from leptonai.improve.tune.study import Best, Objective, Study, Told, Value, work
@@ -126,6 +126,7 @@ def maker(task: Classify, seed: int) -> Make:
     module, _, name = task.estimator.rpartition(".")
     if not module.startswith("sklearn"):
         raise SpecError(f"estimator is {task.estimator!r}; it must be a class of scikit-learn")
+    needs(f"estimator {task.estimator}", "sklearn")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as e:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from leptonai.errors import ModelError, SpecError
+from leptonai.errors import ModelError, NotInstalled, SpecError, needs
 from leptonai.types import Noun
 
 Sampler = Literal["tpe", "gp", "grid", "random"]
@@ -75,13 +75,11 @@ def check(study: Study) -> None:
 
 
 def optuna() -> Any:
-    """The module, quiet. SpecError says what to install."""
+    """The module, quiet. NotInstalled says how to get it."""
     try:
         import optuna as module
     except ModuleNotFoundError as e:
-        raise SpecError(
-            "tuning needs optuna, which is not installed", hint="pip install 'leptonai-platform[tune]'"
-        ) from e
+        raise NotInstalled("tuning", e.name) from e
     module.logging.set_verbosity(module.logging.ERROR)
     return module
 
@@ -94,6 +92,7 @@ def sampler(study: Study, seed: int) -> Any:
         case "grid":
             return s.GridSampler({n: _grid(d) for n, d in study.space.items()}, seed=study.seed)
         case "gp":
+            needs("the sampler gp", "torch")
             return s.GPSampler(seed=seed, n_startup_trials=STARTUP, deterministic_objective=True)
         case "tpe":
             return _unseen(seed, study.workers > 1)
@@ -171,6 +170,8 @@ def opened(study: Study, file: Path | None, seed: int) -> Any:
                 storage=storage, sampler=sampler(study, seed), pruner=pruner, study_name=study.name,
                 direction=study.direction, load_if_exists=True,
             )  # fmt: skip
+    except NotInstalled:
+        raise
     except Exception as e:
         raise ModelError(f"{file}: cannot be used as a study: {' '.join(str(e).split())[:200]}") from e
     if made.direction.name.lower() != study.direction:
@@ -181,12 +182,14 @@ def opened(study: Study, file: Path | None, seed: int) -> Any:
 def work(study: Study, objective: Objective, file: Path | None = None, worker: int = 0) -> Best:
     """Trials until ``study.trials`` are finished in all, whoever ran them. A trial whose objective raises is failed.
 
-    One worker with the same seed makes the same trials. Raises ModelError when every trial failed.
+    One worker with the same seed makes the same trials. Raises ModelError when every trial failed, NotInstalled as
+    the objective does.
     """
     o = optuna()
     made = opened(study, file, study.seed * 1000 + worker + len(_trials(file)))
     states = (o.trial.TrialState.COMPLETE, o.trial.TrialState.PRUNED)
     problems: list[str] = []
+    missing: list[NotInstalled] = []
 
     def one(trial: Any) -> float:
         params = suggest(trial, study.space)
@@ -199,6 +202,10 @@ def work(study: Study, objective: Objective, file: Path | None = None, worker: i
             value = float(objective(params, told))
         except Pruned as e:
             raise o.TrialPruned() from e
+        except NotInstalled as e:  # so will be every trial's
+            missing.append(e)
+            made.stop()
+            raise
         except Exception as e:
             problems.append(f"{type(e).__name__}: {e}")
             raise
@@ -217,6 +224,8 @@ def work(study: Study, objective: Objective, file: Path | None = None, worker: i
                 one, n_trials=most, catch=(Exception,),
                 callbacks=[o.study.MaxTrialsCallback(study.trials, states=states), _enough(problems)],
             )  # fmt: skip
+    if missing:
+        raise missing[0]
     return best(made, study, problems)
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from leptonai.errors import LeptonError, ModelError, PluginError
+from leptonai.errors import LeptonError, ModelError, PluginError, how_to_install
 from leptonai.protocols import Loader, Predictor
 from leptonai.types import Variant
 
@@ -77,7 +77,7 @@ def load(folder: str, variant: Variant) -> tuple[Predictor, str]:
     except ModuleNotFoundError as e:
         raise ModelError(
             f"{file} needs the module {e.name!r}, which is not installed",
-            hint=f"install it for {variant.python or 'this interpreter'}",
+            hint=f"for {variant.python or 'this interpreter'}: {how_to_install((e.name or '').partition('.')[0])}",
         ) from e
     except Exception as e:
         raise ModelError(
