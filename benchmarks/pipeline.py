@@ -11,6 +11,7 @@ is printed beside it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -46,14 +47,25 @@ def command(folder: Path, run: str) -> list[str]:
     return [*here, "--folder", str(folder / run), "--json"]
 
 
-def killed(folder: Path, moment: str) -> str:
-    """ "killed", or "too late": the process was done before the signal came."""
-    with subprocess.Popen(command(folder, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not list((folder / "cut").glob(moment)) and process.poll() is None:
-            time.sleep(0.001)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        return "killed" if process.wait() == -signal.SIGKILL else "too late"
+def killed(folder: Path, moment: str, tries: int = 20) -> str:
+    """ "killed", at the first try that was in time: a report takes some ms. "too late": none was."""
+    for attempt in range(1, tries + 1):
+        began = time.time_ns()
+        with subprocess.Popen(command(folder, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not _new(folder / "cut", moment, began) and process.poll() is None:
+                time.sleep(0.0002)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+            if process.wait() == -signal.SIGKILL:
+                return "killed" if attempt == 1 else f"killed, at try {attempt}"
+    return "too late"
+
+
+def _new(folder: Path, moment: str, began: int) -> bool:
+    """Whether the path was written by this process: those of earlier ones lie there too."""
+    with contextlib.suppress(FileNotFoundError):  # gone between two looks
+        return any(p.stat().st_mtime_ns > began for p in folder.glob(moment))
+    return False
 
 
 def digest(folder: Path, run: str) -> str:

@@ -225,9 +225,7 @@ def show(report: Report) -> None:
     failed = [c for c in report.candidates if c.error]
     unmeasured = sum(not c.error and not c.measured for c in report.candidates)
     if unmeasured:
-        click.echo(
-            f"{unmeasured} more were made and judged, but lose too much or were no smaller; report.json has them"
-        )
+        click.echo(f"{unmeasured} more lose too much, or are beaten in loss, size and time; report.json has them.")
     for c in failed:
         click.echo(f"{c.name}: {c.error}")
     click.echo(f"Budget: {told(report.budget)}. {report.rows['teach']} rows taught, {report.rows['choose']} chose, "

@@ -69,6 +69,7 @@ class Candidate(Noun, frozen=True, kw_only=True):
     speedup_low: float = nan  # with 95 % confidence at least so much (bootstrap over blocks)
     speedup_high: float = nan
     error: str = ""  # why it could not be made, run or measured
+    left: str = ""  # why it was followed no further: it has no file then
 
     @property
     def name(self) -> str:
@@ -129,7 +130,7 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted((c for c in seen if not beaten(c)), key=lambda c: -c.size)
 
 
-def beats(a: tuple[float, float, int], b: tuple[float, float, int]) -> bool:
+def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     """Whether ``a`` is nowhere more than ``b``, and somewhere less."""
     return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 

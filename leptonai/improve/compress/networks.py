@@ -1,24 +1,33 @@
-"""The shapes of a PyTorch network that the search tries: alone first, then those that were good together."""
+"""The shapes of a PyTorch network that the search tries: alone first, then those that were good together.
+
+A shape learns a quarter of its lessons, and is judged in this process, without a file. Those that are good enough then
+have learnt enough, those that another beats are left, the others learn the rest (successive halving: Jamieson &
+Talwalkar 2016, with the budget in place of a fixed share). Only what stays near the budget is exported.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from leptonai.errors import LeptonError
 from leptonai.improve.compress import shapes
 from leptonai.improve.compress.front import Budget, Candidate, chosen, slug
 from leptonai.improve.compress.network import capture, forward, to_onnx
-from leptonai.improve.compress.teach import STEPS, lesson, teach
+from leptonai.improve.compress.race import FIRST, SLACK, Standing, verdict
+from leptonai.improve.compress.teach import STEPS, lesson, said, teach
 from leptonai.improve.evaluate.rows import Array, Rows
 from leptonai.protocols import Predictor
 
 Change = Callable[["Networks", Any], tuple[Any, dict[str, Any]]]
-Judge = Callable[[Sequence[str], Path], Candidate]
-SLACK = 2.0  # times the budget that a shape may lose alone and still be combined: what is learnt anew can mend it
+Judge = Callable[[Sequence[str], Path], Candidate]  # of a file
+Hear = Callable[[Sequence[str], Predictor], Candidate]  # of a model in this process
 
 SINGLE: dict[str, Change] = {
     "prune 50%": lambda n, g: (shapes.prune(g, 0.5, n.gradients), {}),
@@ -31,6 +40,16 @@ SINGLE: dict[str, Change] = {
 }
 ON_TOP = ("low rank 50%", "low rank 25%", "split in 2")  # of a pruned network
 SAMPLE = 512  # rows for gradients and moments
+
+
+@dataclass
+class Student:
+    """A changed copy while it learns."""
+
+    steps: tuple[str, ...]
+    graph: Any
+    masks: dict[str, Any] = field(default_factory=dict)
+    stands: Candidate = field(default_factory=Candidate)
 
 
 class Networks:
@@ -57,49 +76,93 @@ class Networks:
             self._labels = self._labels.long()
         self.some: list[Any] = [x[:SAMPLE] for x in self._inputs]
         self.original = capture(predictor, rows.inputs)
+        self._targets = said(self.original, self._inputs)
 
     def gradients(self, graph: Any) -> None:
         """One backward pass over a sample, of the loss against the labels."""
-        with torch.no_grad():
-            said = forward(self.original, self.some)
-        lesson(forward(graph, self.some), said, self._labels[:SAMPLE], soft=0.0).backward()
+        lesson(forward(graph, self.some), self._targets[:SAMPLE], self._labels[:SAMPLE], soft=0.0).backward()
 
-    def shapes(self, work: Path, judge: Judge, budget: Budget) -> list[Candidate]:
+    def shapes(self, work: Path, judge: Judge, hear: Hear, budget: Budget) -> list[Candidate]:
         """The network in ONNX as it is, in each single shape, and in combinations of the good ones, all judged."""
         whole = self._export(("onnx",), self.original, work, judge)
         if whole.error:
             return [whole]
-        found, graphs = [whole], {}
-        for name, change in self._single.items():
-            candidate, graph = self._changed((name,), self.original, change, work, judge)
-            found.append(candidate)
-            if graph is not None and candidate.loss <= SLACK * budget.loss + 1e-12:
-                graphs[name] = graph
-        pruned = [n for n in graphs if n.startswith("prune")]
-        if pruned:
-            for name in ON_TOP:
-                if name in graphs:
-                    steps = (pruned[-1], name)
-                    found.append(self._changed(steps, graphs[pruned[-1]], SINGLE[name], work, judge)[0])
-        return found
+        found: dict[tuple[str, ...], Candidate] = {whole.steps: whole}
+        students = [s for name in self._single if (s := self._changed((name,), self.original, name, found)) is not None]
+        for student in self._taught(students, [], hear, budget):
+            found[student.steps] = self._ended(student, work, judge, budget)
+        near = {s.steps[0]: s for s in students if _near(s.stands, budget)}
+        pruned = [n for n in near if n.startswith("prune")]
+        on_top = [
+            s
+            for name in (ON_TOP if pruned else ())
+            if name in near
+            and (s := self._changed((pruned[-1], name), near[pruned[-1]].graph, name, found)) is not None
+        ]
+        for student in self._taught(on_top, students, hear, budget):
+            found[student.steps] = self._ended(student, work, judge, budget)
+        return list(found.values())
 
     def _changed(
-        self, steps: tuple[str, ...], graph: Any, change: Change, work: Path, judge: Judge
-    ) -> tuple[Candidate, Any]:
-        self._say(" + ".join(steps))
+        self, steps: tuple[str, ...], graph: Any, name: str, found: dict[tuple[str, ...], Candidate]
+    ) -> Student | None:
+        """A copy of ``graph`` in another shape, untaught; None: it has none, and ``found`` says why."""
         try:
-            new, masks = change(self, graph)
-            teach(
-                new, self.original, self._inputs, self._labels, steps=self._steps, seed=self._seed, masks=masks
-            )  # fmt: skip
+            return Student(steps, *SINGLE[name](self, graph))
         except LeptonError as e:
-            return Candidate(steps=steps, error=e.message), None
-        return self._export(steps, new, work, judge), new
+            found[steps] = Candidate(steps=steps, error=e.message)
+            return None
+
+    def _taught(self, students: list[Student], others: list[Student], hear: Hear, budget: Budget) -> list[Student]:
+        """``students`` have learnt what is worth it, and ``stands`` says how good each is; some were left half way."""
+        first = max(1, self._steps // FIRST)
+        for s in students:
+            self._learn(s, first, self._seed, hear)
+        standings = {
+            s.steps: Standing(s.stands.loss, stored(s.graph), error=s.stands.error_of_loss)
+            for s in [*others, *students]
+        }
+        for s in students:
+            match verdict(s.steps, standings, budget):
+                case "beaten":
+                    s.stands = msgspec.structs.replace(
+                        s.stands, left=f"after {first} of {self._steps} lessons one that is no larger loses less"
+                    )
+                case "on" if self._steps > first:
+                    self._learn(s, self._steps - first, self._seed + 1, hear)
+        return students
+
+    def _learn(self, s: Student, steps: int, seed: int, hear: Hear) -> None:
+        self._say(f"{' + '.join(s.steps)}: {steps} lessons")
+        teach(s.graph, self._targets, self._inputs, self._labels, steps=steps, seed=seed, masks=s.masks)
+        model = copy.copy(self._predictor)
+        model.module = s.graph  # type: ignore[attr-defined] # capture made sure that it has one
+        s.stands = hear(s.steps, model)
+
+    def _ended(self, s: Student, work: Path, judge: Judge, budget: Budget) -> Candidate:
+        """Exported when it may still be of use."""
+        if s.stands.error or s.stands.left:
+            return s.stands
+        if not _near(s.stands, budget):
+            return msgspec.structs.replace(s.stands, left=f"it loses {100 * s.stands.loss:.2f} %")
+        return self._export(s.steps, s.graph, work, judge)
 
     def _export(self, steps: tuple[str, ...], graph: Any, work: Path, judge: Judge) -> Candidate:
+        self._say(f"{' + '.join(steps)}: to ONNX" if steps != ("onnx",) else "to ONNX")
         path = work / f"{slug(steps)}.onnx"
         try:
             to_onnx(graph, self._predictor, self._rows.inputs, path)
         except LeptonError as e:
             return Candidate(steps=steps, error=e.message)
         return judge(steps, path)
+
+
+def _near(c: Candidate, budget: Budget) -> bool:
+    """Whether it is worth a file: what is learnt on top, or another precision, can mend a little."""
+    return not c.error and not c.left and c.loss <= SLACK * budget.loss + 1e-12
+
+
+def stored(graph: Any) -> int:
+    """Numbers in the parameters that ``graph`` uses: what a file of it will hold."""
+    used = {n.target for n in graph.graph.nodes if n.op == "get_attr"}
+    return sum(p.numel() for n, p in graph.named_parameters() if n in used)

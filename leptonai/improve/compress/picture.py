@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leptonai.errors import SpecError
+from leptonai.errors import NotInstalled, SpecError
 from leptonai.improve.compress.front import Report, front
 
 BLUE, GREY, GREEN = "#1f6feb", "#b0b7c0", "#1a7f37"
 
 
 def possible(path: Path) -> None:
-    """SpecError when no picture could be drawn into ``path``: said before the search, not after it."""
+    """SpecError, NotInstalled when no picture could be drawn into ``path``: said before the search, not after it."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ModuleNotFoundError as e:
-        raise SpecError("a picture needs matplotlib", hint="pip install 'leptonai-platform[plot]'") from e
+        raise NotInstalled("a picture", e.name) from e
     if path.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
         raise SpecError(f"{path}: no picture has such a suffix", hint="name a .png, .svg or .pdf file")
 
@@ -29,12 +29,15 @@ def plot(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     seen = [c for c in report.candidates if c.measured]
+    judged = [c for c in report.candidates if c.file and not c.measured and not c.error]  # sizes, but no replica
     best = {c.steps for c in front(report.candidates)}
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, label in ((axes[0], "size, KB"), (axes[1], "median request over the original's, asked in turn")):
         # not in seconds: candidates are measured one after the other, and the machine has moods
         at = {c.steps: c.size / 1e3 if ax is axes[0] else 1 / c.speedup for c in seen}
+        for c in judged if ax is axes[0] else ():
+            ax.scatter(c.size / 1e3, 100 * c.loss, s=14, color=GREY)
         for c in seen:
             on = c.steps in best
             ax.scatter(at[c.steps], 100 * c.loss, s=36 if on else 14, color=BLUE if on else GREY, zorder=2 + on)

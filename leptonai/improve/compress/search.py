@@ -1,4 +1,4 @@
-"""The search: shapes of the network and their combinations in every precision; all judged, the good ones measured."""
+"""The search: shapes of the network and their combinations in every precision; judged here, the best in replicas."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from leptonai.errors import LeptonError, SpecError
+from leptonai.errors import LeptonError, SpecError, needs
+from leptonai.improve.compress import race
 from leptonai.improve.compress import replica as replicas
 from leptonai.improve.compress.front import Aim, Budget, Candidate, Report, affordable, chosen, outcome, pick, slug
 from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.evaluate.answers import Answers, answers, ask, opened
 from leptonai.improve.evaluate.rows import Array, Rows
+from leptonai.protocols import Predictor
 
 CHOOSES, CONFIRMS = 0.3, 0.3  # shares of the rows, where no others are given; the rest teaches and calibrates
 LEAST = 30  # rows that must be there
-SLACK = 2.0  # times the budget that a shape may lose and still be tried in every precision
-MEASURED = 8  # candidates whose latency is measured, beside every single step
 Say = Callable[[str], None]
 
 
@@ -109,8 +109,25 @@ class Search:
             rows.labelled()
         self.parts = parts(rows, test, seed, teach)
         self.predictor = opened(model, options, trust)
+        self._possible()
         self._original = {id(p): answers(ask(self.predictor, p.inputs), p) for p in self.parts}
         self._base = self._good(self._original[id(self.parts.choose)], self.parts.choose)
+
+    def _possible(self) -> None:
+        """SpecError, NotInstalled: said before the first lesson."""
+        platform = self.predictor.platform
+        if self._ready:
+            return
+        if not platform.startswith(("onnx", "sklearn", "pytorch")):
+            raise SpecError(
+                f"models of kind {platform} cannot be compressed",
+                hint="give an .onnx, .skops or .pt2 file, or model.py with a Module and its weights",
+            )
+        if platform.startswith("pytorch"):
+            needs("compressing a PyTorch model", "onnxscript")
+        if platform.startswith("sklearn"):
+            needs("compressing a scikit-learn model", "skl2onnx")
+        needs("compressing", "onnxruntime", "onnx")
 
     def _good(self, said: Answers, rows: Rows) -> Array:
         return goodness(said, rows, self.budget, self._original[id(rows)])
@@ -140,15 +157,31 @@ class Search:
 
     def _made(self, work: Path) -> list[Candidate]:
         original = Candidate(size=size_of(self.model), quality=quality(self._base, self.budget), loss=0.0)
+        shapes = self._shapes(work)
+        if self._ready:
+            return [original, *shapes]
+        able = [s for s in shapes if s.file and s.loss <= race.SLACK * self.budget.loss + 1e-12]
+        seconds = self._paced(able, work)
+        worth = race.unbeaten({s.steps: race.Standing(s.loss, s.size, seconds[s.steps]) for s in able})
         found = [original]
-        for base in self._shapes(work):
+        for base in shapes:
             found.append(base)
-            if self._ready or base.error or base.loss > SLACK * self.budget.loss + 1e-12:
-                continue
-            self._say(f"precisions of {base.name}")
-            for name, apply in chosen(PRECISIONS, self._only).items():
-                found.append(self._precision(work, base, name, apply))
+            if base.steps in worth or (base.steps == ("onnx",) and base.file):
+                found += self._precisions(work, base)
         return found
+
+    def _precisions(self, work: Path, base: Candidate) -> list[Candidate]:
+        self._say(f"precisions of {base.name}")
+        made: dict[str, Candidate] = {}
+        for name, apply in chosen(PRECISIONS, self._only).items():
+            if race.due(name, made, self.budget, self._only):
+                made[name] = self._precision(work, base, name, apply)
+        return list(made.values())
+
+    def _paced(self, candidates: Sequence[Candidate], work: Path) -> dict[tuple[str, ...], float]:
+        """Seconds of one row in this process."""
+        row = {k: v[:1] for k, v in self.parts.choose.inputs.items()}
+        return race.paced({c.steps: opened(work / c.file) for c in candidates}, row)
 
     def _precision(self, work: Path, base: Candidate, name: str, apply: Any) -> Candidate:
         steps = (*(s for s in base.steps if s != "onnx"), name)
@@ -162,16 +195,22 @@ class Search:
         return self._judged(steps, target)
 
     def _judged(self, steps: Sequence[str], path: Path) -> Candidate:
-        rows = self.parts.choose
         try:
-            said = answers(ask(opened(path), rows.inputs), rows)
+            found = self._heard(steps, opened(path))
         except LeptonError as e:
             return Candidate(steps=tuple(steps), error=e.message)
-        good = self._good(said, rows)
+        return msgspec.structs.replace(found, file=path.name, size=path.stat().st_size)
+
+    def _heard(self, steps: Sequence[str], model: Predictor) -> Candidate:
+        """What its answers to the rows that choose are worth; it has no file."""
+        rows = self.parts.choose
+        try:
+            good = self._good(answers(ask(model, rows.inputs), rows), rows)
+        except LeptonError as e:
+            return Candidate(steps=tuple(steps), error=e.message)
         loss, error = lost(self._base, good, self.budget)
         return Candidate(
-            steps=tuple(steps), file=path.name, size=path.stat().st_size, quality=quality(good, self.budget),
-            loss=loss, error_of_loss=error,
+            steps=tuple(steps), quality=quality(good, self.budget), loss=loss, error_of_loss=error
         )  # fmt: skip
 
     def _shapes(self, work: Path) -> list[Candidate]:
@@ -188,17 +227,12 @@ class Search:
 
             to_onnx(self.predictor, self.parts.teach.inputs["X"], work / "onnx.onnx")
             return [self._judged(("onnx",), work / "onnx.onnx")]
-        if platform.startswith("pytorch"):
-            from leptonai.improve.compress.networks import Networks
+        from leptonai.improve.compress.networks import Networks
 
-            networks = Networks(
-                self.predictor, self.parts.teach, self._labels(), self._seed, self._steps, self._say, self._only
-            )
-            return networks.shapes(work, self._judged, self.budget)
-        raise SpecError(
-            f"models of kind {platform} cannot be compressed",
-            hint="give an .onnx, .skops or .pt2 file, or model.py with a Module and its weights",
+        networks = Networks(
+            self.predictor, self.parts.teach, self._labels(), self._seed, self._steps, self._say, self._only
         )
+        return networks.shapes(work, self._judged, self._heard, self.budget)
 
     def _elsewhere(self, work: Path, name: str, path: Path) -> Candidate:
         target = work / f"{slug((name,))}{path.suffix}"
@@ -222,17 +256,16 @@ class Search:
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _measured(self, found: list[Candidate], work: Path) -> list[Candidate]:
-        """Latency of every single step, and of the smallest combinations within the budget, beside the original."""
+        """Latency of those that could be chosen, and of the single steps among them, beside the original."""
         original, *others = found
-        single = [c for c in others if len(c.steps) == 1 and not c.error]
-        combined = [c for c in others if len(c.steps) > 1 and affordable(c, self.budget)]
-        wanted = {c.steps for c in [*single, *sorted(combined, key=lambda c: c.size)[:MEASURED]]}
+        able = [c for c in others if c.file and affordable(c, self.budget)]
+        wanted = race.measured(able, self._paced(able, work), self.aim)
         requests = replicas.bodies(self.parts.choose.inputs)
         done: dict[tuple[str, ...], Candidate] = {}
         with ExitStack() as stack:
             served = stack.enter_context(replicas.replica(self.model, self._options, self._trust))
             for c in others:
-                if c.steps not in wanted:
+                if c.steps not in wanted or not c.file:
                     continue
                 self._say(f"measuring {c.name}")
                 try:
@@ -269,7 +302,10 @@ class Search:
                     f"it (on those that had, {100 * chosen.loss:.2f} %): the original is kept"
                 )
                 chosen, now = done[0], base
-        least = min((c.loss + c.error_of_loss for c in done[1:] if not c.error), default=inf)
+        others = done[1:]
+        if others and all(c.error for c in others):
+            said = f"nothing could be made of {self.model.name}: {others[0].error}; the original is kept"
+        least = min((c.loss + c.error_of_loss for c in others if not c.error), default=inf)
         return Report(
             budget=self.budget, aim=self.aim, candidates=tuple(done), chosen=chosen,
             rows={k: len(v) for k, v in self.parts._asdict().items()}, quality=now, original=base, confirmed=confirmed,

@@ -36,9 +36,16 @@ def lesson(student: Any, teacher: Any, label: Any, soft: float = SOFT, temperatu
     return (1 - soft) * hard + soft * soft_loss(student, teacher, temperature)
 
 
+def said(teacher: Any, inputs: list[Any], step: int = 256) -> Any:
+    """What ``teacher`` answers to all rows, asked ``step`` at a time."""
+    with torch.no_grad():
+        count = len(inputs[0])
+        return torch.cat([forward(teacher, [x[i : i + step] for x in inputs]) for i in range(0, count, step)])
+
+
 def teach(
     graph: Any,
-    teacher: Any,
+    targets: Any,
     inputs: list[Any],
     labels: Any,
     *,
@@ -51,17 +58,17 @@ def teach(
 ) -> None:
     """``graph`` has learnt for ``steps`` batches under the stability guard; weights that ``masks`` cut stay zero.
 
-    The same seed gives the same weights on the same machine. Its norms keep the statistics they were exported with.
+    ``targets``: what the teacher answers to the rows. The rate rises and falls to zero within these batches; more can
+    be learnt by another call (warm restarts: Loshchilov & Hutter 2017). The same seed gives the same weights on the
+    same machine. Its norms keep the statistics they were exported with.
     """
-    with torch.no_grad():
-        said = torch.cat([forward(teacher, [x[i : i + 256] for x in inputs]) for i in range(0, len(labels), 256)])
     torch.manual_seed(seed)
     parameters = dict(graph.named_parameters())
     cut = {parameters[n]: mask for n, mask in (masks or {}).items()}
     optimizer = torch.optim.AdamW(graph.parameters(), lr=RATE, weight_decay=0.01)
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup(steps // 20, steps))
     guard = Guard(graph, optimizer, scheduler=factor)
-    batches = Batches(*inputs, said, labels, size=min(BATCH, max(2, len(labels) // 2)), seed=seed)
+    batches = Batches(*inputs, targets, labels, size=min(BATCH, max(2, len(labels) // 2)), seed=seed)
     while guard.steps < steps and not guard.stopped:
         for *x, target, label in batches:
             if len(label) < 2 or guard.steps >= steps or guard.stopped:
