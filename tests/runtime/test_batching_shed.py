@@ -24,9 +24,10 @@ SLOW = exact(0.010, 0.040)  # a full batch of 16 takes 0.2 s
 TABLE = {  # waiting, running, samples, priority, seconds allowed, refused with, to come back after
     "nobody waits": ({}, None, 1, USUAL, 0.0001, "", 0.0),
     "in time": ({USUAL: 32}, None, 1, USUAL, 0.5, "", 0.0),
-    "not in time": ({USUAL: 32}, None, 1, USUAL, 0.25, "shed_deadline", 0.2),
+    "hardly in time": ({USUAL: 32}, None, 1, USUAL, 0.46, "shed_deadline", 0.035),
+    "not in time": ({USUAL: 32}, None, 1, USUAL, 0.25, "shed_deadline", 0.245),
     "what runs counts": ({}, (0.9, 16), 1, USUAL, 0.1, "shed_deadline", 0.05),
-    "what is before it counts": ({1: 63}, None, 1, USUAL, 0.1, "shed_deadline", 0.7),
+    "what is before it counts": ({1: 63}, None, 1, USUAL, 0.1, "shed_deadline", 0.78),
     "what is behind it does not": ({LEVELS: 63}, None, 1, USUAL, 0.1, "", 0.0),
     "a full queue": ({USUAL: 64}, None, 16, USUAL, 30.0, "shed", 0.2),
     "a full queue has no levels": ({LEVELS: 64}, None, 1, 1, 30.0, "shed", 0.05),
