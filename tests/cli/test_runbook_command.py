@@ -24,7 +24,7 @@ def ask(home: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[in
 def test_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "ours.yaml"
     path.write_text("hung_replica: {steps: [restart]}")
-    assert ask(tmp_path, capsys, "check", str(path)) == (0, "Nothing is wrong: 1 rows, 1 steps.\n", "")
+    assert ask(tmp_path, capsys, "check", str(path)) == (0, "Nothing is wrong: 1 row(s), 1 step(s).\n", "")
     path.write_text("hung_replica: {steps: [evict, evict]}")
     code, _, err = ask(tmp_path, capsys, "check", str(path))
     assert code == 9 and "hung_replica: step evict is there twice" in err and "hint: `tries: 2`" in err

@@ -90,7 +90,9 @@ def test_an_honest_model_is_believed(model: Model) -> None:
     ]
     told, outcome = rephrase(story(), model.wanted, Masker())
     assert any(s.text == "After 4.0 s it was over." for section in told.sections for s in section.sentences)
-    assert outcome.kept == 0, outcome.why
+    assert (
+        not outcome.why and outcome.taken == 1 and outcome.kept + 1 == sum(len(s.sentences) for s in story().sections)
+    )
     check(told)
 
 

@@ -82,7 +82,8 @@ def rephrase(story: Story, wanted: Rephrase, masker: Masker) -> tuple[Story, Out
     told = msgspec.structs.replace(story, sections=sections)
     check(told)
     why = tuple(dict.fromkeys(reasons))
-    return told, Outcome(taken=len(chosen) - len(reasons), kept=len(reasons), why=why)
+    taken = sum(now.text != was.text for now, was in zip(chosen, sentences, strict=True))
+    return told, Outcome(taken=taken, kept=len(chosen) - taken, why=why)
 
 
 def refuse(sentence: Sentence, shown: str, answer: str, cited: Sequence[Evidence], unmask: Callable[[str], str]) -> str:
