@@ -178,9 +178,10 @@ def resource(
       leptonai export resource service.yaml | kubectl apply -f -
     """
     from leptonai.plan.render import to_yaml
+    from leptonai.plan.render.names import legal
     from leptonai.serve.resource.form import resource as said
 
-    made = said(find(session, service, workspace).spec, namespace)
+    made = said(find(session, service, workspace).spec, namespace and legal(namespace, "namespace"))
     if as_json:
         print_json({"objects": [made]})
     elif out is None:

@@ -15,6 +15,7 @@ from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
     from leptonai.settings import Settings
+    from leptonai.types import Service
 
 __all__ = ["export"]
 
@@ -159,7 +160,7 @@ def prometheus(
     from leptonai.export import prometheus as made
 
     site = Site(namespace, platform.rstrip("/"), scrape, source).checked()
-    wishes = [find(session, s, workspace) for s in services]
+    wishes = _each(session, services, workspace)
     alerts = _settings(session, settings).alerts
     files = made.operator(wishes, site, alerts) if operator else made.files(wishes, site, alerts)
     tell(files, [], out, as_json)
@@ -236,7 +237,7 @@ def otel(
     from leptonai.export.otel import files
 
     site = Site(namespace, platform.rstrip("/"), scrape).checked()
-    tell(files([find(session, s, workspace) for s in services], site), [], out, as_json)
+    tell(files(_each(session, services, workspace), site), [], out, as_json)
 
 
 @export.command()
@@ -264,7 +265,9 @@ def delivery_options(command: F) -> F:
         click.option("--train", default="train.py", show_default=True, help="A program, or a text of `train`."),
         click.option("--data", default="test.npz", show_default=True, help="Labelled rows to evaluate on."),
         click.option("--at-least", default="accuracy=0.9", show_default=True, metavar="MEASURE=VALUE"),
-        click.option("--patience", type=int, default=3600, show_default=True, help="Seconds for the judgement."),
+        click.option(
+            "--patience", type=click.IntRange(1), default=3600, show_default=True, help="Seconds for the judgement."
+        ),
     ):
         command = option(command)
     return command
@@ -306,6 +309,15 @@ def github(service: str, platform: str, out: Path | None, as_json: bool, **how: 
 
     delivery, site = _delivery(service, platform, how)
     tell(made(delivery, site), [], out, as_json)
+
+
+def _each(session: Session, names: tuple[str, ...], workspace: str | None) -> list[Service]:
+    """The wishes of ``names``. SpecError when one is named twice: its rules would have one name."""
+    found = [find(session, name, workspace) for name in names]
+    for number, wish in enumerate(found):
+        if wish.key in {w.key for w in found[:number]}:
+            raise SpecError(f"{wish.key} is named twice", hint="name each service once")
+    return found
 
 
 def _delivery(service: str, platform: str, how: dict[str, Any]) -> Any:

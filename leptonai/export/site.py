@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from leptonai.errors import SpecError
 from leptonai.plan.render.names import legal
 
+_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
 Files = dict[str, str]  # relative path -> text, in the order to read them
 
 
@@ -19,7 +21,7 @@ class Site(NamedTuple):
     def checked(self) -> Site:
         """Itself. SpecError for what cannot be."""
         legal(self.namespace, "namespace")
-        if not self.platform.startswith(("http://", "https://")):
+        if not _URL.fullmatch(self.platform):
             raise SpecError(f"{self.platform!r} is no URL of a platform", hint="as in http://leptonai-control:8310")
         if not 0.1 <= self.scrape <= 3600.0:
             raise SpecError(f"a scrape each {self.scrape:g} s", hint="0.1 to 3600 seconds")

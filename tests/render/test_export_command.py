@@ -1,5 +1,8 @@
 """``leptonai export kubernetes``: from a text to a file, the same bytes each time; errors name what is wrong."""
 
+from pathlib import Path
+
+import pytest
 import yaml
 
 from leptonai.cli.main import run
@@ -43,3 +46,30 @@ def test_errors_are_sentences(tmp_path, capsys):
         assert word in said and "Traceback" not in said, said
     assert run(["export", "kubernetes", str(tmp_path / "missing.yaml")]) != 0
     assert "missing.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["prometheus", "TEXT", "TEXT", "-o", "OUT"], "named twice"),
+        (["otel", "TEXT", "TEXT"], "named twice"),
+        (["otel", "TEXT", "--platform", "http://a b/"], "'http://a b' is no URL"),
+        (["otel", "TEXT", "--platform", "http://x:port"], "'http://x:port' is no URL"),
+        (["alertmanager", "--platform", "http://"], "is no URL"),
+        (["jenkins", "digits", "--patience", "0"], "--patience"),
+        (["github", "digits", "--patience", "-1"], "--patience"),
+        (["resource", "TEXT", "--namespace", "Bad!"], "'Bad!' is no name of a namespace"),
+        (["rbac", "--namespace", "Bad!"], "'Bad!' is no name of a namespace"),
+        (["rbac", "--account", "a_b"], "'a_b' is no name of a ServiceAccount"),
+    ],
+)
+def test_what_no_tool_could_read_is_refused(
+    command: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.py").write_text("class Model:\n    def predict(self, x):\n        return x\n")
+    (tmp_path / "service.yaml").write_text("name: digits\nmodel: ./model.py\n")
+    places = {"TEXT": str(tmp_path / "service.yaml"), "OUT": str(tmp_path / "out")}
+    assert run(["--home", str(tmp_path / "home"), "export", *(places.get(word, word) for word in command)]) == 2
+    told = capsys.readouterr()
+    assert said in told.err and "hint:" in told.err and not told.out
+    assert not (tmp_path / "out").exists()
