@@ -202,7 +202,8 @@ def stop_processes(home: Home) -> list[str]:
 def down(home: Home, say: Say = lambda text: None) -> Down:
     """Nothing of the platform on ``home`` runs and no socket or control group of it is left; its records are kept.
 
-    Works whichever of its processes are dead. Services serve again after the next ``up``.
+    Works whichever of its processes are dead. Services serve again after the next ``up``. PlatformError
+    ``left_running`` when a cluster that does not answer still has services of it; another call goes on with them.
     """
     if not home.path.is_dir():
         raise PlatformError(f"{home.path} is no home of a platform", hint="name it with --home or LEPTONAI_HOME")
@@ -211,14 +212,17 @@ def down(home: Home, say: Say = lambda text: None) -> Down:
     seats = Seats(home)
     if not (seats.take("parent") and seats.take("control")):  # until we end: nothing may start in between
         raise Conflict(f"somebody starts the platform on {home.path} again", hint="is it run by systemd?")
-    replicas, gateway = asyncio.run(shut_down(home, say))
-    for file in (home.control, home.ops, home.failure):
-        file.unlink(missing_ok=True)
+    try:
+        replicas, gateway = asyncio.run(shut_down(home, say))
+    finally:
+        for file in (home.control, home.ops, home.failure):
+            file.unlink(missing_ok=True)
     return Down(processes, replicas, gateway)
 
 
 async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
     from leptonai.daemon import ground
+    from leptonai.platforms.kubernetes import KubernetesPlatform
 
     if not (home.path / "run").is_dir():  # made before anything is started, removed after all of it was stopped
         return [], False
@@ -237,10 +241,11 @@ async def shut_down(home: Home, say: Say) -> tuple[list[str], bool]:
         await platform.start()
     except StartError:  # no gateway could be started: replicas were adopted all the same
         pass
-    except Conflict as e:  # the namespace is another platform's: what runs there is no concern of ours
-        if e.code != "other_platform":
+    except LeptonError as e:
+        if not isinstance(platform, KubernetesPlatform):
             raise
-        await platform.shutdown()
+        # Another platform's namespace: what runs there is no concern of ours.
+        await platform.shutdown(None if e.code == "other_platform" else e)
         return [], bool(adopted)
     replicas = [r.id for r in platform.observe() if not r.gone]
     if not ground.lead(platform).leads:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isclose
 from typing import Any
 
@@ -27,7 +27,9 @@ _ABOUT = {"id", "model_name", "model_version", "parameters"}  # of an answer, th
 class Recorded:
     """Of one rollout with ``rollout.record``. ``step`` records and asks, ``finding`` says what came of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: Callable[[], str] = lambda: "") -> None:
+        """``secret``: by which replicas in pods take orders; "" where they are processes of this machine."""
+        self._secret = secret
         self.requests: dict[tuple[bytes, bytes, bytes], Answered] = {}
         self.left: list[Answered] = []
         self.alike = self.unlike = self.refused = 0
@@ -45,7 +47,7 @@ class Recorded:
         old = [r for r in ready if r not in new and any(lane.holds(r) for lane in found)]
         for replica in old:
             if len(self.requests) < wanted:
-                self._keep(await _recorded(replica), wanted)
+                self._keep(await _recorded(replica, self._secret()), wanted)
         if new and self.left:
             now, self.left = self.left[:AT_ONCE], self.left[AT_ONCE:]
             async with _client(new[0]) as http:
@@ -127,16 +129,20 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _client(replica: Replica) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(uds=replica.address.removeprefix("unix:"))
+    at = replica.address.removeprefix("unix:")
+    if not at.startswith("/"):
+        return httpx.AsyncClient(base_url=f"http://{at}", trust_env=False, timeout=PATIENCE)
+    transport = httpx.AsyncHTTPTransport(uds=at)
     return httpx.AsyncClient(transport=transport, base_url="http://replica", trust_env=False, timeout=PATIENCE)
 
 
-async def _recorded(replica: Replica) -> list[Answered]:
+async def _recorded(replica: Replica, secret: str) -> list[Answered]:
     """What it answered well since the last call; [] when it does not say."""
+    headers = {"authorization": f"Bearer {secret}"} if secret else {}
     terms = msgspec.json.encode({"every": EVERY, "max_bytes": MOST_BYTES})
     try:
         async with asyncio.timeout(PATIENCE), _client(replica) as http:
-            found = await http.post("/-/recorded", content=terms)
+            found = await http.post("/-/recorded", content=terms, headers=headers)
         return msgspec.msgpack.decode(found.content, type=list[Answered]) if found.status_code == 200 else []
     except (httpx.HTTPError, TimeoutError, msgspec.DecodeError):
         return []

@@ -57,10 +57,12 @@ class Kept:
 
 class Rollouts:
     """One Probation per service whose head is on probation. What is known here only are counts; they are kept in
-    ``folder``, one file a service, so that a restart neither forgets evidence nor counts it twice."""
+    ``folder``, one file a service, so that a restart neither forgets evidence nor counts it twice.
 
-    def __init__(self, control: Control, folder: Path) -> None:
-        self._control = control
+    ``orders``: the file with the secret by which replicas in pods take orders, where there is one."""
+
+    def __init__(self, control: Control, folder: Path, orders: Path | None = None) -> None:
+        self._control, self._orders = control, orders
         self._kept = Kept(folder)
         self._open: dict[Key, Probation] = {}
         self._recorded: dict[Key, Recorded] = {}
@@ -79,8 +81,13 @@ class Rollouts:
         for key, service in under_way.items():
             if key not in self._open:
                 probation = self._open[key] = Probation(service)
-                self._recorded[key] = Recorded()
+                self._recorded[key] = Recorded(self._secret)
                 self._kept.load(key, probation)
+
+    def _secret(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._orders.read_text().strip() if self._orders else ""
+        return ""
 
     def probation(self, key: Key) -> Probation:
         """Of the service, whose rollout is under way; KeyError when none is."""

@@ -109,7 +109,7 @@ class Watch:
         self._opinions: list[Signal] = []
         self._complaints: list[Signal] = []  # of issues: conditions may ask for them, no detector watches them
         self.lookouts: dict[Key, Lookout] = {}
-        self.rollouts = Rollouts(control, home / "rollouts")
+        self.rollouts = Rollouts(control, home / "rollouts", home / "orders")
         self.promises = Promises(home / PROMISES_FILE, store, settings.ops.period)
         self.failures: dict[str, str] = {}  # stage -> what failed there last, until it works again
         self._clock = clock

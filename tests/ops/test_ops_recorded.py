@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from waiting import free_port
 
 from leptonai.ops.recorded import Recorded, same
 from leptonai.plan.rollout import Finding, Turn, Wait, decide
@@ -59,7 +61,8 @@ def service(new: Variant, **canary: float) -> Service:
 
 
 @contextlib.contextmanager
-def running(folder: Path, variant: Variant, add: int = 1, fails: bool = False) -> Iterator[Replica]:
+def running(folder: Path, variant: Variant, add: int = 1, fails: bool = False, secret: str = "") -> Iterator[Replica]:
+    """``secret``: as a pod, over TCP, where orders are for who knows it."""
     name = variant.model
     artifact, run = folder / f"{name}-model", folder / name
     artifact.mkdir()
@@ -67,10 +70,12 @@ def running(folder: Path, variant: Variant, add: int = 1, fails: bool = False) -
     (artifact / "model.py").write_text(MODEL.format(add=add, fails=fails))
     launch = Launch(
         replica=name, service="s", variant=variant, revision=1, artifact=str(artifact),
-        socket=str(folder / f"{name}.sock"), run_dir=str(run),
+        socket=f"127.0.0.1:{free_port()}" if secret else str(folder / f"{name}.sock"), run_dir=str(run),
     )  # fmt: skip
+    orders = {"LEPTONAI_ORDERS": secret} if secret else {}
     (run / "launch.json").write_bytes(msgspec.json.encode(launch))
-    with subprocess.Popen([sys.executable, "-m", "leptonai.runtime", str(run)], stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", "leptonai.runtime", str(run)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | orders) as process:
         try:
             end = time.monotonic() + 60
             with client(launch.socket) as http:
@@ -79,17 +84,23 @@ def running(folder: Path, variant: Variant, add: int = 1, fails: bool = False) -
                     time.sleep(0.05)
             yield Replica(
                 id=name, service="s", variant="main", digest=variant.digest, state="ready", since=0.0,
-                address=f"unix:{launch.socket}",
+                address=launch.socket if secret else f"unix:{launch.socket}",
             )  # fmt: skip
         finally:
             process.kill()
 
 
 def client(path: str) -> httpx.Client:
+    if not path.startswith("/"):
+        return httpx.Client(base_url=f"http://{path}", timeout=30.0, trust_env=False)
     return httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://replica", timeout=30.0)
 
 
 def listens(path: str) -> bool:
+    if not path.startswith("/"):
+        host, _, port = path.rpartition(":")
+        with socket.socket() as tried:
+            return tried.connect_ex((host, int(port))) == 0
     with socket.socket(socket.AF_UNIX) as tried:
         return tried.connect_ex(path) == 0
 
@@ -133,6 +144,23 @@ def test_what_the_old_version_was_asked_is_put_to_the_new_one(
         begun = service(new, weight=0.01)
         if verdict == "disagrees":  # a person went on: the same answers do not stop it again
             assert isinstance(decide(begun, replicas, [*CLEAR, found], 1000.0), Turn)
+
+
+def test_a_pod_says_what_it_was_asked_to_who_knows_the_secret(short: Path) -> None:
+    new = Variant(model="like", idempotent=True)
+    wish = service(new)
+    with running(short, OLD, secret="s") as old, running(short, new, secret="s") as fresh, client(old.address) as users:
+        known, guessed = Recorded(lambda: "s"), Recorded(lambda: "guessed")
+        for recorded in (known, guessed):
+            asyncio.run(recorded.step(wish, [old, fresh]))
+        for x in range(25):
+            assert users.post("/predict", json={"x": x}).status_code == 200
+        asyncio.run(guessed.step(wish, [old, fresh]))
+        assert not guessed.requests, "who does not know it hears nothing"
+        end = time.monotonic() + 30
+        while known.alike < 20:
+            assert time.monotonic() < end
+            asyncio.run(known.step(wish, [old, fresh]))
 
 
 def test_it_is_only_for_those_who_want_it() -> None:

@@ -18,8 +18,9 @@ from leptonai.plan.render import Apis, Ground, names
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
-from leptonai.platforms.kubernetes.cluster import Cluster, Of
+from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
 from leptonai.platforms.kubernetes.converge import theirs
+from leptonai.platforms.kubernetes.ending import heard, left_running
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.lead import Leader, led
@@ -29,7 +30,7 @@ from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
 from leptonai.platforms.kubernetes.traffic import led_by
 from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.logs import Log
-from leptonai.platforms.local.rundir import make_runtime_folder
+from leptonai.platforms.local.rundir import make_runtime_folder, write_atomically
 from leptonai.protocols import Record, unheard
 from leptonai.settings import Settings
 from leptonai.types import (
@@ -122,6 +123,7 @@ class KubernetesPlatform:
         self.leader = await led(cluster, self.home, self.settings, self._front.control, lambda: bool(services))
         self._go(self.leader.run())
         self._secret = await shared_secret(cluster)
+        write_atomically(self.home / "orders", self._secret.encode())  # for ops, which records requests
         await self._mirrors["Pod"].relist()
         await around.start()
         for mirror in (*self._mirrors.values(), *around.mirrors):
@@ -154,10 +156,18 @@ class KubernetesPlatform:
         if self._cluster:
             await self._cluster.close()
 
-    async def shutdown(self) -> None:
-        """Nothing of ours runs on this machine, nor, unless another copy leads there, anything in the cluster."""
+    async def shutdown(self, cut_off: LeptonError | None = None) -> None:
+        """Nothing of ours runs on this machine, nor, unless another copy leads there, anything in the cluster.
+
+        ``cut_off``: why the cluster could not be reached at all. PlatformError ``left_running``, once this machine is
+        clean, when services were left there: which, and how they are removed later.
+        """
         if self.leader is not None and self.leader.leads:
-            await asyncio.gather(*(self.remove(key) for key in list(self._front.services)))
+            try:
+                removing = together(self.remove(key) for key in list(self._front.services))
+                await heard(removing, lambda: self._mirrors["Pod"].trouble)
+            except LeptonError as e:
+                cut_off = e
             self._emptied = not self._mirrors["Deployment"].objects
         if not self._front.started:  # the start was refused, and an earlier platform's gateway may run still
             self._front.recall()
@@ -165,8 +175,11 @@ class KubernetesPlatform:
                 await self._front.start(make_runtime_folder(self.home))
         await self._front.stop()
         await self.close()
-        for folder in (self.home / "run", make_runtime_folder(self.home)):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(make_runtime_folder(self.home), ignore_errors=True)
+        if cut_off is not None and (self._front.services or isinstance(self._front, Gateways)):
+            where = (self._cluster.namespace, self._cluster.server) if self._cluster else ("", "")
+            raise left_running(sorted(self._front.services), *where, cut_off)
+        shutil.rmtree(self.home / "run", ignore_errors=True)
 
     # --- the wish ----------------------------------------------------------------------------------------------------
 
