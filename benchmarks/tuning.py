@@ -1,7 +1,7 @@
 """How many trials a guided search needs to reach the best of a random one: 3 tasks, 5 seeds.
 
     python benchmarks/tuning.py [--random 60] [--seeds 5] [--only training,classifying,serving] [--table FILE]
-                                [--rounds 6] [--by wall,cpu]
+                                [--rounds 6] [--by wall,cpu] [--within 0.1]
 
 training: rate, decay, batch and width of a network on scikit-learn's digits. classifying: a support vector machine on
 labelled windows of equipment faults (generated), inner folds as ``leptonai tune`` does it. serving: batch, threads,
@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--searches", default=",".join(SEARCHES))
     parser.add_argument("--table", type=Path, help="of serving: the rounds measured before; what is missing is added")
     parser.add_argument("--rounds", type=int, default=6, help="of serving, in which each setting is measured once")
+    parser.add_argument("--within", type=float, default=0.0, help="share of random's best that counts as equal to it")
     parser.add_argument("--by", default="wall,cpu", help="what is searched of serving")
     parser.add_argument("--json", type=Path)
     o = parser.parse_args()
@@ -230,7 +231,7 @@ def main() -> None:
                 said = []
                 for search in needed:
                     kind, prune = SEARCHES[search]
-                    guided = Spent(objective, whole.longest, goal)
+                    guided = Spent(objective, whole.longest, goal - o.within * abs(goal))
                     more = msgspec.structs.replace(study, seed=100 + seed, sampler=kind, prune=prune)
                     work(more, guided)
                     needed[search].append(guided.needed)
