@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from leptonai.client.availability import Alarm, Availability, Estimate, Pages
 
+TINY = 1e-9  # nobody wants to know how far below it is
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -85,17 +86,21 @@ def _alarm(found: Alarm, share: Callable[[float], str]) -> list[list[str]]:
     chance = None if found.false_pages is None else found.false_pages.chance
     return [
         [f"{bad} outside incidents", *spell(found.healthy, share)],
-        ["  chance of a page at one look", _or(chance, lambda v: f"{v:.2g}"), "by the burn rule, at that share"],
+        ["  chance of a page at one look", _or(chance, _tiny), "by the burn rule, at that share"],
         ["  false pages a week", *_pages(found.false_pages)],
-        ["  chance that an incident pages", _or(found.page_chance, lambda v: f"{v:.4g}"), "before it is over"],
+        ["  chance that an incident pages", _or(found.page_chance, _tiny), "before it is over"],
     ]
+
+
+def _tiny(value: float) -> str:
+    return f"{value:.3g}" if value >= TINY or value == 0 else f"{TINY:g}"
 
 
 def _pages(pages: Pages | None) -> tuple[str, str]:
     if pages is None:
         return "-", ""
     if pages.a_week is None:
-        return f"at most {pages.at_most:.2g}", "looks x chance"
+        return f"at most {_tiny(pages.at_most)}", "looks x chance"
     return f"{pages.a_week:.3g}", f"{pages.low:.2g} to {pages.high:.2g}, simulated; at most {pages.at_most:.3g}"
 
 

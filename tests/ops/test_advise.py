@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, factorial
+from math import exp, factorial, inf
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leptonai.ops.advise import Below, advise
-from leptonai.ops.advise.queues import busiest, late, mean_wait, refused
+from leptonai.ops.advise.limits import VAGUE
+from leptonai.ops.advise.queues import busiest, crowded, fades, late, late_all, mean_wait, own_times, refused, waits
+from leptonai.ops.advise.stations import stations
+from leptonai.ops.advise.wide import within
 from leptonai.ops.report import digest, languages, write
 from leptonai.ops.report.digest import Member
 from leptonai.ops.simulate.ramp import FAMILIES, Ramp, draw, drive, limit, observe
@@ -230,6 +233,86 @@ def test_at_the_busiest_the_promise_just_holds(
     busy = busiest(servers, each, spread, slack, share)
     assert 0.0 <= busy <= 1.0 and late(busy, servers, each, spread, slack) <= share * 1.01
     assert late(min(busy + 0.01, 1.0), servers, each, spread, slack) >= share * 0.99
+
+
+@pytest.mark.parametrize("busy", [0.2, 0.5, 0.8])
+def test_one_more_inside_is_rarer_by_what_the_textbook_says(busy: float) -> None:
+    """M/M/1: rho. M/D/1: 1 / z with exp(rho (z - 1)) = z."""
+    assert fades(busy, 1.0) == pytest.approx(busy, rel=1e-6)
+    z = 1.0 / fades(busy, 1e-3)
+    assert exp(busy * (z - 1.0)) == pytest.approx(z, rel=1e-3) and z > 1.0 / busy
+    assert crowded(busy, 1.0, 1, 5) == pytest.approx(busy**5), "a single queue of exponential times"
+    assert crowded(busy, 1.0, 4, 5) < crowded(busy, 1.0, 1, 5), "the emptier of two is rarely full"
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_as_many_arrivals_find_a_crowd_as_when_they_are_driven(replicas: int) -> None:
+    """Requests driven one by one: the most inside a replica, second by second, against the law."""
+    course = drive(bare(replicas=replicas, noise=0.5), lambda at: 35.0 * replicas, 35.0 * replicas, 200.0, 3)
+    top, arrivals = course.rows["top"][:200], 35.0 * replicas
+    seen = float((top >= 7).mean())  # seconds with an arrival that found six
+    chance = crowded(0.7, 0.5, replicas, 6)
+    # Who finds six is seldom alone: between all at once and each in a second of its own.
+    assert 0.3 * seen <= 1.0 - exp(-chance * arrivals) <= 6.0 * seen + 0.02
+
+
+def test_late_answers_are_those_that_wait_and_those_that_take_long() -> None:
+    fixed, little, much = (own_times(0.02, varies) for varies in (1e-6, 0.5, 0.8))
+    assert late_all(0.6, 2, 0.02, 0.7, 0.08, fixed) == pytest.approx(late(0.6, 2, 0.02, 0.7, 0.06), rel=1e-3)
+    assert late_all(0.0, 1, 0.02, 1.0, 0.05, little) == pytest.approx(0.0147, abs=0.002), "log-normal: P(z > 2.18)"
+    assert late_all(0.6, 2, 0.02, 0.7, 0.08, much) > late_all(0.6, 2, 0.02, 0.7, 0.08, little)
+
+
+def test_late_answers_of_a_service_that_has_room_bring_its_limit_nearer() -> None:
+    seen = telemetry()
+    rate = seen["request_rate_per_second"][0]
+
+    def slow(share: float) -> float:
+        seen["slow_ratio"] = (Series(name="slow_ratio", labels={}, at=rate.at, value=[share] * len(rate.at)),)
+        return float(told(service(slo=Slo(latency=0.1)), seen).first.load)
+
+    assert slow(0.007) < 0.9 * slow(0.0)
+
+
+@pytest.mark.parametrize("servers", [1, 3, 6])
+def test_several_servers_are_told_by_how_they_slow_down(servers: int) -> None:
+    """Answers of M/M/c with a capacity of 100 calls a second, seen at 30 to 80 of them, each window off by 5 %."""
+    calls = np.linspace(30.0, 80.0, 200)
+    each = servers / 100.0
+    exact = each * (1.0 + np.array([waits(y / 100.0, servers) / (servers * (1.0 - y / 100.0)) for y in calls]))
+    noisy = exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls)))
+    made = stations(calls, noisy)
+    assert made is not None
+    load, spread = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
+    ends = next(y for y in np.linspace(1, 100, 2000) if 1 + waits(y / 100, servers) / (servers * (1 - y / 100)) > 4.0)
+    assert load == pytest.approx(ends, rel=0.15) and spread < 0.3
+
+
+def test_a_station_that_does_not_slow_down_is_not_told() -> None:
+    calls = np.linspace(10.0, 20.0, 200)
+    made = stations(calls, np.full(200, 0.02) * np.exp(np.random.default_rng(1).normal(0.0, 0.05, 200)))
+    assert made is not None and made.until(lambda y: made.seconds(y) <= 1.0, 1e4)[1] > VAGUE
+    assert stations(calls[:5], calls[:5]) is None
+
+
+def test_on_a_full_machine_busy_threads_take_longer() -> None:
+    """Two processors that others keep busy; a request runs 10 ms and takes 40 ms of a thread."""
+    full = telemetry(each=0.04, processors=0.25, cores=2.0, others=2.0, mean=12.0)
+    rate = full["request_rate_per_second"][0]
+    full["slow_ratio"] = (Series(name="slow_ratio", labels={}, at=rate.at, value=[0.0] * len(rate.at)),)
+    roomy = full | {"host_cpu_ratio": telemetry(cores=16.0)["host_cpu_ratio"]}
+    one, two = (told(service(), seen, cores=2.0).first for seen in (full, roomy))
+    assert one.load < 0.92 * two.load and "shared" in one.why
+
+
+@given(st.floats(0.1, 1e4), st.floats(0.0, 1.0), st.floats(-1.0, 4.0))
+def test_an_interval_holds_what_is_told_and_widens_with_what_is_not_known(
+    load: float, spread: float, reach: float
+) -> None:
+    low, high = within("memory", load, spread, reach)
+    assert 0 < low < load < high < inf and low * high == pytest.approx(load * load)
+    more = within("memory", load, spread + 0.1, reach + 0.1)
+    assert more[0] < low and more[1] > high
 
 
 def test_driven_requests_wait_as_long_as_a_queue_of_one_server() -> None:

@@ -1,7 +1,7 @@
 """The advice: which limit comes first, how sure that is, and the change that moves it. Pure.
 
-Uncertainty is a bootstrap over windows (Efron 1979), widened by what the laws themselves get wrong the further they are
-taken beyond the load that was seen (``MODEL``, from the development worlds of benchmarks/advisor.py).
+Uncertainty is a bootstrap over windows (Efron 1979) and what a law leaves open, widened to what has come true of such
+limits (``wide``).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from leptonai.client.advice import Advice, Limit
 from leptonai.ops.advise.limits import AHEAD, Below, Bound, Known, bounds
 from leptonai.ops.advise.propose import propose
 from leptonai.ops.advise.seen import CALLS, COLUMNS, LEAST, Seen, look
+from leptonai.ops.advise.wide import deviation, within
+from leptonai.protocols import Floats
 from leptonai.types import Series, Service
 
 SIGNALS = (*dict.fromkeys(signal for signal, _ in COLUMNS.values()), *CALLS)
 LONGEST = 31 * 86400.0  # seconds of telemetry at most
-DRAWS = 100  # of the bootstrap: the ends of a 90 % interval are known to a few percent of its width
-MODEL = (0.1, 0.06)  # deviation of the laws, in logarithms: at the load that was seen, and for each e-fold beyond it
-NINETY = 1.645
+DRAWS = 50  # of the bootstrap: its deviation is known to a tenth
 LEAST_SHARE = 0.005
 
 
@@ -99,11 +99,19 @@ def _with_chances(found: Sequence[Bound], seen: Seen, known: Known, peak: float)
         drawn = {(b.name, b.what): b.load for b in again}
         loads[row] = [drawn.get(name, inf) for name in names]
     far = np.array([b.load / peak if isfinite(b.load) else 1.0 for b in found])
-    wide = MODEL[0] + MODEL[1] * np.log(np.maximum(far, 1.0))
+    vague = [n for n, bound in enumerate(found) if isfinite(bound.maybe)]
+    for n in vague:
+        loads[:, n] = found[n].maybe * np.exp(found[n].spread * rng.normal(0.0, 1.0, DRAWS))
+    spreads = [_spread(loads[:, n], bound.spread) for n, bound in enumerate(found)]
+    reach = [float(np.log(max(times, 1.0))) for times in far]
+    wide = [0.0 if n in vague else deviation(bound.spread, reach[n]) for n, bound in enumerate(found)]
     loads *= np.exp(rng.normal(0.0, 1.0, loads.shape) * wide)
     loads[:, far > AHEAD] = inf
     whole = np.isfinite(loads).any(axis=1)
     first = np.bincount(loads[whole].argmin(axis=1), minlength=len(found)) / max(int(whole.sum()), 1)
+    # What cannot be told may still end first.
+    least = float(np.quantile(loads.min(axis=1), 0.05)) if vague else inf
+    nearest = min((bound.load for bound in found), default=inf)
     out = []
     for n, bound in enumerate(found):
         column = loads[:, n][np.isfinite(loads[:, n])]
@@ -111,8 +119,8 @@ def _with_chances(found: Sequence[Bound], seen: Seen, known: Known, peak: float)
             why = bound.why if not isfinite(bound.load) else f"more than {AHEAD:g} times what was seen: {bound.why}"
             out.append(Limit(name=bound.name, what=bound.what, why=why, first_share=_share(first[n])))
             continue
-        spread = max(float(np.log(np.maximum(column, 1e-9)).std()), float(wide[n]))
-        low, high = (bound.load * float(np.exp(side * NINETY * spread)) for side in (-1.0, 1.0))
+        low, high = within(bound.name, bound.load, spreads[n], reach[n])
+        low = min(low, least) if bound.load == nearest else low
         out.append(
             Limit(
                 name=bound.name, what=bound.what, load=bound.load, low=low, high=high, first_share=_share(first[n]),
@@ -120,6 +128,13 @@ def _with_chances(found: Sequence[Bound], seen: Seen, known: Known, peak: float)
             )
         )  # fmt: skip
     return tuple(sorted(out, key=lambda limit: limit.load if limit.load is not None else inf))
+
+
+def _spread(loads: Floats, law: float) -> float:
+    """Deviation of the logarithm: of the draws, and what the law leaves open of each."""
+    known = loads[np.isfinite(loads)]
+    drawn = float(np.log(np.maximum(known, 1e-9)).std()) if len(known) else 0.0
+    return float(np.hypot(drawn, law))
 
 
 def _share(value: float) -> float:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import inf, isfinite, log, sqrt
+from math import exp, inf, isfinite, log
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import pdtrc
 
 from leptonai.client.advice import Name
-from leptonai.ops.advise.fits import Line, line
 from leptonai.ops.advise.fits import each as each_of
-from leptonai.ops.advise.queues import STEPS, busiest, refused
+from leptonai.ops.advise.fits import line
+from leptonai.ops.advise.queues import STEPS, busiest, crowded, refused
 from leptonai.ops.advise.seen import Seen, weighted
+from leptonai.ops.advise.stations import Stations, stations
 from leptonai.ops.advise.threads import PAYS, USUAL_SPREAD, Threads, threads
+from leptonai.protocols import Floats
 
 REFUSED = 0.01  # share of requests over a declared limit, from which it bites
-FULLEST = 3.0  # deviations of what is in flight at a replica, when its memory is fullest: one process dies of one peak
+DIES = 2e-4  # chance that a request finds the memory of its replica full, from which it bites: all inside are lost
+FULL = 0.9  # of the processors, in the mean: a machine on which who computes waits
 MOST_BUSY = 0.97  # of a processor, a thread or a dependency: queues in balance go no further
 BLOCKED = 0.5  # of a thread's time that it waits for others, from which they are its limit
 FITS = 1.25  # how much longer calls may take than a thread is idle, to be what it is idle for
+SIDE = 1.645  # deviations to one side, beyond which is one of twenty
+SAME = 0.98  # of the load at which the threads end, from which it is they that do
+VAGUE = 0.7  # deviation of the logarithm of a limit, from which it is not told
 AHEAD = 30.0  # times the load seen, beyond which a line through what was seen says nothing
 
 
@@ -51,28 +58,37 @@ class Known(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """``load`` inf: not within reach, or it cannot be told; ``why`` says which."""
+    """``load`` inf: not within reach, or it cannot be told; ``why`` says which. ``spread``: deviation of its logarithm
+    that the telemetry leaves open; where that is too much to tell it, ``maybe`` is where it is thought."""
 
     name: Name
     what: str
     load: float
     why: str
+    spread: float = 0.0
+    maybe: float = inf
 
 
 def bounds(seen: Seen, known: Known) -> list[Bound]:
     """One for each resource that could end first, in no order. What would end below a load that was carried in time is
-    refuted by that: somebody else has made room, and how much more they would is not known."""
+    refuted by that: somebody else has made room, and how much more they would is not known. What is hardly known is
+    told all the same where it more likely than not ends first."""
     carried = seen.carried(known.tail)
-    return [b if b.load >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
+    found = [b if b.load >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
+    nearest = min((b.load for b in found), default=inf)
+    return [b._replace(load=b.maybe, maybe=inf) if b.maybe < nearest else b for b in found]
 
 
 def _refuted(found: Bound, carried: float) -> Bound:
+    if found.name == "queue":  # nobody can make room in it: it is there, and further than was thought
+        return found._replace(load=carried)
     why = f"it should end at {found.load:.3g} requests/s, and {carried:.3g} were carried in time: {found.why}"
     return found._replace(load=inf, why=why)
 
 
 def _bounds(seen: Seen, known: Known) -> list[Bound]:
-    found = threads(seen, known.replicas, known.latency, known.tail, known.size, known.queue, known.cost)
+    slower = shared(seen, known)
+    found = threads(seen, known.replicas, known.latency, known.tail, known.size, known.queue, known.cost, slower)
     out = [*_threads(seen, known, found), *_processors(seen, known, found), *_dependencies(seen, known, found)]
     if found is not None:
         out += [*_memory(seen, known, found), *_requests(known, found)]
@@ -80,6 +96,24 @@ def _bounds(seen: Seen, known: Known) -> list[Bound]:
         why = f"rate_limit.rate is {known.rate:g} requests/s of one token; how requests spread over tokens is not known"
         out.append(Bound("declared", "rate_limit", known.rate, why))
     return out
+
+
+def shared(seen: Seen, known: Known) -> float:
+    """How much longer a request takes of a thread when all threads are busy, on a machine that is full already: who
+    computes gets a fair share. Now each waits for a processor (f - 1) times as long as it runs, so f times the
+    processors want to run; then those of our threads that idle now want to, too. 1 where the machine has room."""
+    each, host = seen.mean("service"), float(np.nanmean(seen.host)) if np.isfinite(seen.host).any() else 0.0
+    if known.cores <= 0 or known.size > 1 or host < FULL or not isfinite(each) or each <= 0:
+        return 1.0
+    busy = float((seen.rate * seen.service)[np.isfinite(seen.service)].mean()) / known.replicas
+    runs = min(each_of(seen.rate, seen.cpu), each)
+    called = sum(seen.fan(name) * weighted(at, seen.rate) for name, at in seen.calls.items())
+    computes = each - (called if isfinite(called) and called <= FITS * (each - runs) else 0.0)
+    if not isfinite(runs) or runs <= 0 or computes <= runs:
+        return 1.0
+    wanted = computes / runs * known.cores
+    more = max(1.0 - busy, 0.0) * known.replicas * computes / each
+    return (each - computes + computes * (wanted + more) / wanted) / each
 
 
 def _threads(seen: Seen, known: Known, found: Threads | None) -> Iterator[Bound]:
@@ -91,6 +125,8 @@ def _threads(seen: Seen, known: Known, found: Threads | None) -> Iterator[Bound]
     )
     blocked = sum(seconds for _, seconds in _inside(seen, found))
     base = f"{what}, {found.each * 1e3:.3g} ms of one for a request"
+    if (slower := shared(seen, known)) > 1.01:
+        base += f", {slower:.2g} times what it takes now, for the machine is full and shared"
     if found.strained:
         why = f"{known.tail:.1%} of the requests are later than {known.latency:g} s while the threads have room: {base}"
         yield Bound("queue", "waiting before the compute threads", found.held, why)
@@ -159,38 +195,43 @@ def _dependencies(seen: Seen, known: Known, found: Threads | None) -> Iterator[B
             yield Bound("dependency", name, load, why)
             continue
         calls = seen.rate * fan if not np.isfinite(seen.asked[name]).any() else seen.asked[name]
-        speed = line(calls, 1.0 / at)  # of a queue M/M/1, 1 / R = mu - lambda: a line that ends at its capacity
-        if speed is None or not speed.falls:
-            why = f"{name} does not get slower with the load that was seen, which tells no limit of it"
-            yield Bound("dependency", name, inf, why)
+        made = stations(calls, at)
+        if made is None:
+            yield Bound("dependency", name, inf, f"{name} was hardly called")
             continue
-        ends = -speed.base / speed.slope
-        if not speed.span[1] < ends < AHEAD * speed.span[1]:
-            yield Bound("dependency", name, inf, f"{name} gets slower with load; where it ends is too far to tell")
+        spent = fan * weighted(at, seen.rate)
+        within, own = 0, 0.0
+        if found is not None and name in inside:
+            within, own = found.replicas, max(found.each - spent, 0.0)
+        elif found is not None:
+            own = found.each + max(found.rest - spent, 0.0)
+        load, spread = made.until(_kept(made, fan, own, within, known), AHEAD * float(np.nanmax(calls)))
+        load /= fan
+        if found is not None and within and load >= SAME * MOST_BUSY * found.capacity:
+            yield Bound("dependency", name, inf, f"{name} does not end before the threads that wait for it")
             continue
+        if spread > VAGUE:
+            least = load * exp(-SIDE * spread)
+            why = f"{name} hardly gets slower with the load that was seen, which only tells that it carries {least:.3g}"
+            yield Bound("dependency", name, inf, why, spread, load)
+            continue
+        servers = float((made.weight * made.servers).sum())
+        why = f"{name} gets slower with load, as about {servers:.2g} servers would; {fan:.2g} calls for a request"
+        yield Bound("dependency", name, load, why, spread)
 
-        load = MOST_BUSY * ends / fan
-        if found is not None:
-            spent = fan * weighted(at, seen.rate)
-            own = max(found.each - spent, 0.0) if name in inside else found.each + max(found.rest - spent, 0.0)
-            load = min(load, _kept(speed, fan, own, found.replicas if name in inside else 0, known, load))
-        why = f"{name} gets slower with load, as a queue that ends at {ends:.3g} calls/s; {fan:.2g} calls for a request"
-        yield Bound("dependency", name, load, why)
 
+def _kept(made: Stations, fan: float, own: float, within: int, known: Known) -> Callable[[Floats], Floats]:
+    """Whether calls leave time, at so many a second: to ``within`` compute threads that wait for them, or, where none
+    does (0), within the promised latency, the answers' times being exponential."""
+    late = -log(max(known.tail, 1e-6)) * min(fan, 1.0)
 
-def _kept(speed: Line, fan: float, own: float, within: int, known: Known, most: float) -> float:
-    """The load up to which calls that answer as ``speed`` says leave time: to ``within`` compute threads that wait for
-    them, or, where none does (0), within the promised latency, the answers' times being exponential."""
-
-    def holds(load: float) -> bool:
-        rate = speed.base + speed.slope * load * fan
-        if rate <= 0:
-            return False
+    def holds(calls: Floats) -> Floats:
+        took, room = made.seconds(calls), calls + made.others <= MOST_BUSY * made.capacity
         if within:
-            return load * (own + fan / rate) <= MOST_BUSY * within
-        return -log(max(known.tail, 1e-6)) * min(fan, 1.0) / rate + own <= known.latency
+            return np.asarray(room & (calls / fan * (own + fan * took) <= MOST_BUSY * within), dtype=np.float64)
+        return np.asarray(room & (late * took + own <= known.latency), dtype=np.float64)
 
-    return _until(holds, most)
+    return holds
 
 
 def _memory(seen: Seen, known: Known, found: Threads) -> Iterator[Bound]:
@@ -205,9 +246,13 @@ def _memory(seen: Seen, known: Known, found: Threads) -> Iterator[Bound]:
         return
     room = (known.memory - fit.base) / fit.slope
 
+    places = max(int(room), 0)
+
     def fits(load: float) -> bool:
-        n = found.inside(load) / found.replicas
-        return n + FULLEST * sqrt(n) <= room
+        if found.batches is None:
+            return crowded(load * found.each / found.replicas, found.varies, found.replicas, places) <= DIES
+        # What a batch collects while another is computed is Poisson.
+        return places > 0 and float(pdtrc(places - 1, found.inside(load) / found.replicas)) <= DIES
 
     load = _until(fits, MOST_BUSY * found.capacity)
     why = f"{fit.slope / 1e6:.3g} MB for a request inside, {known.memory / 1e6:.4g} MB may be used"

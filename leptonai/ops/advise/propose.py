@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from leptonai.client.advice import Dial, Limit, Proposed
-from leptonai.ops.advise.limits import REFUSED, Bound, Known, bounds
+from leptonai.ops.advise.limits import REFUSED, Bound, Known, bounds, shared
 from leptonai.ops.advise.queues import refused
 from leptonai.ops.advise.seen import Seen
 from leptonai.ops.advise.threads import threads
@@ -115,7 +115,8 @@ def _declared(service: Service, seen: Seen, known: Known, first: Limit) -> list[
         return [Move(known._replace(rate=rate), _spec(service, rate_limit=limit), "rate", rate, text)]
     if first.what == "limits.requests" and known.requests is not None:
         after, _ = _first(seen, known._replace(requests=None))
-        found = threads(seen, known.replicas, known.latency, known.tail, known.size, known.queue, known.cost)
+        slower = shared(seen, known)
+        found = threads(seen, known.replicas, known.latency, known.tail, known.size, known.queue, known.cost, slower)
         inside = found.inside(min(after, 0.95 * found.capacity)) if found is not None else 0.0
         most = ceil(MORE * known.requests)
         while refused(inside, most) > REFUSED:

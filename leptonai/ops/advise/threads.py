@@ -6,19 +6,24 @@ S the seconds of a thread that a request takes, m threads. In batches of n that 
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, log, log1p
 from typing import NamedTuple
 
 import numpy as np
 
 from leptonai.ops.advise.fits import line
-from leptonai.ops.advise.queues import busiest, mean_wait
-from leptonai.ops.advise.seen import Seen, weighted
+from leptonai.ops.advise.queues import busiest, late_all, mean_wait, own_times
+from leptonai.ops.advise.seen import SHORTEST, Seen, weighted
 
 USUAL_SPREAD = 0.65  # (ca^2 + cs^2) / 2 of Poisson arrivals and service times that deviate by half their mean
 LEAST_SPREAD, MOST_SPREAD = 0.5, 2.0
 HELD = 0.2  # seconds of predicted wait that the usual spread weighs as much as
-LONGEST = 1.1  # of the mean service time: the part of a slow request that is its own
+LONGEST = 1.1  # of the mean service time: the part of a slow request that is its own, where waits are looked at alone
+USUAL, UNSURE = 0.5, 0.7  # how much own times deviate, over their mean, before anything is seen; of its logarithm
+VARIES = tuple(float(v) for v in np.geomspace(0.05, 3.0, 12))
+TOGETHER = 5.0  # late answers that come together, as one: they wait in the same queue
+LOOKS = 3  # groups of windows of like load
+LEAST_BUSY = 0.01  # of a thread: below it the promise is broken at any load
 STRAINED = 0.85  # of what the threads carry: where waiting breaks the promise below it, it is waiting that ends first
 BATCHED = 1.2  # requests in a mean batch, from which batches are made at all
 PAYS = 0.05  # more requests a second from twice the batch, from which it is the size of batches that ends first
@@ -46,7 +51,8 @@ class Batches(NamedTuple):
 class Threads(NamedTuple):
     """``carried``: requests a second of one thread that is never idle; ``held``: at which the promise breaks, all of
     them; ``rest``: seconds of a request outside thread and queue; ``each``: seconds of a thread that one takes;
-    ``spread``: of waiting, as measured; ``batches`` None: one request at a time."""
+    ``spread``: of waiting, as measured; ``varies``: how much own times deviate, over their mean; ``batches`` None: one
+    request at a time."""
 
     replicas: int
     carried: float
@@ -56,6 +62,7 @@ class Threads(NamedTuple):
     spread: float
     batches: Batches | None
     slack: float
+    varies: float = USUAL
 
     @property
     def capacity(self) -> float:
@@ -79,10 +86,12 @@ class Threads(NamedTuple):
 
 
 def threads(
-    seen: Seen, count: int, latency: float, tail: float, size: int, queue: int, cost: tuple[float, float] | None
-) -> Threads | None:
+    seen: Seen, count: int, latency: float, tail: float, size: int, queue: int, cost: tuple[float, float] | None,
+    slower: float = 1.0,
+) -> Threads | None:  # fmt: skip
     """What ``count`` of them carry. ``tail``: share of requests that may be later than ``latency``; ``size``: samples
-    in a batch, ``queue``: that may wait; ``cost``: as a replica has learnt it. None: no compute time was seen."""
+    in a batch, ``queue``: that may wait; ``cost``: as a replica has learnt it; ``slower``: how much longer a request
+    takes when all are busy. None: no compute time was seen."""
     each = seen.mean("service")
     if not isfinite(each) or each <= 0.0:
         return None
@@ -104,8 +113,37 @@ def threads(
         return Threads(count, carried, held, rest, each, 1.0, batches, slack)
     spread = _spread(seen, each)
     slack = min(latency - rest - LONGEST * each, queue * each)
-    busy = busiest(count, each, spread, slack, tail)
-    return Threads(count, 1.0 / each, busy * count / each, rest, each, spread, None, slack)
+    whole = min(latency - rest, (queue + 1) * each)
+    varies = _varies(seen, each, spread, latency - rest)
+    each *= slower
+    own = own_times(each, varies)
+    busy = max(busiest(count, each, spread, whole, tail, own), LEAST_BUSY)
+    return Threads(count, 1.0 / each, busy * count / each, rest, each, spread, None, slack, varies)
+
+
+def _varies(seen: Seen, each: float, spread: float, slack: float) -> float:
+    """How much own times must deviate for as many answers to be late as were: the likeliest, around USUAL where none
+    could be."""
+    known = np.isfinite(seen.slow) & np.isfinite(seen.ready) & (seen.ready >= 1)
+    if known.sum() < LOOKS or slack <= 0:
+        return USUAL
+    rate, slow, ready = seen.rate[known], seen.slow[known], seen.ready[known]
+    groups = np.array_split(np.argsort(rate), LOOKS)
+    looks = []  # busy, servers, and late and other answers, of each group
+    for at in groups:
+        sent, servers = float(rate[at].sum()) * SHORTEST / TOGETHER, max(round(float(ready[at].mean())), 1)
+        bad = float((rate[at] * slow[at]).sum()) * SHORTEST / TOGETHER
+        looks.append((min(float(rate[at].mean()) * each / servers, 0.99), servers, bad, sent - bad))
+    best, found = -np.inf, USUAL
+    for varies in VARIES:
+        own = own_times(each, varies)
+        chance = -0.5 * (log(varies / USUAL) / UNSURE) ** 2
+        for busy, servers, bad, good in looks:
+            share = min(max(late_all(busy, servers, each, spread, slack, own), 1e-7), 1.0 - 1e-7)
+            chance += bad * log(share) + good * log1p(-share)
+        if chance > best:
+            best, found = chance, varies
+    return found
 
 
 def _spread(seen: Seen, each: float) -> float:

@@ -31,8 +31,10 @@ TIRED = 0.85  # of the compute threads' time: it is they that end, not waiting a
 FULL = 0.8  # of a full batch
 LATENCY = 0.01  # share of requests that may be bad
 
-Family = Literal["small", "solver", "card", "caller", "waiter", "hoarder", "capped"]
-FAMILIES: tuple[Family, ...] = ("small", "solver", "card", "caller", "waiter", "hoarder", "capped")
+Family = Literal["small", "solver", "card", "caller", "waiter", "hoarder", "capped", "pool", "stuffed"]
+FAMILIES: tuple[Family, ...] = (
+    "small", "solver", "card", "caller", "waiter", "hoarder", "capped", "pool", "stuffed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def drive(world: Ramp, load: Callable[[float], float], most: float, seconds: flo
     w, bins = world, ceil(seconds) + 1
     row = {
         name: np.zeros(bins)
-        for name in ("count", "service", "compute", "queued", "cpu", "residence", "dep", "deps", "late")
+        for name in ("count", "service", "compute", "queued", "cpu", "residence", "dep", "deps", "late", "slow")
     }
     top = np.zeros(bins)
     out = Course(seconds=seconds * (1.0 - WARM))
@@ -182,6 +184,7 @@ def drive(world: Ramp, load: Callable[[float], float], most: float, seconds: flo
             row["count"][slot] += 1
             row["residence"][slot] += at - since
             row["late"][slot] += whole
+            row["slow"][slot] += whole > w.slo
             if arrived >= begin and whole > w.slo:
                 out.slow += 1
         taken[r] = []
@@ -349,6 +352,7 @@ def observe(world: Ramp, shape: Shape, mean: float, seconds: float, seed: int) -
                               + rng.normal(0.0, 0.002 * world.base, n)),
         "replica_concurrency_count": (replica, row["residence"][:n]),
         "latency_p50_seconds": (mine, per("late", "count")),
+        "slow_ratio": (mine, per("slow", "count")),
         "host_cpu_ratio": ({}, np.minimum(host + rng.normal(0.0, 0.005, n), 1.0)),
     }  # fmt: skip
     if world.fan > 0:
@@ -420,6 +424,18 @@ def draw(family: Family, rng: np.random.Generator) -> Ramp:
             held = float(rng.uniform(2e7, 2e8))
             room = float(rng.uniform(4, 9))
             common |= {"held": held, "memory": float(common["base"]) + held * room}  # type: ignore[arg-type]
+        case "pool":  # as waiter, of many servers
+            servers, fan = int(rng.integers(4, 11)), float(rng.uniform(0.5, 1.5))
+            called = servers / (capacity * float(rng.uniform(0.35, 0.7)) * fan)
+            common |= {"fan": fan, "called": called, "servers": servers}
+            common |= {"slo": (each + fan * called) * float(rng.uniform(6, 20))}
+            common |= {"called_by_others": float(rng.uniform(0.0, 0.2)) * servers / called}
+        case "stuffed":  # memory by the request, of batches
+            size, held = int(rng.choice([4, 8])), float(rng.uniform(2e7, 1e8))
+            fixed = each * float(rng.uniform(0.5, 3.0))
+            common |= {"fixed": fixed, "each": each * 0.4, "size": size, "processors": 0.2, "noise": 0.1}
+            common |= {"slo": (0.4 * each * size + fixed) * float(rng.uniform(3, 8)), "held": held}
+            common |= {"memory": float(common["base"]) + held * size * float(rng.uniform(1.5, 3.0))}  # type: ignore[arg-type]
         case "capped" if rng.random() < 0.5:
             common |= {"rate": capacity * float(rng.uniform(0.35, 0.75))}
         case "capped":
