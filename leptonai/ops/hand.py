@@ -154,7 +154,7 @@ class Hand:
         case.ended = ended
         at = last.at + ended.seconds
         said = clean(ended.output.strip())[-300:]
-        text = f"The process of {last.remedy} {ended.failed or 'ended well'} after {ended.seconds:.1f} s"
+        text = f"The process of {last.remedy} took {ended.seconds:.1f} s: {ended.failed or 'it ended well'}"
         told = book.note(case.incident, "job", text + (f"; it said {said!r}." if said else "."), at)
         last = msgspec.structs.replace(last, at=at)
         case.incident = msgspec.structs.replace(told, actions=(*told.actions[:-1], last))

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from leptonai.ops.case import Case, trend
 from leptonai.ops.hand import BEFORE, Hand
+from leptonai.ops.jobs.form import Ended
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.remedies import Shed
 from leptonai.ops.respond import plan_of
 from leptonai.ops.runbook.rows import Step
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops
-from leptonai.types import DialChange, Dials, Incident, Proposal, Service, Signal, Spec, Variant, VariantDials
+from leptonai.types import Action, DialChange, Dials, Incident, Proposal, Service, Signal, Spec, Variant, VariantDials
 
 NOW = 1000.0
 
@@ -64,3 +65,22 @@ def test_a_fault_that_grows_is_expected_to_for_as_long_as_it_was_seen_to(
 
 def test_what_was_not_seen_has_no_trend() -> None:
     assert trend(Memory(keep=1e9), "error_ratio", "digits", NOW, NOW + 10) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (Ended(code=0, seconds=1.0), "The process of command took 1.0 s: it ended well."),
+        (Ended(error="it did not answer within 4 s", seconds=5.4), "took 5.4 s: it did not answer within 4 s."),
+    ],
+)
+def test_how_a_job_ended_is_said_in_one_sentence(ended: Ended, said: str) -> None:
+    action = Action(remedy="command", proposal="p", at=NOW)
+    case = Case(
+        Incident(
+            id=1, subject="default/service/digits", severity="info", title="x", began=1.0, opened=2.0, actions=(action,)
+        ),
+        NOW,
+    )
+    Hand(None, Memory(keep=1.0))._ended(case, action, ended)  # type: ignore[arg-type] - control is not asked
+    assert case.incident.evidence[-1].text.endswith(said)
