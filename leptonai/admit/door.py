@@ -268,6 +268,7 @@ class Door:
             before = dialled(world.service, change.set) if world.service else {}
             was = {p: before[p] for p in change.set if p in before and not p.endswith(".epoch")}
             detail |= {"set": change.set, "ttl": change.ttl, "was": was}
+            detail |= {"sooner": change.sooner} if change.sooner else {}
         if automatic(proposal.by):
             detail |= {
                 "recent": len(world.recent),
@@ -289,7 +290,7 @@ def _dials(change: DialChange, proposal: Proposal, now: float) -> list[Dial]:
             owner=proposal.by,
             reason=proposal.why,
             at=now,
-            expires=None if change.ttl is None or path.endswith(".epoch") else now + change.ttl,
+            expires=None if (lasts := change.lasts(path)) is None else now + lasts,
         )
         for path, value in sorted(change.set.items())
     ]

@@ -88,6 +88,13 @@ def _check_dials(change: DialChange, spec: Spec, world: World) -> None:
         raise SpecError(f"{change.service}: no dial is set", hint='name one, as in {"main.replicas": 2}')
     if change.ttl is not None and not 0 < change.ttl < math.inf:
         raise SpecError(f"{change.service}: ttl is {change.ttl} s; it must be above 0", hint="leave it out to stay")
+    for path, seconds in change.sooner.items():
+        most = math.inf if change.ttl is None else change.ttl
+        if path not in change.set or path.endswith(".epoch") or not 0 < seconds <= most or math.isinf(seconds):
+            raise SpecError(
+                f"{change.service}: sooner has {path} after {seconds:g} s",
+                hint="name a dial that is set, and a time before ttl",
+            )
     variants = [v.name for v in spec.variants]
     was = dialled(world.service) if world.service else {}
     for path, value in change.set.items():

@@ -70,10 +70,10 @@ def diff(change: Change, service: Service | None) -> tuple[str, ...]:
             f"{p}: changed" if ".env." in p else f"{p}: {old.get(p, 'unset')} → {new.get(p, 'unset')}" for p in paths
         )
     was = dialled(service) if service else {}
-    until = "" if change.ttl is None else f" for {change.ttl:g} s"
     lines = []
     for path, value in sorted(change.set.items()):
         if value != was.get(path, 0.0):
+            until = "" if (lasts := change.lasts(path)) is None else f" for {lasts:g} s"
             lines.append(f"{path}: {was.get(path, 0.0):g} → {value:g}{until}")
     return tuple(lines)
 

@@ -3,8 +3,10 @@
 ``poisoned_ratio``: of the requests that failed in the newest ``WINDOW`` seconds, the share that failed on two replicas
 or more (the gateway repeats a request under the same id); ``poisoned_request_ratio``: those as a share of all requests.
 ``output_shift_ratio``: the Kolmogorov-Smirnov distance of the newest answers of a revision from its own before, 0..1
-(Smirnov, 1948); only of answers that begin with a number. ``repeated_ratio``: the share of good answers of the newest
-``LATELY`` seconds that one revision gave a second time, because somebody asked again under the same id.
+(Smirnov, 1948); only of answers that begin with a number. Before are minutes, however many answers come in a second: a
+change that takes half a minute would else be older than all that a busy service remembers. ``repeated_ratio``: the
+share of good answers of the newest ``LATELY`` seconds that one revision gave a second time, because somebody asked
+again under the same id.
 ``input_shift_ratio``: the same of the mean, and of the range, of each request's first input of numbers; the larger.
 ``Answers.marked``: what the inputs of failed requests have in common (``ops.marks``).
 """
@@ -25,7 +27,8 @@ from leptonai.types import Key, Replica, Signal
 WINDOW = 30.0  # seconds of failures counted together
 MOST_FAILED = 5_000  # failed requests of one service remembered
 RECENT = 200  # answers that are compared with those before
-FORMER = 1_000  # answers they are compared with, the RECENT between left out: a slow change is one too
+FORMER = 1_000  # answers they are compared with at most, half of that at least once there were as many
+SPAN = 300.0  # seconds that those reach back, where more than FORMER come in them
 FEWEST = 300  # answers before them, until anything is said
 LATELY = 8.0  # seconds of good answers in which a second one is looked for
 FEWEST_ASKED = 50  # good answers, until a share of them says anything
@@ -35,14 +38,49 @@ MOST_INPUTS = 500  # of requests that failed, and of others, whose inputs are re
 MARKING = 60.0  # seconds
 
 
+class Course:
+    """The newest RECENT values of a number, and up to FORMER of those before, evenly over at least SPAN seconds."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, float]] = deque()
+        self._former: deque[tuple[float, float]] = deque(maxlen=FORMER)
+        self._every, self._left = 1, 0  # one of so many that are not recent any more is kept
+
+    def add(self, at: float, value: float) -> None:
+        """The next one, told ``at``."""
+        self._recent.append((at, value))
+        if len(self._recent) <= RECENT:
+            return
+        old = self._recent.popleft()
+        self._left += 1
+        if self._left < self._every:
+            return
+        self._left = 0
+        self._former.append(old)
+        if len(self._former) < FORMER:
+            return
+        span = old[0] - self._former[0][0]
+        if span < SPAN:
+            self._former = deque(list(self._former)[1::2], maxlen=FORMER)
+            self._every *= 2
+        elif span > 4.0 * SPAN and self._every > 1:  # fewer come by now
+            self._every //= 2
+
+    @property
+    def apart(self) -> float | None:
+        """The distance of the newest from those before; None while too few are known."""
+        if len(self._former) < FEWEST:
+            return None
+        return distance([v for _, v in self._former], [v for _, v in self._recent])
+
+
 class _Of:
     def __init__(self) -> None:
         self.failed: OrderedDict[str, tuple[float, set[str]]] = OrderedDict()
-        self.values: dict[str, deque[float]] = {}  # by digest: another revision answers otherwise, and may
+        self.values: dict[str, Course] = {}  # by digest: another revision answers otherwise, and may
         self.answered: deque[tuple[float, str, str]] = deque(maxlen=MOST_ANSWERED)
         self.fresh = ""
-        self.means: deque[float] = deque(maxlen=RECENT + FORMER)
-        self.spans: deque[float] = deque(maxlen=RECENT + FORMER)
+        self.means, self.spans = Course(), Course()
         self.asked = False  # something was told of inputs since the last look
         # (at, digest, inputs) by request, newest last; hashes of another revision are others
         self.spoilt: OrderedDict[str, tuple[float, str, Any]] = OrderedDict()
@@ -73,11 +111,11 @@ class Answers:
             if (value := _first(line.output)) is not None:
                 if line.digest not in of.values and len(of.values) >= MOST_DIGESTS:
                     del of.values[next(iter(of.values))]
-                of.values.setdefault(line.digest, deque(maxlen=RECENT + FORMER)).append(value)
+                of.values.setdefault(line.digest, Course()).add(line.at, value)
                 of.fresh = line.digest
             if (told := _numbers(line.input)) is not None:
-                of.means.append(told[0])
-                of.spans.append(told[1])
+                of.means.add(line.at, told[0])
+                of.spans.add(line.at, told[1])
                 of.asked = True
 
     def signals(self, now: float) -> list[Signal]:
@@ -96,13 +134,11 @@ class Answers:
             lately = [(id, digest) for at, id, digest in of.answered if now - at <= LATELY]
             if len(lately) >= FEWEST_ASKED:
                 found["repeated_ratio"] = 1.0 - len(set(lately)) / len(lately)
-            values = of.values.get(of.fresh, ())
-            if len(values) >= RECENT + FEWEST:
-                found["output_shift_ratio"] = distance(list(values)[:-RECENT], list(values)[-RECENT:])
-            if of.asked and len(of.means) >= RECENT + FEWEST:
-                found["input_shift_ratio"] = max(
-                    distance(list(row)[:-RECENT], list(row)[-RECENT:]) for row in (of.means, of.spans)
-                )
+            values = of.values.get(of.fresh)
+            if values is not None and (apart := values.apart) is not None:
+                found["output_shift_ratio"] = apart
+            if of.asked and (far := [row.apart for row in (of.means, of.spans)])[0] is not None:
+                found["input_shift_ratio"] = max(x for x in far if x is not None)
             of.fresh, of.asked = "", False
             out += [Signal(name=n, labels={"service": key}, at=now, value=v) for n, v in found.items()]
         return out

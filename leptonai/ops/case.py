@@ -12,6 +12,7 @@ from leptonai.ops.jobs.form import Ended
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Sight, fault_of
 from leptonai.ops.respond.decide import row_of
+from leptonai.ops.respond.ease import Moment
 from leptonai.ops.runbook import Runbook
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Ops
@@ -51,6 +52,9 @@ class Case:
         self.told = ""  # why nothing was done, when last recorded
         self.leads = ("", "", now)  # cause and subject that lead, and since when
         self.undid = float("-inf")  # when its last action was taken back
+        self.refused = 0.0  # the share that its last action has refused of late
+        self.moments: list[Moment] = []  # the load since then
+        self.eased_at = float("-inf")  # when less was asked for last
 
     @property
     def service(self) -> Key:

@@ -23,11 +23,15 @@ from leptonai.ops.hand import Hand
 from leptonai.ops.judge import Trigger
 from leptonai.ops.learn.learner import Learner
 from leptonai.ops.leftover import Paid, leftover
+from leptonai.ops.load import LATE, load_of
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.respond import Close, Escalate, Judge, Propose, Recommend, TakeBack, Wait, next_action
+from leptonai.ops.respond.ease import MOST_HOLD, Moment, eased, hold_after
+from leptonai.ops.respond.verdict import SHED
 from leptonai.ops.runbook import RunbookFiles
 from leptonai.ops.scene import Blamed, latest_change
 from leptonai.ops.things import explained
+from leptonai.ops.world import ready
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Event, Incident, Key
@@ -39,6 +43,7 @@ REWRITE = 10.0  # seconds after which a document is sent again although only its
 PARTS = 0.5  # share of a service's trouble that another must explain, so that their incidents become one
 NEAR = 120.0  # seconds between the onsets of incidents that may be one
 PAST = 300  # closed incidents remembered beyond REMEMBER, to find the like of a new one
+EARLIER = 600.0  # seconds in which refusals that ended before their time make the next one end later
 TELLING = 60.0  # seconds in which the facts of an incident of something foreign are told anew
 
 
@@ -142,6 +147,8 @@ class Casebook:
                 await self._attend(case, firing.get(id(case), []), now, around, unanswered)
             except LeptonError as e:
                 log.warning("incident %d: %s", case.incident.id, e.message)
+        for case in self.cases:
+            await self.ease(case, Surroundings(lookouts, self.cases, collected, history, self.frozen, running), now)
         gone = [c for c in self.cases if c.sent is c.incident and _old(c.incident, now)]
         self._older.extend(c.incident for c in gone if c.incident.features)
         self.cases = [c for c in self.cases if c not in gone]
@@ -278,6 +285,33 @@ class Casebook:
                 lookout, causes = around.lookouts.get(case.service), case.incident.causes
                 if lookout is not None and causes and causes[0].name != "unknown":
                     self._repaired[case.service] = case, Paid(now, lookout.requests, dict(lookout.bad))
+
+    async def ease(self, case: Case, around: Surroundings, now: float) -> None:
+        """Refuse less of the requests that the last action of the case refuses, once they are carried; also when the
+        incident is closed. Only what helped: what did not is taken back."""
+        last, ops = case.last, self._settings.ops
+        if last is None or SHED not in last.set or last.verdict != "effective" or last.undone is not None:
+            return
+        key = last.service or case.service
+        lookout = around.lookouts.get(key)
+        share = lookout.service.dials.shed if lookout is not None else 0.0
+        case.refused = case.refused or last.set[SHED]
+        if lookout is None or abs(share - case.refused) > 1e-9:  # its time is over, or somebody else has set it
+            case.moments = []
+            return
+        if now - around.collected > ops.stale_periods * ops.period:
+            return
+        if (load := load_of(self._store, key, now, ready(lookout.replicas))) is None:
+            return
+        if now - max(last.at, case.eased_at) >= LATE:  # the load that is told is of what is let in now
+            case.moments = [m for m in case.moments if m.at > now - MOST_HOLD - LATE] + [Moment(now, load)]
+        mine = [a for c in self.cases if c.service == case.service for a in c.incident.actions if SHED in a.set]
+        earlier = sum(a.undone is not None and now - a.at < EARLIER for a in mine)
+        less = eased(case.moments, share, now, hold_after(earlier))
+        rest = now - max(last.at, case.eased_at) < self._settings.admit.cooldown
+        if less is None or rest or around.frozen or around.held(case, now, ops).get(key):
+            return
+        await self.hand.ease(case, less, now)
 
     def _well_since(self, case: Case, around: Surroundings, now: float) -> float:
         """When the trouble was over: since then nothing fires and what runs is what is wished."""

@@ -23,6 +23,10 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "replicas": "number",
     "lasted_seconds": "number",  # since the onset
     "traffic_ratio": "number",  # request rate since the onset / before
+    "arrivals_per_second": "number",  # what is answered, and what comes to wait
+    "arrivals_ratio": "number",  # that / the request rate before
+    "waiting_count": "number",  # requests under way
+    "carried_per_second": "number",  # what the ready replicas compute at most
     "latency_ratio": "number",  # median latency users saw since the onset / before
     "slower": "flag",  # users wait longer: latency_ratio >= 1.5, or more of them past the SLO
     "user_error_share": "share",  # of the final answers since the onset
@@ -212,13 +216,9 @@ def _starting(scene: Scene, notes: _Notes) -> None:
     if present:
         text = f"{len(starting)} of {len(present)} replicas are starting."
         notes.add(
-            "service",
-            scene.service.key,
-            READING,
-            text,
-            starting_share=len(starting) / len(present),
+            "service", scene.service.key, READING, text, starting_share=len(starting) / len(present),
             replicas=len(present),
-        )
+        )  # fmt: skip
 
 
 def revision_subject(key: str, number: int) -> str:
@@ -441,6 +441,13 @@ def _users(scene: Scene, notes: _Notes) -> None:
         ratio = after.rate / before.rate
         text = f"{after.rate:.1f} requests/s came since the onset, {before.rate:.1f} before: {ratio:.2f} times."
         notes.add("service", key, "traffic", text, traffic_ratio=ratio)
+    if before.rate and (load := scene.load) is not None:
+        text = f"{load.arrivals:.1f} requests/s come, {load.waiting:.0f} are under way; the ready replicas compute "
+        text += f"{load.carried:.1f} a second at most."
+        notes.add(
+            "service", key, "load" if load.too_much else READING, text, arrivals_per_second=load.arrivals,
+            waiting_count=load.waiting, carried_per_second=load.carried, arrivals_ratio=load.arrivals / before.rate,
+        )  # fmt: skip
     if before.p50 and after.p50 is not None:
         ratio = after.p50 / before.p50
         past = (after.slow or 0.0) - (before.slow or 0.0)

@@ -24,6 +24,7 @@ from leptonai.types import Action, Change, DialChange, Job, JobChange, Key, Prop
 log = logging.getLogger(__name__)
 BEFORE = 10.0  # seconds before an action whose errors are what it must not worsen, as far as the trouble lasted then
 JUST = 2.0  # of these seconds at least
+EASED = 120.0  # seconds until what was eased is let in altogether
 
 
 class Hand:
@@ -98,6 +99,30 @@ class Hand:
         told = book.note(case.incident, "taken_back", f"Proposal {answer.id}: {wanted.why}.", now)
         case.incident = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))
         await self._record("remedy.taken_back", case, {"remedy": last.remedy, "proposal": answer.id})
+
+    async def ease(self, case: Case, share: float, now: float) -> bool:
+        """Ask the door to refuse ``share`` of the requests from now on, less than is refused; whether it did."""
+        last = case.incident.actions[-1]
+        key = last.service or case.service
+        until = f"{share:.0%}" if share else "nothing"
+        why = f"{until} is refused from now on: what comes is carried again"
+        change = DialChange(service=key, set={"shed": share}, ttl=EASED)
+        case.eased_at = now
+        try:
+            answer = await self._control.propose(change, why, f"incident:{case.incident.id}")
+        except LeptonError as e:
+            if e.retry:
+                raise
+            return False
+        if answer.status != "admitted":
+            return False  # what is refused ends by its time all the same
+        case.refused, case.moments = share, []
+        told = book.note(case.incident, "eased", f"Proposal {answer.id}: {why}.", now, share=share)
+        if not share:
+            done = msgspec.structs.replace(last, undone=answer.id)
+            told = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))
+        case.incident = told
+        return True
 
     def escalate(self, case: Case, found: Escalate, now: float) -> None:
         told = book.note(case.incident, "escalated", f"A person is needed: {found.why}.", now)

@@ -35,6 +35,7 @@ NOTES = frozenset(
         "closed",
         "joined",
         "leftover",
+        "eased",
     }
 )
 # What a cause brings about by itself, so that it is the same trouble: a model answers wrongly what it never learnt.
@@ -169,9 +170,10 @@ def join(incident: Incident, triggers: Sequence[Trigger], now: float) -> Inciden
 
 
 def reopen(incident: Incident, now: float) -> Incident:
-    """Open again: the remedy that was thought effective was not, and that counts as a try that did not help."""
+    """Open again: the remedy that was thought effective was not, and that counts as a try that did not help; unless it
+    had been ended because what it was for was over, which has begun anew then."""
     actions = list(incident.actions)
-    if actions and actions[-1].verdict == "effective" and incident.closed is not None:
+    if actions and actions[-1].verdict == "effective" and actions[-1].undone is None and incident.closed is not None:
         detail = f"it came back {now - incident.closed:.0f} s after it was closed"
         actions[-1] = msgspec.structs.replace(actions[-1], verdict="ineffective", judged=now, detail=detail)
     return msgspec.structs.replace(incident, closed=None, mitigated=None, actions=tuple(actions))

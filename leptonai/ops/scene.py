@@ -7,6 +7,7 @@ from typing import Literal
 from leptonai.ops.convict import Leak, Wrong
 from leptonai.ops.exits import Exit
 from leptonai.ops.judge import Trigger
+from leptonai.ops.load import Load
 from leptonai.ops.logs.shifts import Shift
 from leptonai.ops.modeltests import Round
 from leptonai.ops.warned import Warned
@@ -90,6 +91,7 @@ class Scene(Noun, frozen=True, kw_only=True):
     now: float
     before: Users = Users()
     after: Users = Users()
+    load: Load | None = None
     unanswered: dict[str, float] = {}  # replica -> seconds
     leaks: tuple[Leak, ...] = ()
     tested: tuple[Round, ...] = ()  # the newest model tests of its replicas

@@ -17,11 +17,17 @@ class SpecChange(Noun, frozen=True, kw_only=True, tag="spec"):
 
 
 class DialChange(Noun, frozen=True, kw_only=True, tag="dial"):
-    """Set dials of one service, all or none. ``ttl`` seconds until they expire; None: they stay."""
+    """Set dials of one service, all or none. ``ttl`` seconds until they expire; None: they stay. ``sooner``: dials of
+    them that expire before the others do -> after how many seconds."""
 
     service: Key
     set: dict[str, float]
     ttl: float | None = None
+    sooner: dict[str, float] = {}
+
+    def lasts(self, path: str) -> float | None:
+        """Seconds until the dial expires; None: it stays, as an epoch always does."""
+        return None if path.endswith(".epoch") else self.sooner.get(path, self.ttl)
 
 
 class DeleteChange(Noun, frozen=True, kw_only=True, tag="delete"):

@@ -208,6 +208,12 @@ def test_an_epoch_only_rises() -> None:
     )
 
 
+@pytest.mark.parametrize("sooner", [{"shed": 0.0}, {"shed": 61.0}, {"shed": float("nan")}, {"main.weight": 5.0}])
+def test_what_ends_sooner_is_set_and_ends_before_the_rest(sooner: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="sooner has"):
+        judge(proposal(DialChange(service="digits", set={"shed": 0.5}, ttl=60.0, sooner=sooner)), token(), world())
+
+
 @pytest.mark.parametrize("ttl", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_ttl_is_a_length_of_time(ttl: float) -> None:
     with pytest.raises(SpecError, match="ttl is"):

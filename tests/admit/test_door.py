@@ -94,6 +94,16 @@ def test_dials_are_set_with_owner_reason_and_expiry_and_make_no_revision(house: 
     assert {"recent", "pace_count", "pace_seconds", "cooldown", "frozen"} <= event.detail.keys()
 
 
+def test_one_dial_of_a_change_may_end_before_the_others(house: House) -> None:
+    door = house.door()
+    door.propose(SpecChange(spec=SPEC, base=0), ANA, "")
+    both = DialChange(service="digits", set={"main.replicas": 3, "shed": 0.5}, ttl=60.0, sooner={"shed": 20.0})
+    made = door.propose(both, OPS, "a surge", by="incident:42")
+    assert made.reasons == ("main.replicas: 1 → 3 for 60 s", "shed: 0 → 0.5 for 20 s")
+    assert {d.path: d.expires for d in house.store.dials("digits")} == {"main.replicas": 1060.0, "shed": 1020.0}
+    assert house.store.events(newest=True, limit=1)[0].detail["sooner"] == {"shed": 20.0}
+
+
 def test_a_denied_proposal_is_recorded_and_changes_nothing(house: House) -> None:
     made = house.door().propose(SpecChange(spec=SPEC, base=0), token(role="viewer"), "")
     assert made.status == "denied"

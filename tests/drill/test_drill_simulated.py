@@ -13,7 +13,18 @@ from leptonai.cli.session import Session
 from leptonai.drill.command import drill
 from leptonai.drill.kinds import KINDS
 from leptonai.drill.ledger import Ledger
-from leptonai.drill.simulated import acts_of, check, cured, drill_seed, felt, of_revision, simulated_kinds
+from leptonai.drill.outcome import Injection
+from leptonai.drill.simulated import (
+    acts_of,
+    allowed,
+    check,
+    cured,
+    drill_seed,
+    felt,
+    of_revision,
+    shows,
+    simulated_kinds,
+)
 from leptonai.errors import SpecError
 from leptonai.ops.simulate import Fault, Flow, cells
 from leptonai.ops.simulate.faults import ACTS
@@ -92,6 +103,45 @@ def test_whether_somebody_could_notice_is_told_by_what_truly_was() -> None:
         course = {k: np.where(np.arange(200) < 130, v, {**calm, **more}[k]) for k, v in calm.items()}
         found[name] = felt(course, 130, 45)
     assert [name for name, yes in found.items() if yes] == ["slower", "late", "errors", "full"]
+
+
+def test_bounds_move_only_by_what_no_test_could_have_known() -> None:
+    """Labels, twice as many as Wald's bound, 200 answers of other data, replicas that were not up; all else stays."""
+    at = Injection(kind="wrong", at=100.0)
+    wrong, cold = KINDS["wrong"], KINDS["cold-start"]
+    assert allowed(wrong, at, None, 900.0) == wrong and allowed(wrong, at, 104.0, 900.0) == wrong
+    late = allowed(wrong, at, 130.0, 0.0)
+    assert (late.detect, late.recover) == (35.0, wrong.recover + 20.0)
+    assert allowed(cold, at, None, 0.0) == cold and allowed(cold, at, None, 150.0).recover == 60.0
+    bad = flow("bad_revision_wrong_answers", at=5.0)
+    needed, labels = 0.0, 0.0
+    while needed < 1.0:
+        bad.step()
+        needed += shows(bad, wrong, 0)
+        labels += float(bad.labels[0][bad.runs[0] == 2].sum())
+    share = 1.0 - (1.0 - float(bad.system.wrong[0])) * (1.0 - 0.2 * 4.5**0.8)
+    entropy = share * np.log(share / 0.1) + (1 - share) * np.log((1 - share) / 0.9)
+    assert labels == pytest.approx(2 * np.log(10_000) / entropy, abs=max(3.0, 0.3 * labels))
+    assert shows(bad, KINDS["kill"], 0) == 0.0
+
+
+def test_what_would_have_failed_anyway_is_not_charged_to_the_fault_and_a_hang_loses_nothing() -> None:
+    """Idempotent requests that wait for a hung replica are answered by another one; errors of normal times are told."""
+    hung = flow("hung_replica")
+    hung.system.idempotent[:] = True
+    hung.system.failing[:] = 0.02
+    for _ in range(60):
+        hung.step()
+        assert (hung.anyway <= hung.errors).all()
+        assert hung.errors[0] - hung.anyway[0] <= 0.1 * hung.answered[0] + 2
+    lost, answered = 0.0, 0.0
+    calm = flow("hung_replica")
+    calm.system.idempotent[:] = True
+    calm.system.failing[:] = 0.0
+    for _ in range(60):
+        calm.step()
+        lost, answered = lost + float(calm.errors[0] + calm.too_much[0]), answered + float(calm.answered[0])
+    assert lost == 0 and answered > 500
 
 
 def test_scaling_restarting_and_shedding_do_what_they_say() -> None:

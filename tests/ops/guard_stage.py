@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from guard_told import COMPUTE, evidence, load, settings_of
 
 from leptonai.admit.judge import judge
 from leptonai.admit.world import World as DoorWorld
@@ -21,7 +22,7 @@ from leptonai.ops.casebook import Casebook
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.runbook import Runbook, RunbookFiles
 from leptonai.platforms.telemetry import Memory
-from leptonai.settings import Admit, Ops, Settings
+from leptonai.settings import Settings
 from leptonai.types import (
     MOST_RULES,
     QUARANTINE,
@@ -205,7 +206,7 @@ class Door:
 
 
 class Guarded:
-    """``now`` passes in ``step``. ``firing``, ``silent``, ``stuck``, ``broken``: services that are so just now."""
+    """``now`` passes in ``step``. ``firing``, ``silent``, ``stuck``, ``broken``, ``flooded``: services that are so."""
 
     def __init__(self, settings: Settings, runbook: Runbook) -> None:
         self.now = 1_000_000.0
@@ -222,6 +223,7 @@ class Guarded:
         self.silent: set[Key] = set()
         self.stuck: set[Key] = set()
         self.broken: set[Key] = set()
+        self.flooded: set[Key] = set()
         self.stale = False
         self.doubt = ""
         self.made = 0
@@ -281,6 +283,8 @@ class Guarded:
             share = 0.6 if key in self.broken else 0.0
             if key not in self.silent:
                 self.store.write([Signal(name="error_ratio", labels={"service": key}, at=self.now, value=share)])
+                come = self.coming(key) * (1.0 - self.door.service(key).dials.shed)
+                self.store.write([x for at in (self.now - seconds / 2, self.now) for x in load(key, come, at)])
         collected = self.now - 60.0 if self.stale else self.now
         self.book.frozen = self.door.frozen
         running = self.book.hand.running(self.book.cases)
@@ -296,6 +300,16 @@ class Guarded:
                 self.was_judged(case, before, fires)
                 if case.incident is before:
                     break
+        for case in self.book.cases:
+            around, self.acting = (
+                Surroundings(self.lookouts, self.book.cases, collected, (), self.door.frozen, running),
+                case,
+            )
+            self.loop.run_until_complete(self.book.ease(case, around, self.now))
+
+    def coming(self, key: Key) -> float:
+        """Requests a second that fit, or many more than any number of replicas carries where it is flooded."""
+        return 400.0 if key in self.flooded else 10.0
 
     def settle_replicas(self) -> None:
         """What serve does, at once unless it is stuck: as many replicas as wished, of the wished digest and epoch."""
@@ -332,6 +346,16 @@ class Guarded:
         incident, last = case.incident, case.last
         key = change.spec.key if isinstance(change, SpecChange) else change.service
         rail(not self.stale, "acted on stale telemetry")
+        if isinstance(change, DialChange) and change.set.keys() == {"shed"} and last is not None:
+            less = change.set["shed"] < self.door.service(key).dials.shed
+            if less and last.verdict == "effective":  # what was refused is let in again: also when all is over
+                rail("shed" in last.set and last.undone is None, "let in what another action refuses")
+                carried = sum(r.state == "ready" for r in self.replicas[key]) / COMPUTE
+                rail(self.coming(key) * (1.0 - change.set["shed"]) <= carried, "let in what is too much")
+                rail(not self.door.frozen, "acted under the kill switch")
+                rail(change.ttl is not None, "a refusal without an end")
+                SEEN["eased"] += 1
+                return
         rail(incident.closed is None, "acted for a closed incident")
         if last is not None and change == last.undo:
             rail(
@@ -406,6 +430,8 @@ class Guarded:
             rail(goes <= 1 or goes / wished <= limits.share, "the blast radius is larger than its limit")
         if not isinstance(change, DialChange):
             return
+        ends = change.lasts("shed")
+        rail("shed" not in change.set or (ends is not None and ends <= 120.0), "a refusal without an end")
         if held := [p for p, value in change.set.items() if p.startswith(QUARANTINE) and value]:
             rail(change.ttl is not None and change.ttl <= 86400, "a quarantine without an end")
             rail(len({*service.dials.quarantine, *held}) <= MOST_RULES, "more rules of quarantine than are looked at")
@@ -467,19 +493,4 @@ class Guarded:
                 )
 
 
-def evidence(at: float, serving: list[str], refused: float) -> tuple[Any, ...]:
-    from leptonai.types import Evidence
-
-    data: list[tuple[str, dict[str, Any]]] = [
-        ("signal", {"traffic_ratio": 2.0, "neighbour": "pair"}),
-        ("marked", {"rules": "image.high>508 image.low<-3", "refused_share": refused}),
-        *(("memory_share", {"subject": r, "memory_share": 0.9}) for r in serving[:1]),
-    ]
-    return tuple(Evidence(id=f"e{n}", kind=kind, at=at, text="", data=found) for n, (kind, found) in enumerate(data, 1))
-
-
-def settings_of(attempts: int, concurrent: int, shadow: bool, pace: int) -> Settings:
-    return Settings(
-        ops=Ops(attempts=attempts, concurrent=concurrent, shadow=shadow),
-        admit=Admit(pace_count=pace, pace_seconds=60.0, cooldown=10.0),
-    )
+__all__ = ["ANA", "OPS", "SEEN", "Broken", "Guarded", "settings_of"]

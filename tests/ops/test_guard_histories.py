@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from leptonai.ops.incidents import reopen
 from leptonai.ops.remedies import OURS
 from leptonai.ops.runbook import bind
 from leptonai.ops.runbook.form import Limits, RowText, StepText
@@ -24,7 +25,7 @@ CAUSES = ("hung_replica", "memory_leak", "traffic_surge", "bad_revision_errors",
 ABOUT = {"hung_replica": "replica", "memory_leak": "replica", "bad_revision_errors": "revision"}
 HISTORIES = int(os.environ.get("LEPTONAI_HISTORIES", "40"))
 
-step = st.builds(
+plain = st.builds(
     StepText,
     do=st.sampled_from(
         ["evict", "recycle", "restart", "rollback", "scale", "shed", "quarantine", "preempt", "fallback_off"]
@@ -33,6 +34,7 @@ step = st.builds(
     approval=st.sampled_from([None, None, "never", "above low", "always"]),
     compensate=st.sampled_from([None, None, False]),
 )
+step = plain.map(lambda s: msgspec.structs.replace(s, given={"refuse": 60.0}) if s.do == "scale" else s)
 row = st.builds(
     RowText,
     steps=st.lists(step, min_size=1, max_size=4, unique_by=lambda s: s.do).map(tuple),
@@ -85,13 +87,13 @@ class Histories(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), seconds=st.sampled_from([1.0, 2.0, 4.0]))
     def repair(self, key: str, seconds: float) -> None:
         """Whatever was wrong with it is over, and it is looked at for a while."""
-        for being in (self.stage.firing, self.stage.silent, self.stage.stuck, self.stage.broken):
+        for being in (self.stage.firing, self.stage.silent, self.stage.stuck, self.stage.broken, self.stage.flooded):
             being.discard(key)
         self.stage.stale = False
         for _ in range(4):
             self.stage.step(seconds)
 
-    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["firing", "silent", "stuck", "broken"]))
+    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["firing", "silent", "stuck", "broken", "flooded"]))
     def turn(self, key: str, what: str) -> None:
         being: set[str] = getattr(self.stage, what)
         being ^= {key}
@@ -152,6 +154,36 @@ def play(count: int = HISTORIES, shrink: bool = True) -> None:
             suppress_health_check=list(HealthCheck), print_blob=False,
         ),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [("shed",), (StepText(do="scale", given={"refuse": 60.0}),)])
+def test_what_is_refused_is_let_in_again_once_it_is_carried_and_not_before(steps: tuple[Any, ...]) -> None:
+    """All rails hold on the way, also after the incident was closed; what comes back is no try that did not help."""
+    SEEN.clear()
+    stage = Guarded(settings_of(2, 3, False, 10), bind({"traffic_surge": RowText(steps=steps)}, "drawn", OURS))
+    try:
+        stage.step(1.0)
+        stage.flooded.add("wide")
+        stage.open("wide", "traffic_surge", "service", 0.9)
+        stage.step(1.0)
+        share = stage.door.service("wide").dials.shed
+        assert share > 0.2
+        stage.firing.discard("wide")
+        for _ in range(25):
+            stage.step(1.0)
+        (case,) = stage.book.cases
+        assert case.incident.closed is not None and stage.door.service("wide").dials.shed == share, (
+            "it is still too much"
+        )
+        stage.flooded.discard("wide")
+        for _ in range(12):
+            stage.step(1.0)
+        assert stage.door.service("wide").dials.shed == 0.0 and SEEN["eased"] >= 1
+        assert case.incident.actions[-1].verdict == "effective" and case.incident.actions[-1].undone is not None
+        again = reopen(case.incident, stage.now)
+        assert again.closed is None and again.actions[-1].verdict == "effective"
+    finally:
+        stage.close()
 
 
 @pytest.mark.timeout(0)

@@ -299,6 +299,41 @@ def test_what_is_refused_is_what_came_in_addition() -> None:
     assert wished(Shed(), SURGE, service(shed=0.7)) is None, "as much is refused already"
 
 
+FLOOD = {
+    "kind": "load", "arrivals_per_second": 100.0, "arrivals_ratio": 5.0, "waiting_count": 80.0,
+    "carried_per_second": 50.0,
+}  # fmt: skip
+
+
+def test_what_the_replicas_do_not_carry_is_refused_so_that_what_waits_is_worked_off() -> None:
+    """Of 100 a second, 40 less the 10 that work off the queue in eight seconds; what answers alone say is 1.2 times."""
+    flood = incident("traffic_surge", "digits", {"traffic_ratio": 1.2}, FLOOD)
+    assert wished(Shed(), flood, service()) == {"shed": 0.7}
+    assert wished(Shed(), incident("traffic_surge", "digits", {"traffic_ratio": 10.0}, FLOOD), service()) == {
+        "shed": 0.9
+    }
+    nobody = {**FLOOD, "carried_per_second": 0.0}
+    assert wished(Shed(), incident("cold_start_storm", "digits", nobody), service()) == {"shed": 0.9}
+
+
+def test_more_replicas_are_asked_for_and_the_rest_refused_until_they_are_there() -> None:
+    flood = incident("traffic_surge", "digits", {"traffic_ratio": 1.2}, FLOOD)
+    proposal = Scale(refuse=60.0).propose(flood, service(), (), (), NOW)
+    assert proposal is not None
+    wanted = DialChange(
+        service="digits", set={"main.replicas": 8.0, "shed": 0.7}, ttl=1800.0, sooner={"shed": 60.0}
+    )  # fmt: skip
+    assert proposal.change == wanted and "70% of the requests are refused" in proposal.why
+    back = DialChange(service="digits", set={"main.replicas": 2.0, "shed": 0.0}, ttl=1800.0, sooner={"shed": 60.0})
+    assert reverse(proposal.change, service()) == back
+    assert wished(Scale(), flood, service()) == {"main.replicas": 8.0}, "only where the runbook says so"
+    assert wished(Scale(refuse=60.0), SURGE, service()) == {"main.replicas": 6.0}, "nobody knows what is too much"
+    fits = {**FLOOD, "arrivals_per_second": 35.0, "waiting_count": 1.0}
+    assert wished(Scale(refuse=60.0), incident("traffic_surge", "digits", fits), service()) == {"main.replicas": 8.0}
+    small = service(spec(scale=Bounds(max=4)))
+    assert wished(Scale(refuse=60.0), flood, small) is None, "four carry 80 of the 100: five would be needed"
+
+
 def test_what_only_failing_requests_have_is_put_in_quarantine_unless_it_is_common() -> None:
     both = {"quarantine.image.high>508": 1.0, "quarantine.image.hash=0123456789abcdef": 1.0}
     found = incident("poisoned_input", "digits", MARKED)

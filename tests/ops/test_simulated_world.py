@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leptonai.errors import SpecError
-from leptonai.ops.answers import distance
+from leptonai.ops.answers import SPAN, Course
 from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.features import FEATURES
 from leptonai.ops.simulate import KINDS, Fault, Flow, cells, mesh
 from leptonai.ops.simulate.cases import LEVELS, NONE, draw, table
-from leptonai.ops.simulate.flow import FORMER, RECENT, newer_apart
+from leptonai.ops.simulate.flow import Oddness
 from leptonai.ops.simulate.shapes import traffic
 from leptonai.ops.simulate.system import SHAPES
 from leptonai.ops.simulate.told import Told
@@ -127,17 +127,32 @@ def test_drawn_incidents_are_labelled_and_carry_features_only() -> None:
     assert right >= len(found.cases) / 2  # the shipped rules see what they were written for
 
 
-def test_how_far_newest_answers_are_from_those_before_is_as_ops_measures_it() -> None:
+@pytest.mark.parametrize("rate", [25, 200])
+@pytest.mark.parametrize("ramp", [1, 16, 40])
+def test_how_far_newest_answers_are_from_those_before_is_as_ops_measures_it(rate: int, ramp: int) -> None:
     """A share of the answers becomes another, at once and by and by: the formula against the samples themselves."""
     rng = np.random.default_rng(4)
-    for ramp in (1, 400):
-        count, odd, values = [0.0], [0.0], rng.normal(0, 1, 1_500).tolist()
-        for second in range(60):
-            share = 0.8 * min(1.0, (second + 1) * 25 / ramp)
-            far = newer_apart(count, odd, 25.0, share)
-            values += np.where(rng.random(25) < share, 20.0, rng.normal(0, 1, 25)).tolist()
-            seen = distance(values[-RECENT - FORMER : -RECENT], values[-RECENT:])
-            assert abs(far - seen) < 0.12, (ramp, second)
+    lived = 400
+    odd, course = Oddness(float(rate * lived)), Course()
+    for second in range(lived + 60):
+        share = 0.8 * min(1.0, max(second + 1 - lived, 0) / ramp)
+        strange = rng.random(rate) < share
+        for i, value in enumerate(np.where(strange, 20.0, rng.normal(0, 1, rate)).tolist()):
+            course.add(second + i / rate, value)
+        if second >= lived:
+            odd.add(float(rate), share)
+            assert odd.apart(float(second)) == pytest.approx(course.apart, abs=0.12), (ramp, second)
+    assert course.apart is not None and course.apart > 0.5, "what changed slowly is still another"
+
+
+def test_a_busy_service_remembers_minutes() -> None:
+    """However many answers come in a second, those that the newest are compared with reach back at least SPAN."""
+    for rate in (1, 20, 300):
+        course = Course()
+        for n in range(int(rate * 2.5 * SPAN)):
+            course.add(n / rate, 0.0)
+        kept = [at for at, _ in course._former]
+        assert kept[-1] - kept[0] >= SPAN and len(kept) >= 400, rate
 
 
 def test_what_logs_and_counters_tell_follows_from_the_course() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from leptonai.ops.load import ROOM
+from leptonai.ops.remedies.traffic import LEAST_SHED, uncarried
 from leptonai.ops.remedies.wishing import Reversal, Risk, Seen, Wishing
 from leptonai.types import Change, DialChange
 
@@ -69,31 +71,51 @@ class Restart(Wishing, frozen=True, kw_only=True):
 class Scale(Wishing, frozen=True, kw_only=True):
     """Ask for more replicas of the variants that answer, within the bounds of the spec, for ``seconds``.
 
-    ``factor``: times those wished; None: as many times as the traffic is of before, between 1.5 and 4.
+    ``factor``: times those wished; None: as many times as the traffic is of before, between 1.5 and 4. ``refuse``:
+    seconds for which, with them, what the replicas that are there do not carry is refused with 429, 0 for not at all:
+    new ones need their time, and what waits for those that are full would keep them full; less and less is refused as
+    they come (``ops.respond.ease``).
     """
 
     name: ClassVar[str] = "scale"
     factor: float | None = None
     seconds: float = 1800.0
+    refuse: float = 0.0
 
     def wish(self, seen: Seen) -> tuple[Change, str] | None:
         """None at ``scale.max``, and where even so many would not carry the traffic; where the machine has no processor
         left; where what it calls does not keep up (more replicas would ask it for more); where an autoscaler is at work
         above its floor: it sees more than we do."""
         spec = seen.service.spec
-        times, later = seen.latest("dependency_slowdown") or 0.0, seen.latest("dependency_delay") or 0.0
-        if (seen.latest("host_cpu_ratio") or 0.0) >= TAKEN or (times >= BEHIND and later >= LATER):
+        slower, later = seen.latest("dependency_slowdown") or 0.0, seen.latest("dependency_delay") or 0.0
+        if (seen.latest("host_cpu_ratio") or 0.0) >= TAKEN or (slower >= BEHIND and later >= LATER):
             return None
-        traffic = seen.latest("traffic_ratio") or 0.0
+        traffic = max(seen.latest("traffic_ratio") or 0.0, seen.latest("arrivals_ratio") or 0.0)
         factor = self.factor or min(max(traffic, LEAST_FACTOR), MOST_FACTOR)
         more = {}
         for name, dials in seen.service.dials.variants.items():
             busy = spec.scale.auto is not None and dials.auto and dials.replicas > spec.scale.min
-            wanted = min(max(math.ceil(dials.replicas * factor), dials.replicas + 1), spec.scale.max)
-            enough = traffic * dials.replicas <= SPARE * spec.scale.max
+            needed = _needed(seen, dials.replicas)
+            enough = (needed or traffic * dials.replicas / SPARE) <= spec.scale.max
+            times = factor if self.factor else max(factor, min((needed or 0.0) / max(dials.replicas, 1), MOST_FACTOR))
+            wanted = min(max(math.ceil(dials.replicas * times), dials.replicas + 1), spec.scale.max)
             if dials.weight > 0 and dials.replicas > 0 and not busy and wanted > dials.replicas and enough:
                 more[f"{name}.replicas"] = float(wanted)
         if not more:
             return None
-        change = DialChange(service=seen.service.key, set=more, ttl=self.seconds)
-        return change, f"more replicas for {self.seconds:g} s: {seen.cause.name}"
+        why = f"more replicas for {self.seconds:g} s: {seen.cause.name}"
+        share = round(uncarried(seen) or 0.0, 2) if self.refuse else 0.0
+        if share < LEAST_SHED or seen.service.dials.shed >= share:
+            return DialChange(service=seen.service.key, set=more, ttl=self.seconds), why
+        change = DialChange(
+            service=seen.service.key, set={**more, "shed": share}, ttl=self.seconds, sooner={"shed": self.refuse}
+        )
+        return change, f"{why}; until they are there {share:.0%} of the requests are refused"
+
+
+def _needed(seen: Seen, replicas: int) -> float | None:
+    """How many would carry what comes; None where the load is not known."""
+    fact = next((f for f in seen.facts("load") if "carried_per_second" in f), None)
+    if fact is None or float(fact["carried_per_second"]) <= 0:
+        return None
+    return replicas * float(fact["arrivals_per_second"]) / (ROOM * float(fact["carried_per_second"]))

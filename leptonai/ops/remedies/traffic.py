@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from leptonai.ops.load import ROOM
 from leptonai.ops.remedies.wishing import Risk, Seen, Wishing
 from leptonai.types import MOST_RULES, QUARANTINE, Change, DialChange, InputRule, Service
 
 LEAST_SHED, MOST_SHED = 0.1, 0.9
+DRAIN = 8.0  # seconds in which what waits is to be worked off
 
 
 class ShiftWeight(Wishing, frozen=True, kw_only=True):
@@ -71,9 +73,10 @@ class FallbackOff(Wishing, frozen=True, kw_only=True):
 class Shed(Wishing, frozen=True, kw_only=True):
     """Ask the gateway to refuse a share of the requests with 429 for ``seconds``, so that the rest is answered.
 
-    ``share`` None: what came in addition to the load of before, by more requests and by repeating them, else half;
-    between 10 and 90 %. ``seconds`` is short: the share is refused until then, also when the surge has long ended (in a
-    live drill 278 of the 427 requests after it), and a surge that goes on is met again within seconds.
+    ``share`` None: what came in addition to the load of before, by more requests and by repeating them, or what the
+    replicas do not carry while they work off what waits, whichever is more; half where neither is known; between 10 and
+    90 %. After ``seconds`` at the latest all are let in again; sooner, and by and by, as they are carried
+    (``ops.respond.ease``).
     """
 
     name: ClassVar[str] = "shed"
@@ -126,11 +129,24 @@ class Quarantine(Wishing, frozen=True, kw_only=True):
         return change, f"refuse requests with {' or '.join(texts)} for {self.seconds:g} s: {seen.cause.name}"
 
 
+def uncarried(seen: Seen) -> float | None:
+    """The share of the requests that is too much for the replicas there are, which work off in DRAIN seconds what
+    waits; None where their load is not known, 0 where they carry all."""
+    fact = next((f for f in seen.facts("load") if "carried_per_second" in f), None)
+    if fact is None:
+        return None
+    arrivals, waiting = float(fact["arrivals_per_second"]), float(fact["waiting_count"])
+    tries = max(arrivals, 1e-9) * (1.0 + max(seen.latest("retry_share") or 0.0, 0.0))
+    able = ROOM * float(fact["carried_per_second"]) - waiting / DRAIN
+    return min(max(1.0 - able / tries, 0.0), MOST_SHED)
+
+
 def _surplus(seen: Seen) -> float:
-    """The tries that came in addition, as a share of all."""
+    """The tries that came in addition, as a share of all, or what is too much for the replicas."""
     load = max(seen.latest("traffic_ratio") or 1.0, 1.0)
     load *= 1.0 + max(seen.latest("retry_share") or 0.0, 0.0)  # of the gateway, beside the requests
     known = max(seen.latest("repeated_share") or 0.0, 1.0 - 1.0 / load)  # of clients, among them
+    known = max(known, uncarried(seen) or 0.0)
     return min(max(known or 0.5, LEAST_SHED), MOST_SHED)
 
 

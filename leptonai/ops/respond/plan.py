@@ -90,4 +90,5 @@ def reverse(change: Change, service: Service) -> Change | None:
     was = dialled(service, change.set)
     lasting = [p for p in change.set if not (p.endswith(".epoch") or p.startswith("evict."))]
     back = {p: was[p] for p in lasting if p in was and was[p] != change.set[p]}
-    return DialChange(service=change.service, set=back, ttl=change.ttl) if back else None
+    sooner = {p: seconds for p, seconds in change.sooner.items() if p in back}
+    return DialChange(service=change.service, set=back, ttl=change.ttl, sooner=sooner) if back else None

@@ -10,6 +10,7 @@ from leptonai.ops.runbook.form import Verify
 from leptonai.settings import Ops
 from leptonai.types import OF_PIPELINE, Action, Service, SpecChange
 
+SHED = "shed"  # eases by and by (``ease``), and beside other dials it ends before them
 FAILED = ("ineffective", "inconclusive", "harmful")
 
 
@@ -59,7 +60,10 @@ def _in_force(last: Action, service: Service) -> bool:
     if isinstance(last.undo, SpecChange):
         return last.undo.base == service.revision
     dials = dialled(service)
-    return bool(last.set) and all(dials.get(path) == value for path, value in last.set.items())
+    lasting = {p: value for p, value in last.set.items() if p != SHED}
+    if not lasting:
+        return 0.0 < dials[SHED] <= last.set.get(SHED, 0.0)
+    return all(dials.get(path) == value for path, value in lasting.items())
 
 
 def _changed(last: Action, sight: Sight) -> str:

@@ -141,9 +141,8 @@ class SimulatedDoor:
             return
         if not isinstance(change, DialChange):
             return
-        ends = None if change.ttl is None else now + change.ttl
         for path, value in change.set.items():
-            expires = None if path.endswith(".epoch") else ends
+            expires = None if (lasts := change.lasts(path)) is None else now + lasts
             self.dials.append(Dial(path=path, value=value, owner=by, reason="", at=now, expires=expires))
             if path.startswith("evict."):
                 self._evict(path.removeprefix("evict."))

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import erfc
 
+from leptonai.ops.answers import FEWEST, FORMER, RECENT, SPAN
 from leptonai.ops.simulate.faults import ACTS, Act, Fault
 from leptonai.ops.simulate.forces import Forces
 from leptonai.ops.simulate.shapes import traffic
 from leptonai.ops.simulate.system import Flags, Ints, System
+from leptonai.plan.route import HEDGE_LATENCIES
 from leptonai.protocols import Floats
+from leptonai.settings import Gateway
 
 NETWORK = 0.001  # seconds of the way to a replica and back
 PATIENCE = 2.0  # seconds that a caller waits for what it calls
@@ -28,7 +31,6 @@ BUSIEST = 0.95  # of a replica, in the formula of its queue
 SMOOTH = 0.15  # of the newest second: the formula is that of a queue in balance
 SHY = 4.0  # how strongly tries avoid a replica that has more of them in flight (least request, two choices)
 RETRIES = 3.0  # of idempotent requests, as the gateway does (``gateway.retries``)
-RECENT, FORMER = 200, 1_000  # answers that are compared, and with how many before (``ops.answers``)
 
 
 class Ended(NamedTuple):
@@ -68,6 +70,7 @@ class Flow:
         self.shed: Floats = np.zeros(n)  # share of the requests that the gateway refuses
         self.models: list[dict[int, int]] = [{1: 1} for _ in range(n)]  # of each service: revision -> what it runs
         self.system, self.faults, self.at, self.rng = system, tuple(faults), start, np.random.default_rng([seed, 3])
+        self.dice = np.random.default_rng([seed, 19])  # of what is only told
         self.used: Flags = np.arange(r)[None, :] < system.replicas[:, None]
         self._traffic = traffic(system, self.rng, start + np.arange(seconds, dtype=np.float64))
         self._row = 0
@@ -86,6 +89,7 @@ class Flow:
         self._turns: list[tuple[float, int, int, int]] = []  # (when, service, slot, revision) of roll-outs
         self.queue: Floats = np.zeros((n, r))
         self.stuck: Floats = np.zeros((n, r))  # requests that a hung replica holds
+        self.again: Floats = np.zeros(n)  # requests that are asked of another replica next
         self.grown: Floats = np.zeros((n, r))  # memory beyond the base
         self.base: Floats = system.rss[:, None] * np.exp(self.rng.normal(0, 0.02, (n, r)))
         self.use: Floats = np.broadcast_to(system.busy[:, None], (n, r)).copy()  # share of its capacity, of late
@@ -93,10 +97,12 @@ class Flow:
         self.latency: Floats = 2.0 * system.compute + NETWORK
         self.failed: Floats = np.zeros(n)  # chance that a call fails, as callers see it
         self.repeats: Floats = np.zeros(n)  # repeated tries per request
-        self._odd: dict[int, tuple[list[float], list[float]]] = {}  # answers since some are odd, and how odd, in all
+        self._odd: dict[tuple[int, int], Oddness] = {}  # by service and what it runs, once some answers are odd
         self.xids: Floats = np.zeros(m)
         self.ecc: Floats = np.zeros(m)
         self.disk: Floats = system.disk.copy()
+        self.seconds = start - long_ago  # that there have been answers, and how many
+        self.answers: Floats = system.total * self.seconds
         self.extra: Floats = np.zeros(n)  # processors that a service takes beyond its requests
         self.ended: list[Ended] = []
         self.forces = Forces(system, r)
@@ -106,6 +112,8 @@ class Flow:
         self.answered: Floats = np.zeros(n)
         self.errors: Floats = np.zeros(n)
         self.refused: Floats = np.zeros(n)
+        self.too_much: Floats = np.zeros(n)  # of them, those that replicas could not take
+        self.anyway: Floats = np.zeros(n)  # of the errors, those that there would have been in normal times
         self.slow: Floats = np.zeros(n)
         self.p50: Floats = np.full(n, np.nan)
         self.p99: Floats = np.full(n, np.nan)
@@ -130,6 +138,7 @@ class Flow:
 
     def step(self) -> None:
         self.at += 1.0
+        self.seconds += 1.0
         self.ended = []
         self.forces.clear()
         self.extra[:] = 0.0
@@ -163,6 +172,8 @@ class Flow:
         self.alive[s, r] = False
         self.ready_at[s, r], self.back_at[s, r] = np.inf, again
         self.hung_at[s, r] = np.nan
+        if self.system.idempotent[s]:
+            self.again[s] += self.queue[s, r] + self.stuck[s, r]
         self.queue[s, r] = self.stuck[s, r] = self.grown[s, r] = 0.0
 
     def deploy(self, s: int, why: str, model: int | None = None) -> int:
@@ -229,6 +240,10 @@ class Flow:
         whole = weight.sum(axis=1, keepdims=True)
         share = np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 0)
         tries = rng.poisson(arrived * (1.0 + self.repeats))[:, None] * share
+        sound = ready & ~hung
+        elsewhere = np.divide(weight * sound, whole, out=np.zeros_like(weight), where=whole > 0)
+        elsewhere /= np.maximum(elsewhere.sum(axis=1, keepdims=True), 1e-12)
+        tries = tries + self.again[:, None] * elsewhere
 
         pure = world.compute[:, None] * force.slow * np.exp(rng.normal(0.0, 0.03, share.shape))
         wanted = np.minimum((tries + self.queue) * pure, 1.0) * ready * ~hung * world.cpu[:, None]
@@ -240,21 +255,32 @@ class Flow:
         able = np.where(ready & ~hung, 1.0 / seconds, 0.0)
 
         self.stuck += np.where(hung, tries, 0.0)
-        late_stuck = self.stuck * np.minimum(1.0 / world.timeout, 1.0)[:, None] * hung
-        self.stuck -= late_stuck
+        # What has waited for long is asked of another replica too, where one has time for it, before its time is up.
+        patience = np.maximum(Gateway().hedge_after, HEDGE_LATENCIES * world.slo)
+        others = sound.any(axis=1) & world.idempotent & (patience < world.timeout)
+        hedged = np.where(others[:, None], self.stuck * hung / patience[:, None], 0.0)
+        late_stuck = self.stuck * np.minimum(1.0 / world.timeout, 1.0)[:, None] * (hung & ~others[:, None])
+        self.stuck -= late_stuck + hedged
         load = self.queue + np.where(hung, 0.0, tries)
         done = np.minimum(load, able)
         left = load - done
         shed = np.maximum(left - world.queue[:, None], 0.0)
         left -= shed
+        over = np.where(others[:, None], np.maximum(left - able * patience[:, None], 0.0), 0.0)
+        spare = np.maximum(able - load, 0.0).sum(axis=1)
+        over *= np.minimum(spare / np.maximum(over.sum(axis=1), 1e-12), 1.0)[:, None]
+        left -= over
+        self.again[:] = (hedged + over).sum(axis=1)
         longest = able * world.timeout[:, None]
         late = np.where(able > 0, np.maximum(left - longest, 0.0), 0.0)
         self.queue = left - late
+        # A replica refuses at once what it could not answer in time (``runtime.shed``), as what its queue cannot take.
+        shed = shed + late
         self.use += SMOOTH * (np.divide(tries, able, out=np.zeros_like(able), where=able > 0) - self.use)
         filled = np.minimum(self.use, BUSIEST)
         inner = np.where(able > 0, seconds * filled / (2.0 * (1.0 - filled)), 0.0)
         waited = np.divide(self.queue, able, out=np.zeros_like(able), where=able > 0) + inner
-        self._answer(arrived, done, share, seconds, waited, inner, shed, late + late_stuck, wait_below, fails_below)
+        self._answer(arrived, done, share, seconds, waited, inner, shed, late_stuck, wait_below, fails_below)
         self._use(done, pure, wanted, demand)
         self.arrived = arrived
 
@@ -287,10 +313,13 @@ class Flow:
         lost = np.array([0.0] * len(total))
         for ended in self.ended:  # what it held is repeated elsewhere, or lost
             lost[ended.service] += 1.0 / max(float(world.replicas[ended.service]), 1.0)
+        at_last = np.where(
+            world.idempotent & self.ready.any(axis=1), try_fails, np.minimum(1.0, try_fails + 0.5 * lost)
+        )
         try_fails = np.minimum(1.0, try_fails + 0.5 * lost)
         request_fails = 1.0 - (1.0 - force.spoilt) * (1.0 - fails_below) * (1.0 - world.failing)
         again = np.where(world.idempotent, RETRIES, 0.0) * (1.0 + 2.0 * (force.hasty > 0))
-        final = request_fails + (1.0 - request_fails) * try_fails ** (1.0 + again)
+        final = request_fails + (1.0 - request_fails) * at_last ** (1.0 + again)
         none: Flags = np.asarray(~self.ready.any(axis=1), dtype=np.bool_)
         final = np.where(none, 1.0, final)
         reach = np.minimum(try_fails, 0.999)
@@ -303,6 +332,11 @@ class Flow:
         late_all = late.sum(axis=1)
         self.errors = rng.binomial(count.astype(np.int64), np.clip(final, 0.0, 1.0)) + np.round(late_all)
         self.answered = count + np.round(late_all) + np.round(shed.sum(axis=1))
+        self.too_much = np.round(shed.sum(axis=1))
+        below = np.bincount(world.caller, world.fan * world.passes * world.failing[world.callee], len(final))
+        usual = np.minimum(world.failing + below, 1.0)
+        own = np.divide(usual, final, out=np.zeros_like(final), where=final > 0)
+        self.anyway = self.dice.binomial(self.errors.astype(np.int64), np.minimum(own, 1.0)).astype(np.float64)
         self.retried = rng.poisson(self.repeats * count).astype(np.float64)
         twice = np.where(world.idempotent, request_fails + (1 - request_fails) * try_fails**2, 0.0)
         ever = request_fails + (1.0 - request_fails) * try_fails
@@ -355,14 +389,24 @@ class Flow:
         self.slow = rng.binomial(count.astype(np.int64), chance) + np.round(late)
 
     def _outputs(self, part: Floats, count: Floats) -> None:
-        """The distance of the newest 200 answers from the 1,000 before them (``ops.answers``), among which the odd ones
-        count as well."""
-        odd = (part * self.forces.odd).sum(axis=1)
-        apart = np.zeros(len(odd))
-        for s in {*self._odd, *np.flatnonzero(odd > 0).tolist()}:
-            apart[s] = newer_apart(*self._odd.setdefault(s, ([0.0], [0.0])), float(count[s]), float(odd[s]))
+        """How far the newest answers of what answers most are from its own before (``ops.answers``), among which the
+        odd ones count as well. What is new has no answers of before: it is compared once it has given enough."""
         noise = np.abs(self.rng.normal(0.065, 0.015, len(count)))
-        self.shifted = np.where(count > 0, np.minimum(np.maximum(noise, apart), 1.0), np.nan)
+        self.shifted = np.where(count > 0, np.minimum(noise, 1.0), np.nan)
+        odd = part * self.forces.odd
+        several = [s for s, models in enumerate(self.models) if len(set(models.values())) > 1]
+        for s in sorted({*several, *(s for s, _ in self._odd), *np.flatnonzero(odd.sum(axis=1) > 0).tolist()}):
+            runs = np.array([self.models[s][int(number)] for number in self.runs[s]])
+            shares = {int(m): float(part[s][runs == m].sum()) for m in np.unique(runs)}
+            most = max(shares, key=lambda m: shares[m])
+            for model, share in shares.items():
+                course = self._odd.setdefault((s, model), Oddness(0.0 if model > 1 else float(self.answers[s])))
+                if share > 0:
+                    course.add(float(count[s]) * share, float(odd[s][runs == model].sum()) / share)
+                if model == most and count[s] > 0:
+                    far = course.apart(self.seconds)
+                    self.shifted[s] = np.nan if far is None else min(max(float(self.shifted[s]), far), 1.0)
+        self.answers += count
 
     def _use(self, done: Floats, pure: Floats, wanted: Floats, demand: Floats) -> None:
         """Processors, memory, disks, GPUs."""
@@ -386,13 +430,26 @@ class Flow:
         return out
 
 
-def newer_apart(count: list[float], sum_: list[float], more: float, odd: float) -> float:
-    """How far the newest RECENT values are from the FORMER before them, when ``more`` that are ``odd`` have come.
+class Oddness:
+    """Answers or inputs of one kind since some are odd: how many, and how odd, in all. ``before``: how many had come by
+    then, none of them odd."""
 
-    ``count`` and ``sum_``: how many came since the first odd one, and how odd they are together, in the order of time;
-    both grow by one entry. What came before was not odd.
-    """
-    count.append(count[-1] + more)
-    sum_.append(sum_[-1] + more * odd)
-    newest, middle, oldest = (float(np.interp(count[-1] - back, count, sum_)) for back in (0, RECENT, RECENT + FORMER))
-    return abs((newest - middle) / RECENT - (middle - oldest) / FORMER)
+    def __init__(self, before: float) -> None:
+        self._count, self._odd = [before], [0.0]
+
+    def add(self, more: float, odd: float) -> None:
+        """A second in which ``more`` came, of which ``odd`` is the share or distance."""
+        self._count.append(self._count[-1] + more)
+        self._odd.append(self._odd[-1] + more * odd)
+
+    def apart(self, seconds: float) -> float | None:
+        """How far the newest RECENT are from those of before which ``ops.answers`` has kept after ``seconds``: FORMER,
+        or those of SPAN seconds; None while those are too few."""
+        whole = self._count[-1]
+        kept = min(max(float(FORMER), whole * min(1.0, SPAN / max(seconds, 1.0))), whole - RECENT)
+        if kept < FEWEST:
+            return None
+        newest, middle, oldest = (
+            float(np.interp(whole - back, self._count, self._odd)) for back in (0.0, RECENT, RECENT + kept)
+        )
+        return abs((newest - middle) / RECENT - (middle - oldest) / kept)

@@ -11,7 +11,7 @@ from collections import deque
 import numpy as np
 
 from leptonai.ops.answers import FEWEST_ASKED, LATELY, WINDOW
-from leptonai.ops.simulate.flow import Flow, newer_apart
+from leptonai.ops.simulate.flow import Flow, Oddness
 from leptonai.ops.simulate.show import digest
 from leptonai.types import Signal
 
@@ -26,7 +26,7 @@ class Told:
         self._numbers = self._rng.random() < OF_NUMBERS
         self._failed: deque[tuple[float, float, float, float]] = deque()  # (at, failed, on two replicas, good)
         self._good: deque[tuple[float, float, float]] = deque()  # (at, given, again)
-        self._inputs: tuple[list[float], list[float]] = ([0.0], [0.0])
+        self._inputs: Oddness | None = None  # once some are strange
 
     def step(self, flow: Flow) -> list[Signal]:
         """The signals of this second."""
@@ -76,5 +76,10 @@ class Told:
         count, strange = float(flow.answered[s] - flow.errors[s]), float(flow.forces.strange[s])
         if not self._numbers or count <= 0:
             return {}
-        apart = newer_apart(*self._inputs, count, strange) if strange > 0 or self._inputs[1][-1] > 0 else 0.0
+        if strange > 0 and self._inputs is None:
+            self._inputs = Oddness(float(flow.answers[s]) - count)
+        apart = 0.0
+        if self._inputs is not None:
+            self._inputs.add(count, strange)
+            apart = self._inputs.apart(flow.seconds) or 0.0
         return {"input_shift_ratio": min(max(abs(float(self._rng.normal(0.065, 0.015))), apart), 1.0)}

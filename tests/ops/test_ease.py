@@ -1,0 +1,108 @@
+"""Refusals end with what they were for: as soon as what comes is carried, step by step, and without swinging."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leptonai.ops.load import ROOM, Load, load_of
+from leptonai.ops.respond.ease import HOLD, MOST_HOLD, STEP, Moment, eased, hold_after
+from leptonai.platforms.telemetry import Memory
+from leptonai.types import Signal
+
+
+def course(arrivals: float, carried: float, waiting: float = 0.0, seconds: int = 6) -> list[Moment]:
+    return [Moment(float(t), Load(arrivals, arrivals, waiting, carried)) for t in range(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("let_in", "share", "carried", "waiting", "seconds", "wanted"),
+    [
+        (20.0, 0.8, 200.0, 0.0, 6, 0.0),  # 100 come by now, 200 are carried
+        (40.0, 0.8, 100.0, 0.0, 6, pytest.approx(0.66, abs=0.06)),  # 200 come, 80 of them may
+        (40.0, 0.8, 60.0, 0.0, 6, None),  # 48 may: that is what comes through
+        (20.0, 0.8, 200.0, 300.0, 6, None),  # those that wait come first
+        (20.0, 0.8, 200.0, 0.0, 4, None),  # not long enough
+        (20.0, 0.8, 200.0, 0.0, 0, None),  # nothing seen
+        (0.4, 0.9, 8.0, 0.0, 6, 0.42),  # four a second would come; but two requests say little, so it may be eleven
+        (0.0, 0.9, 50.0, 0.0, 6, 0.0),  # nobody comes any more
+        (20.0, 0.8, 0.0, 0.0, 6, None),  # nobody is ready
+    ],
+)
+def test_what_is_refused_follows_what_is_carried(
+    let_in: float, share: float, carried: float, waiting: float, seconds: int, wanted: object
+) -> None:
+    assert eased(course(let_in, carried, waiting, seconds), share, float(max(seconds - 1, 0)), HOLD) == wanted
+
+
+def test_one_bad_second_of_the_last_ones_is_enough_to_wait() -> None:
+    seen = course(20.0, 200.0)
+    assert eased(seen, 0.8, 5.0, HOLD) == 0.0
+    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 20.0, 500.0, 200.0)), seen[-1]], 0.8, 5.0, HOLD) is None
+    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 20.0, 0.0, 20.0)), seen[-1]], 0.8, 5.0, HOLD) is None
+
+
+def test_what_ended_early_of_late_makes_the_next_wait_twice_as_long() -> None:
+    holds = [hold_after(n) for n in range(12)]
+    assert holds[:4] == [HOLD, 2 * HOLD, 4 * HOLD, 8 * HOLD] and max(holds) == MOST_HOLD == holds[-1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    levels=st.lists(st.tuples(st.integers(3, 90), st.floats(0.0, 400.0)), min_size=1, max_size=25),
+    carried=st.floats(5.0, 200.0),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_the_traffic_does_refusals_do_not_swing(
+    levels: list[tuple[int, float]], carried: float, seed: int
+) -> None:
+    """Requests come as any course of levels; who is overloaded refuses what is too much. A refusal only falls, by a
+    tenth each time; it never ends while what comes is beyond what is carried; and in ten minutes there are at most as
+    many ends as doubling holds allow."""
+    rng = np.random.default_rng(seed)
+    share, since, seen, ends, now = 0.0, 0.0, list[Moment](), list[float](), 0.0
+    for seconds, level in levels:
+        for _ in range(seconds):
+            now += 1.0
+            come = float(rng.poisson(level * (1.0 - share)))
+            if share == 0.0 and level > carried:
+                share, since, seen = min(1.0 - ROOM * carried / level + 0.05, 0.9), now, []
+                continue
+            if share == 0.0:
+                continue
+            seen.append(Moment(now, Load(come, come, 0.0, carried)))
+            hold = hold_after(sum(now - at < 600.0 for at in ends))
+            less = eased(seen, share, now, hold)
+            if less is None:
+                continue
+            assert 0.0 <= less <= share - STEP + 1e-6, "what is refused never rises"
+            late = [m.load.arrivals for m in seen if m.at > now - hold]
+            assert less > 0.0 or sum(late) / len(late) / (1.0 - share) <= carried, "let in what is too much"
+            assert now - since >= hold - 1.0, "eased before it had fitted for long enough"
+            ends += [now] if less == 0.0 else []
+            share, since, seen = less, now, []
+    for at in ends:
+        assert sum(at <= other < at + 600.0 for other in ends) <= 4 + 600.0 / MOST_HOLD
+
+
+def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> None:
+    store = Memory()
+    for second in range(10):
+        store.write(
+            [
+                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
+                *(
+                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
+                    for r in ("a", "b")
+                    for name, value in (
+                        ("replica_in_flight_count", 15.0 * second), ("replica_compute_seconds", 0.1)
+                    )
+                ),
+            ]
+        )  # fmt: skip
+    load = load_of(store, "digits", 9.0, 2)
+    assert load is not None and load.too_much
+    assert (load.arrivals, load.answered, load.waiting, load.carried) == (50.0, 20.0, 270.0, 20.0)
+    assert load_of(store, "other", 9.0, 2) is None
