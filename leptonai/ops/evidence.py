@@ -442,12 +442,7 @@ def _users(scene: Scene, notes: _Notes) -> None:
         text = f"{after.rate:.1f} requests/s came since the onset, {before.rate:.1f} before: {ratio:.2f} times."
         notes.add("service", key, "traffic", text, traffic_ratio=ratio)
     if before.rate and (load := scene.load) is not None:
-        text = f"{load.arrivals:.1f} requests/s come, {load.waiting:.0f} are under way; the ready replicas compute "
-        text += f"{load.carried:.1f} a second at most."
-        notes.add(
-            "service", key, "load" if load.too_much else READING, text, arrivals_per_second=load.arrivals,
-            waiting_count=load.waiting, carried_per_second=load.carried, arrivals_ratio=load.arrivals / before.rate,
-        )  # fmt: skip
+        notes.add("service", key, "load" if load.too_much else READING, load.text, **load.told(before.rate))
     if before.p50 and after.p50 is not None:
         ratio = after.p50 / before.p50
         past = (after.slow or 0.0) - (before.slow or 0.0)

@@ -28,6 +28,20 @@ class Load(NamedTuple):
         """More than the replicas carry with some room, or a queue of more than a second."""
         return self.arrivals > ROOM * self.carried or self.waiting > max(self.carried, 1.0)
 
+    @property
+    def text(self) -> str:
+        return (
+            f"{self.arrivals:.1f} requests/s come, {self.waiting:.0f} are under way; the ready replicas compute "
+            f"{self.carried:.1f} a second at most."
+        )
+
+    def told(self, usual: float) -> dict[str, float]:
+        """As features. ``usual``: requests a second of before."""
+        return {
+            "arrivals_per_second": self.arrivals, "arrivals_ratio": self.arrivals / usual,
+            "waiting_count": self.waiting, "carried_per_second": self.carried,
+        }  # fmt: skip
+
 
 def load_of(store: TelemetryStore, key: Key, now: float, ready: int) -> Load | None:
     """Of the newest LATE seconds; None where nothing was answered or computed in them, or replicas do not tell what is
