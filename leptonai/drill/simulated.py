@@ -131,7 +131,7 @@ def shows(flow: Flow, fault: Fault, s: int) -> float:
         case "wrong":
             share = 1.0 - (1.0 - flow.system.wrong[s]) * (1.0 - forces.wrong[s])
             each = np.where(forces.wrong[s] > 0, rel_entr(share, TOLERABLE) + rel_entr(1 - share, 1 - TOLERABLE), 0.0)
-            return float((flow.labels[s] * each).sum()) / (2.0 * -np.log(WRONG_ALPHA))
+            return float((flow.labels[s] * each).sum() / (2.0 * -np.log(WRONG_ALPHA)))
         case "drift":
             return float(flow.answered[s]) / RECENT if forces.strange[s] >= APART else 0.0
     return 0.0
