@@ -1,9 +1,12 @@
-"""What the guard costs on healthy steps: CPU time of guarded against bare steps, in alternating blocks.
+"""What the guard costs on healthy steps: guarded beside bare steps of the same network, on the same batches.
 
-    python benchmarks/guard_overhead.py [--blocks 20]
+    python benchmarks/guard_overhead.py [--steps 1000]
 
-Blocks of 100 steps (so that each holds its share of close looks and snapshots), one thread, process CPU time: other
-work on the machine does not count. The figure is the median over pairs of blocks.
+One process, one thread. Bare and guarded steps alternate, and who is first alternates too, so that whatever else the
+machine does befalls both. A healthy guarded run is the bare run bit for bit (asserted at the end), so each pair has
+done the same arithmetic. CPU time of the thread, and wall time. Steps in which the guard looked closely or took a
+snapshot are told apart: each kind counts by the median of its differences, times its share of the steps, over the
+median of the bare steps. The interval is that of 200 bootstrap samples.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from torch.nn.functional import cross_entropy
 from leptonai.improve.train import Guard
 
 torch.set_num_threads(1)
-STEPS = 100
+Clock = Callable[[], int]
+CLOCKS: dict[str, Clock] = {"cpu": time.thread_time_ns, "wall": time.perf_counter_ns}
+WARM = 100  # steps before measuring: the guard's first close looks are over
 
 
 def cnn() -> nn.Module:
@@ -49,52 +54,88 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-CASES: dict[str, tuple[Callable[[], nn.Module], torch.Tensor]] = {
-    "CNN, 64 images of 8x8": (cnn, torch.randn(64, 1, 8, 8)),
-    "transformer, 32 texts of 32 words": (Text, torch.randint(0, 1000, (32, 32))),
-    "MLP 64-64-64-10, 64 rows": (mlp, torch.randn(64, 64)),
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+
+Case = tuple[Callable[[], nn.Module], Callable[[], torch.Tensor], Callable[[nn.Module], torch.optim.Optimizer]]
+CASES: dict[str, Case] = {
+    "transformer, 32 texts of 32 words": (Text, lambda: torch.randint(0, 1000, (32, 32)), adam),
+    "CNN, 64 images of 8x8": (cnn, lambda: torch.randn(64, 1, 8, 8), adam),
+    "MLP 64-64-64-10, 64 rows": (mlp, lambda: torch.randn(64, 64), adam),
+    "the same MLP by SGD": (mlp, lambda: torch.randn(64, 64), sgd),
 }
 
 
-def measure(make: Callable[[], nn.Module], x: torch.Tensor, blocks: int) -> tuple[float, float]:
+def measure(case: Case, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nanoseconds by (step, bare or guarded, clock), and the kind of each guarded step."""
+    make, draw, by = case
     torch.manual_seed(0)
     models = [make(), make()]
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-4) for m in models]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [by(m) for m in models]
     guard = Guard(models[1], optimizers[1])
-    y = torch.randint(0, 10, (len(x),))
+    clocks = list(CLOCKS.values())
+    batches = [(draw(), torch.randint(0, 10, (64,))) for _ in range(100)]  # nothing to be learnt by heart
+    kind = 0
 
-    def bare() -> None:
+    def bare(x: torch.Tensor, y: torch.Tensor) -> None:
         optimizers[0].zero_grad()
-        cross_entropy(models[0](x), y).backward()
+        cross_entropy(models[0](x), y[: len(x)]).backward()
         optimizers[0].step()
 
-    def guarded() -> None:
+    def guarded(x: torch.Tensor, y: torch.Tensor) -> None:
+        nonlocal kind
         with guard.step((x, y)) as step:
-            step.backward(cross_entropy(models[1](x), y))
+            step.backward(cross_entropy(models[1](x), y[: len(x)]))
+        kind = (step._look is not None) + 2 * (guard.steps % guard.rules.snapshot == 0)
 
-    spent: dict[str, list[float]] = {"bare": [], "guarded": []}
-    for i in range(blocks + 1):
-        for name, step in (("bare", bare), ("guarded", guarded)) if i % 2 else (("guarded", guarded), ("bare", bare)):
-            before = time.process_time()
-            for _ in range(STEPS):
-                step()
-            if i:  # the first block warms up
-                spent[name].append((time.process_time() - before) / STEPS)
+    told, kinds = np.zeros((steps, 2, len(clocks))), np.zeros(steps, int)
+    for i in range(-WARM, steps):
+        for which, run in ((0, bare), (1, guarded)) if i % 2 else ((1, guarded), (0, bare)):
+            before = [clock() for clock in clocks]
+            run(*batches[i % len(batches)])
+            if i >= 0:
+                told[i, which] = [clock() - b for clock, b in zip(clocks, before, strict=True)]
+        if i >= 0:
+            kinds[i] = kind
     assert not guard.events, guard.events
-    ratios = np.array(spent["guarded"]) / np.array(spent["bare"])
-    return float(np.median(spent["bare"])), float(np.median(ratios) - 1)
+    pairs = zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs), "a healthy guarded run is the bare run"
+    return told, kinds
+
+
+def share(told: np.ndarray, kinds: np.ndarray) -> float:
+    """What guarding adds, over the bare step, by one clock."""
+    more = told[:, 1] - told[:, 0]
+    added = sum(np.median(more[kinds == k]) * np.mean(kinds == k) for k in np.unique(kinds))
+    return float(added / np.median(told[:, 0]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=20)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--only", default="")
     o = parser.parse_args()
-    for name, (make, x) in CASES.items():
-        bare, more = measure(make, x, o.blocks)
-        print(
-            f"{name:36} bare {1e3 * bare:6.2f} ms/step   guard +{100 * more:5.1f} %  ({1e6 * bare * more:.0f} us)",
-            flush=True,
-        )
+    rng = np.random.default_rng(0)
+    for name, case in CASES.items():
+        if o.only not in name:
+            continue
+        told, kinds = measure(case, o.steps)
+        said = []
+        for c, clock in enumerate(CLOCKS):
+            drawn = [rng.integers(0, len(told), len(told)) for _ in range(200)]
+            low, high = np.percentile([share(told[d, :, c], kinds[d]) for d in drawn], [2.5, 97.5])
+            bare, more = np.median(told[:, 0, c]) / 1e6, share(told[:, :, c], kinds)
+            said.append(
+                f"{clock} {bare:6.2f} ms + {1e3 * bare * more:4.0f} us, "
+                f"{100 * more:+5.1f} % ({100 * low:+.1f} to {100 * high:+.1f})"
+            )
+        print(f"{name:34} " + "   ".join(said), flush=True)
 
 
 if __name__ == "__main__":

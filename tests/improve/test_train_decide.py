@@ -113,8 +113,9 @@ def test_over_fitting_needs_a_rise_that_matters_and_training_that_still_falls() 
         return kinds
 
     falls = [1.0, 0.8, 0.6, 0.5, 0.4, 0.3]
-    assert after([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], falls) == ["restore:over-fitting", "stop:over-fitting"]
-    assert after([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], [1.0] * 6) == ["note:plateau"]
+    assert after([1.0, 1.2, 1.2, 1.3, 1.4, 1.5], falls) == ["restore:over-fitting", "stop:over-fitting"]
+    assert after([1.0, 1.2, 1.2, 1.3, 1.4, 1.5], [1.0] * 6) == ["note:plateau"]
+    assert after([1.0, 1.0, 1.0, 1.0, 1.0, 1.5], falls) == ["note:plateau"], "one bad validation says nothing"
     assert after([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], falls) == ["note:plateau"]
     assert after([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], falls) == []
 
@@ -140,7 +141,7 @@ def test_only_healthy_steps_shape_what_is_normal_and_a_history_survives_its_text
 
 def test_skill_that_is_lost_while_training_gets_worse_is_put_back_at_a_lower_rate() -> None:
     """Over-fitting stops a run; a rate that cannot keep what was learnt is only lowered."""
-    h = History(first=2.3, best=1.0, best_training=0.9, stale=4, healthy=100, seen=100)
+    h = History(first=2.3, best=1.0, best_training=0.9, stale=4, since=(1.7,) * 4, healthy=100, seen=100)
     acts = decide(h, Validation(step=1, loss=1.7, training=1.6), Rules())
     assert [a.kind for a in acts] == ["restore", "lower_rate"] and acts[0].cause == "skill is lost"
     after = remember(h, Validation(step=1, loss=1.7, training=1.6), acts, Rules())
@@ -159,3 +160,13 @@ def test_a_rate_that_rewrites_the_weights_three_times_is_lowered() -> None:
         h = remember(h, seen, acts, Rules(), Batch(step=step, loss=2.3))
     assert kinds == [["clip"], ["clip"], ["restore", "lower_rate"]]
     assert h.violent == 0, "the next start is judged anew"
+    assert acts[1].terms["factor"] == pytest.approx(0.02 * 7 / 5 / 5), "to what would have been gentle"
+
+
+def test_no_progress_at_a_rate_that_was_too_high_before_lowers_it_once_more() -> None:
+    h = History(first=2.3, best=1.0, best_training=0.9, stale=4, since=(1.01,) * 4, healthy=100, seen=100, lowered=1)
+    seen = Validation(step=1, loss=1.01, training=0.95)
+    assert [a.kind for a in decide(h, seen, Rules())] == ["restore", "lower_rate"]
+    never = History(first=2.3, best=1.0, best_training=0.9, stale=4, since=(1.01,) * 4, healthy=100, seen=100)
+    assert [a.kind for a in decide(never, seen, Rules())] == ["note"], "a plateau alone is no fault"
+    assert [a.kind for a in decide(h, Validation(step=1, loss=1.01, training=0.8), Rules())] == ["note"]

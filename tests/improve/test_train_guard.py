@@ -98,6 +98,31 @@ def test_weights_that_are_destroyed_are_put_back() -> None:
     assert accuracy(model) > 0.9
 
 
+def test_a_layer_that_dies_is_seen_at_once_and_put_back() -> None:
+    seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    guard, batches = make(model)
+    run(model, guard, batches, 5)
+    with torch.no_grad():
+        model[2].bias -= 100  # type: ignore[operator]
+    died = guard.steps
+    run(model, guard, batches, 10)
+    assert (guard.events[0].act.cause, guard.events[0].act.kind) == ("dead units", "restore")
+    assert guard.events[0].step <= died + 2, "a gradient that is zero calls for a close look"
+    assert accuracy(model) > 0.8
+
+
+def test_values_that_a_model_masks_are_no_fault() -> None:
+    model = net()
+    guard, batches = make(model)
+    for x, y in batches:
+        holes = x.clone()
+        holes[:, 5] = float("nan")
+        with guard.step((holes, y)) as step:
+            step.backward(cross_entropy(model(torch.nan_to_num(holes)), y))
+    assert guard.events == [] and guard.history.healthy == guard.steps == len(batches)
+
+
 def test_fp16_overflow_lowers_the_loss_scale_until_it_learns() -> None:
     model = net()
     guard, batches = make(model, precision="fp16", loss_scale=2.0**30)

@@ -38,7 +38,9 @@ def deviation(values: tuple[float, ...], value: float, floor: float) -> float:
     return (value - middle) / max(spread, floor, 1e-12)
 
 
-def _put_back(h: History, r: Rules, cause: str, lower: bool, terms: dict[str, float | str]) -> list[Act]:
+def _put_back(
+    h: History, r: Rules, cause: str, lower: bool, terms: dict[str, float | str], factor: float = 1.0
+) -> list[Act]:
     if h.restores >= r.restores:
         return [
             Act(kind="restore", cause=cause, terms=terms),
@@ -48,7 +50,8 @@ def _put_back(h: History, r: Rules, cause: str, lower: bool, terms: dict[str, fl
     acts = [Act(kind="restore", cause=cause, terms={**terms, "restores": h.restores + 1})]
     untouched = h.restored_at >= 0 and h.restored_at >= h.seen - h.bad  # no update since: the rate is not to blame
     if (lower or again) and not untouched:
-        acts.append(Act(kind="lower_rate", cause=cause, terms={"factor": r.lower, "repeated": str(again).lower()}))
+        told: dict[str, float | str] = {"factor": min(r.lower, factor), "repeated": str(again).lower()}
+        acts.append(Act(kind="lower_rate", cause=cause, terms=told))
     return acts
 
 
@@ -119,7 +122,9 @@ def _gradient(h: History, g: Gradient, r: Rules) -> list[Act]:
         to = r.gentle * g.weight / g.rate
         terms = {"norm": g.norm, "update": g.rate * g.norm / g.weight, "limit": r.violent, "to": to}
         if h.violent + 1 >= r.suspect:  # one may be a hard batch; each clipped one still moves the momentum
-            return _put_back(h, r, "every first gradient is violent", True, {**terms, "in_a_row": h.violent + 1})
+            terms["in_a_row"] = h.violent + 1
+            cause, share = "every first gradient is violent", max(h.milder, to / g.norm)
+            return _put_back(h, r, cause, True, terms, share)  # the rate at which the mildest would have been gentle
         return [Act(kind="clip", cause="violent first gradient", terms=terms)]
     return []
 
@@ -156,16 +161,19 @@ def _validation(h: History, v: Validation, r: Rules) -> list[Act]:
     if v.loss < h.best or h.stale + 1 < r.patience:
         return []
     terms: dict[str, float | str] = {"loss": v.loss, "best": h.best, "validations": h.stale + 1, "limit": r.patience}
+    risen = min((*h.since, v.loss)[-r.patience :]) - h.best  # one bad validation says nothing
+    terms["risen"] = risen
     fell = isnan(v.training) or v.training < h.best_training
     way = max(h.first - h.best, abs(h.best)) if isfinite(h.first) else abs(h.best)
-    if v.loss - h.best > r.worse * way and fell:
+    if risen > r.worse * way and fell:
         stop = Act(kind="stop", cause="over-fitting", terms={**terms, "training": v.training})
         return [Act(kind="restore", cause="over-fitting", terms=terms), stop]
-    lost = min(v.loss - h.best, v.training - h.best_training)  # on both sides: the rate is too high to keep it
-    if lost > r.worse * way and h.restores < r.restores:
+    lost = min(risen, v.training - h.best_training)  # on both sides: the rate is too high to keep it
+    if h.restores < r.restores and (lost > r.worse * way or (h.lowered and lost >= 0)):
+        cause = "skill is lost" if lost > r.worse * way else "no progress at a rate that was too high before"
         terms |= {"training": v.training, "best_training": h.best_training, "limit_loss": h.best + r.worse * way}
-        lower = Act(kind="lower_rate", cause="skill is lost", terms={"factor": r.lower})
-        return [Act(kind="restore", cause="skill is lost", terms=terms), lower]
+        lower = Act(kind="lower_rate", cause=cause, terms={"factor": r.lower})
+        return [Act(kind="restore", cause=cause, terms=terms), lower]
     if (h.stale + 1) % r.patience == 0:
         return [Act(kind="note", cause="plateau", terms=terms)]
     return []
@@ -182,14 +190,16 @@ def remember(
 
     if isinstance(observation, Validation):
         if observation.loss < h.best:
-            return replace(h, best=observation.loss, best_training=observation.training, stale=0)
+            return replace(h, best=observation.loss, best_training=observation.training, stale=0, since=())
         if any(a.kind == "restore" for a in acts):
-            return replace(h, stale=0, restores=h.restores + 1, restored_at=h.seen, lowered=h.lowered + 1, streak=0)
-        return replace(h, stale=h.stale + 1)
+            lowered, restores = h.lowered + 1, h.restores + 1
+            new = replace(h, stale=0, since=(), restores=restores, restored_at=h.seen, lowered=lowered)
+            return replace(new, streak=0, troubled=h.seen)
+        return replace(h, stale=h.stale + 1, since=(*h.since, observation.loss)[-rules.patience :])
     restored = any(a.kind in ("restore", "reinitialise") for a in acts)
     first = h.first if isfinite(h.first) or not isfinite(observation.loss) else observation.loss
     if bad(acts):
-        new = replace(h, first=first, seen=h.seen + 1, bad=h.bad + 1, streak=0)
+        new = replace(h, first=first, seen=h.seen + 1, bad=h.bad + 1, streak=0, troubled=h.seen + 1)
         if restored:
             fresh = any(a.kind == "reinitialise" for a in acts)
             new = replace(
@@ -206,6 +216,7 @@ def remember(
     assert batch is not None
     clip = next((a for a in acts if a.kind == "clip"), None)
     limit = float(clip.terms["to"]) if clip is not None else observation.norm
+    early = clip is not None and len(h.norms) < rules.enough
     keep = rules.window - 1
     healthy = h.healthy + 1
     losses = (*h.losses[-keep:], observation.loss)
@@ -221,7 +232,8 @@ def remember(
         peak=max(h.peak, min(limit, observation.norm)),
         healthy=healthy,
         streak=h.streak + 1,
-        violent=h.violent + 1 if clip is not None and len(h.norms) < rules.enough else 0,
+        violent=h.violent + 1 if early else 0,
+        milder=max(h.milder, limit / observation.norm) if early else 0.0,
         bad=0,
         seen=h.seen + 1,
         restores=0 if lasting else h.restores,
@@ -236,5 +248,6 @@ _UNLEARNT: dict[str, object] = {
     "peak": 0.0,
     "healthy": 0,
     "violent": 0,
+    "milder": 0.0,
     "start": float("nan"),
 }

@@ -8,22 +8,21 @@ for batch in loader:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from math import isfinite, nan, sqrt
+from collections.abc import Callable, Mapping
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 import torch
 
 from leptonai.errors import ModelError, SpecError
 from leptonai.improve.train import checkpoint, initialise
+from leptonai.improve.train.calm import Memory
 from leptonai.improve.train.decide import bad, decide, remember
 from leptonai.improve.train.observed import SKIPPED, Act, Batch, Event, Gradient, History, Rules, Validation, dump, load
 from leptonai.improve.train.state import Snapshot, Snapshots, random_states, set_random_states
-from leptonai.improve.train.watch import Look, moments
+from leptonai.improve.train.watch import Look, finite, moments, norms, plain
 
 _ADAPTIVE = ("Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "SparseAdam", "Rprop")
 
@@ -66,7 +65,6 @@ class Guard:
         self.loss_scale = loss_scale if precision == "fp16" else 1.0
         self.events: list[Event] = []
         self.stopped = ""
-        self.history = History()
         self._every, self._keep, self._accumulate = every, dict(keep or {}), accumulate
         self._precision = precision
         self._listen = listen
@@ -76,40 +74,24 @@ class Guard:
         self._applied = 0  # optimizer steps
         self._held = 0  # batches in the gradient so far
         self._weight = 0.0
-        self._update = nan
+        self._update = nan  # norm of the last looked-at update over that of the weights
         self._look_next = False
-        self._parameters = list(model.parameters())  # walking through the modules takes longer than most of a step
+        self._silent = 0  # parameters whose gradient was exactly zero, at the last close look or since
+        self._memory = Memory(self.rules)
+        self._list()
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
         self._before = [b.detach().clone() for b in self._buffers]
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def step(self, batch: Any) -> Iterator[Step]:
-        """One step on ``batch``: its body computes the loss and calls ``backward`` on what this yields, once."""
-        if self._buffers:
-            torch._foreach_copy_(self._before, self._buffers)
-        look = Look(self.model) if self._looking() else None
-        step = Step(self, moments(batch), look)
-        try:
-            with self._autocast():
-                yield step
-        except BaseException:
-            self.optimizer.zero_grad(set_to_none=True)
-            self._held = 0
-            raise
-        finally:
-            if look is not None:
-                look.close()
-        if not step.told:
-            raise SpecError(
-                "a guarded step ended without step.backward(loss)", hint="call it instead of loss.backward()"
-            )
-        self.steps += 1
-        if not self.stopped:
-            step.finish()
-        if self._every and self.steps % self._every == 0 and not self.stopped:
-            self.save()
+    def step(self, batch: Any) -> Step:
+        """One step on ``batch``, for ``with``: its body computes the loss and calls ``backward`` on it, once."""
+        return Step(self, batch)
+
+    @property
+    def history(self) -> History:
+        """All that was seen so far, as ``decide`` reads it."""
+        return self._memory.history
 
     def validated(self, loss: float, training: float = nan) -> bool:
         """Tells a validation result, lower is better; False once training should stop.
@@ -120,7 +102,7 @@ class Guard:
         acts = decide(self.history, seen, self.rules)
         if seen.loss < self.history.best:
             self._best = Snapshot(self.model, self.optimizer, self._applied)
-        self.history = remember(self.history, seen, acts, self.rules)
+        self._remember(remember(self.history, seen, acts, self.rules))
         self._do(acts, None, best=True)
         return not self.stopped
 
@@ -129,17 +111,23 @@ class Guard:
         if self._best is not None:
             self._best.put_back(self.model, self.optimizer)
 
-    def _looking(self) -> bool:
-        due, self._look_next = self._look_next, False
-        seen, since = self.history.seen, self.history.seen - self.history.restored_at
-        watched = self.history.restored_at >= 0 and since <= self.rules.look and since % self.rules.settle == 0
-        return due or watched or seen < self.rules.young or seen % self.rules.look == 0
-
     def _autocast(self) -> Any:
-        if self._precision == "fp32":
-            return nullcontext()
         device = next(self.model.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16 if self._precision == "bf16" else torch.float16)
+
+    def _remember(self, history: History) -> None:
+        self._memory.set(history, self._update)
+
+    def _list(self) -> None:
+        """What the optimizer steps: walking to it takes longer than all else that a step is asked."""
+        self._groups = len(self.optimizer.param_groups)
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._plain = plain(self._parameters)
+
+    def _zero(self) -> None:
+        for p in self._parameters:  # as ``zero_grad`` does, which takes ten times as long
+            p.grad = None
+        self._held = 0
 
     # -- doing -----------------------------------------------------------------------------------------------------
 
@@ -155,6 +143,7 @@ class Guard:
                 case "reinitialise":
                     initialise.initialise(self.model, look.call if look else None)
                     self.optimizer.state.clear()
+                    self._update = nan
                     self._snapshots.clear()
                 case "lower_rate":
                     self.rate *= float(act.terms["factor"])
@@ -166,7 +155,8 @@ class Guard:
             self._look_next = True
 
     def _restore(self, best: bool) -> None:
-        self._update = nan  # it was measured on weights that are gone
+        self._update, self._silent = nan, 0  # they were measured on weights that are gone
+        self._remember(self.history)
         if best and self._best is not None:
             self._best.put_back(self.model, self.optimizer)
             self._snapshots.clear()
@@ -207,7 +197,7 @@ class Guard:
             "guard": {
                 "steps": self.steps, "rate": self.rate, "loss_scale": self.loss_scale, "stopped": self.stopped,
                 "applied": self._applied, "weight": self._weight, "update": self._update, "look": self._look_next,
-                "history": dump(self.history),
+                "silent": self._silent, "history": dump(self.history),
             },
         }  # fmt: skip
         return checkpoint.write(self.folder, self.steps, state)
@@ -240,8 +230,8 @@ class Guard:
             own = state["guard"]
             self.steps, self.rate, self.loss_scale = own["steps"], own["rate"], own["loss_scale"]
             self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
-            self._update, self._look_next = own["update"], own["look"]
-            self.history = load(own["history"])
+            self._update, self._look_next, self._silent = own["update"], own["look"], own["silent"]
+            self._remember(load(own["history"]))
         except KeyError as e:
             raise ModelError(f"the checkpoint in {self.folder} does not fit: it has no {e}", hint=hint) from e
         except (RuntimeError, ValueError, TypeError, msgspec.ValidationError) as e:
@@ -256,19 +246,66 @@ class Guard:
 class Step:
     """One step in progress; made by ``Guard.step``."""
 
-    def __init__(self, guard: Guard, seen: tuple[float, float], look: Look | None) -> None:
-        self._guard, self._look = guard, look
-        self._location, self._scale = seen
+    __slots__ = (
+        "_batch",
+        "_cast",
+        "_guard",
+        "_inspected",
+        "_location",
+        "_look",
+        "_loss",
+        "_scale",
+        "_seen",
+        "skipped",
+        "told",
+    )
+
+    def __init__(self, guard: Guard, batch: Any) -> None:
+        self._guard, self._batch = guard, batch
+        self._look: Look | None = None
+        self._seen: Batch | None = None  # only where it had to be judged
         self.told = False
         self.skipped = False
-        self._batch: Batch | None = None
+
+    def __enter__(self) -> Step:
+        g = self._guard
+        if g._buffers:
+            torch._foreach_copy_(g._before, g._buffers)
+        if g._look_next or g._memory.looking:
+            g._look_next = False
+            self._look = Look(g.model)
+        self._inspected = g._memory.inspecting
+        self._location, self._scale = moments(self._batch) if self._inspected else (g._memory.location, g._memory.scale)
+        self._cast = g._autocast() if g._precision != "fp32" else None
+        if self._cast is not None:
+            self._cast.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        g = self._guard
+        if self._cast is not None:
+            self._cast.__exit__(kind, error, trace)
+        if self._look is not None:
+            self._look.close()
+        if error is not None:
+            g._zero()
+            return
+        if not self.told:
+            raise SpecError(
+                "a guarded step ended without step.backward(loss)", hint="call it instead of loss.backward()"
+            )
+        g.steps += 1
+        if g._held == g._accumulate and not self.skipped and not g.stopped:
+            self._finish()
+        if g._every and g.steps % g._every == 0 and not g.stopped:
+            g.save()
 
     def backward(self, loss: Any) -> None:
         """Judges the loss; unless the batch is skipped, its gradient is added."""
         g = self._guard
         if self.told:
             raise SpecError("step.backward was called twice in one step", hint="add the losses first")
-        if not torch.is_tensor(loss) or loss.numel() != 1:
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             raise SpecError(
                 f"the loss is {type(loss).__name__} of {getattr(loss, 'shape', '?')}; it must be one number"
             )
@@ -277,52 +314,80 @@ class Step:
             return
         if not len(g._snapshots):
             g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
-        value = loss.item()
-        finite = isfinite(value) or all(bool(torch.isfinite(p).all()) for p in g.model.parameters())
-        self._batch = Batch(
+        self._loss = loss.item()
+        if not g._memory.quiet(self._loss, self._location, self._scale):
+            seen = self._told()
+            if bad(acts := decide(g.history, seen, g.rules)):
+                self._refuse(seen, acts)
+                return
+        if g._accumulate != 1:
+            loss = loss / g._accumulate
+        (loss * g.loss_scale if g.loss_scale != 1 else loss).backward()
+        g._held += 1
+
+    def _told(self) -> Batch:
+        """The batch as ``decide`` reads it. Whether all of it is finite is asked only when the loss is not."""
+        g = self._guard
+        if not self._inspected:
+            self._location, self._scale = moments(self._batch)
+        location, whole = self._location, True
+        if not isfinite(self._loss):
+            location = location if finite(self._batch) else nan
+            whole = finite(list(g.model.parameters()))
+        self._seen = Batch(
             step=g.steps,
-            loss=value,
-            location=self._location,
+            loss=self._loss,
+            location=location,
             scale=self._scale,
             update=g._update,
-            weights_finite=finite,
+            weights_finite=whole,
         )
-        acts = decide(g.history, self._batch, g.rules)
-        if bad(acts):
-            self._refuse(self._batch, acts)
-            return
-        scaled = loss if g._accumulate == 1 else loss / g._accumulate
-        (scaled * g.loss_scale if g.loss_scale != 1 else scaled).backward()
-        g._held += 1
+        return self._seen
 
     def _refuse(self, observation: Batch | Gradient, acts: list[Act]) -> None:
         g = self._guard
         self.skipped = True
-        g.optimizer.zero_grad(set_to_none=True)
-        g._held = 0
+        g._zero()
         if g._buffers:
             torch._foreach_copy_(g._buffers, g._before)
-        g.history = remember(g.history, observation, acts, g.rules)
+        g._remember(remember(g.history, observation, acts, g.rules))
         g._do(acts, self._look)
 
-    def finish(self) -> None:
-        """Steps the optimizer when enough batches are held and the gradient is judged sound."""
+    def _finish(self) -> None:
+        """Steps the optimizer when the gradient is judged sound."""
         g = self._guard
-        if self.skipped or g._held < g._accumulate or self._batch is None:
-            return
-        if self._look:
-            g._parameters = list(g.model.parameters())  # a loop may have added some
-        parameters = [p for p in g._parameters if p.grad is not None]
+        if self._look or len(g.optimizer.param_groups) != g._groups:
+            g._list()  # a loop may have added some
+        grads = [gradient for p in g._parameters if (gradient := p.grad) is not None]
         if g.loss_scale != 1:
-            torch._foreach_mul_([p.grad for p in parameters], 1 / g.loss_scale)
-        norm = _norm([p.grad for p in parameters])
+            torch._foreach_mul_(grads, 1 / g.loss_scale)
+        norm, silent = norms(grads, g._plain)
+        if silent > g._silent:  # a layer has died, or part of the model is not used by this batch: looking will tell
+            g._look_next = True
+        g._silent = silent if self._look else max(silent, g._silent)
+        if self._look is None and self._seen is None and norm <= g._memory.calm.norm:
+            g._apply()
+            g._memory.add(self._loss, norm, self._location, self._scale)
+        elif not self._judged(norm):
+            return
+        g._zero()
+        if g.loss_scale != 1 and (streak := g.history.streak) and streak % g.rules.scale_grow == 0:
+            g.loss_scale *= 2
+        if g._applied % g.rules.snapshot == 0:
+            g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
+
+    def _judged(self, norm: float) -> bool:
+        """Whether the optimizer has stepped: everything is shown to ``decide``."""
+        g = self._guard
+        batch = self._seen or self._told()
+        parameters = [p for p in g._parameters if p.grad is not None]
         layers = self._look.layers() if self._look else ()
         if self._look or not g._weight:
-            g._weight = _norm([p.detach() for p in parameters])
+            g._weight = norms([p.detach() for p in parameters])[0]
         group = g.optimizer.param_groups[0]
         seen = Gradient(
             step=g.steps,
-            loss=self._batch.loss,
+            loss=self._loss,
             norm=norm,
             weight=g._weight,
             rate=float(group["lr"]) * g.rate,
@@ -335,7 +400,7 @@ class Step:
         acts = decide(g.history, seen, g.rules)
         if bad(acts):
             self._refuse(seen, acts)
-            return
+            return False
         g._do(acts, self._look)
         for act in acts:
             if act.kind == "clip":
@@ -344,19 +409,6 @@ class Step:
         g._apply()
         if before:
             moved = torch._foreach_sub([p.detach() for p in parameters], before)
-            g._update = _norm(moved) / max(g._weight, 1e-12)
-        g.optimizer.zero_grad(set_to_none=True)
-        g._held = 0
-        g.history = remember(g.history, seen, acts, g.rules, self._batch)
-        if g.loss_scale != 1 and g.history.streak and g.history.streak % g.rules.scale_grow == 0:
-            g.loss_scale *= 2
-        if g._applied % g.rules.snapshot == 0:
-            g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
-
-
-def _norm(tensors: list[Any]) -> float:
-    """The norm of all ``tensors`` together; 0 for none."""
-    if all(t.dtype == torch.float32 and t.layout == torch.strided and t.is_cpu for t in tensors):
-        parts = (t.detach().numpy() for t in tensors)  # a call of numpy's costs half of one of torch's
-        return sqrt(sum(float(np.vdot(a, a)) for a in parts))
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))).item())
+            g._update = norms(moved)[0] / max(g._weight, 1e-12)
+        g._remember(remember(g.history, seen, acts, g.rules, batch))
+        return True

@@ -20,6 +20,8 @@ class Rules(Noun, frozen=True, kw_only=True):
     enough: int = 16  # healthy steps before a loss or an input can be called unusual
     young: int = 8  # steps in which a broken start may be initialised anew: nothing has been learnt yet
     look: int = 100  # steps between two close looks at every layer; the first steps and suspicion look at once
+    look_most: int = 1000  # the same after long health: at most an eighth of the steps since the last trouble
+    inspect: int = 4  # after ``look`` steps without trouble, of so many batches one has its inputs looked at
     spike: float = 6.0  # robust deviations above the recent median, and above the loss of the start
     diverged: float = 3.0  # times the first loss while there is no history yet
     shift: float = 10.0  # robust deviations of a batch's location or scale ...
@@ -118,16 +120,19 @@ class History(Noun, frozen=True, kw_only=True):
     peak: float = 0.0  # largest healthy gradient norm
     healthy: int = 0  # healthy steps in all
     violent: int = 0  # first gradients in a row that would have rewritten the weights
+    milder: float = 0.0  # the largest share of any of those gradients that would have been gentle
     streak: int = 0  # healthy steps since the last bad one
     bad: int = 0  # bad steps in a row
     seen: int = 0
     restores: int = 0  # since the last lasting health
     restored_at: int = -1  # ``seen`` at the last restore
+    troubled: int = -1  # ``seen`` after the last bad step
     initialised: int = 0  # times the start was initialised anew
     alive: bool = False  # a close look has found every layer alive
     best: float = float("inf")  # validation
     best_training: float = float("inf")
     stale: int = 0  # validations since the best
+    since: tuple[float, ...] = ()  # the last of those, the latest last
     lowered: int = 0
 
 

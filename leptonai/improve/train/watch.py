@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite, nan, sqrt
+from math import gcd, isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from leptonai.improve.train.observed import Layer
 
 WATCHED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 ROWS = 256  # rows of a layer's output that tell its magnitude and spread: a thousandth needs no more
+SAMPLE = 1024  # values of a batch that tell its mean and spread
+_ONES = np.ones(2 * SAMPLE + 1, np.float32)
 _LINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # first dimension of the weight: one row, one unit
 
 
@@ -93,37 +95,70 @@ class Look:
 
 
 def moments(batch: Any) -> tuple[float, float]:
-    """Mean and standard deviation over the largest floating-point tensor of a batch: not finite if any value is not.
+    """Mean and standard deviation of the largest floating-point tensor of a batch, by some thousand of its values.
 
-    ``(0, 1)`` for a batch without such values: then nothing can be said.
+    ``(0, 1)`` for a batch without such values: then nothing can be said. Values that are not finite are left out:
+    they are the loss's affair, for a model may well mask them.
     """
-    found = [t.detach() for t in tensors(batch) if t.is_floating_point() and t.numel() > 1]
-    if not found:
+    biggest, most = None, 1
+    for t in tensors(batch):
+        if t.is_floating_point() and (count := t.numel()) > most:
+            biggest, most = t, count
+    if biggest is None:
         return 0.0, 1.0
-    biggest = max(found, key=lambda t: t.numel())
-    if biggest.is_cpu:
-        mean, deviation = _spread(biggest)
-    else:
-        deviation, mean = (v.item() for v in torch.std_mean(biggest.float()))
-    if len(found) == 1:
-        return mean, deviation
-    rest = [t.float().sum() for t in found if t is not biggest]  # one transfer for all of them
-    return mean + sum(torch.stack([s - s for s in rest]).tolist()), deviation
+    flat = biggest.detach().reshape(-1)
+    if most > 2 * SAMPLE:
+        flat = flat[:: _stride(most)]
+    if not biggest.is_cpu or biggest.dtype != torch.float32:
+        flat = flat.float().cpu()
+    return _spread(flat.numpy())
+
+
+def _stride(count: int) -> int:
+    """The smallest step of at least ``count / SAMPLE`` that shares no factor with ``count``: no column is favoured."""
+    step = count // SAMPLE
+    while gcd(step, count) != 1:
+        step += 1
+    return step
 
 
 def _spread(x: Any) -> tuple[float, float]:
-    """Mean and deviation by plain sums: a tenth of what ``torch.std_mean`` takes on a CPU.
+    """Mean and deviation by two dot products, from the distances to the first value, so that a level far from zero
+    does not drown them (Chan, Golub & LeVeque 1983)."""
+    first, n = float(x[0]), len(x)
+    if -1e18 < first < 1e18:
+        apart = x - first
+        total, squares = float(np.dot(apart, _ONES[:n])), float(np.dot(apart, apart))
+        if isfinite(squares):
+            shift = total / n
+            return first + shift, sqrt(max(squares - total * shift, 0.0) / (n - 1))
+    known = x[np.isfinite(x)].astype(np.float64)
+    return (float(known.mean()), float(known.std(ddof=1))) if len(known) > 1 else (0.0, 1.0)
 
-    Distances are taken from the first value, so that a level far from zero does not drown them (Chan, Golub & LeVeque
-    1983); where their squares overflow, ``std_mean`` has the word.
+
+def finite(values: Any) -> bool:
+    """Whether every number in the floating-point tensors of ``values`` is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors(values) if t.is_floating_point())
+
+
+def plain(parameters: list[Any]) -> bool:
+    """Whether the gradients of these can be read without torch: fp32 in memory."""
+    return all(p.is_cpu and p.dtype == torch.float32 for p in parameters)
+
+
+def norms(parts: list[Any], simple: bool = False) -> tuple[float, int]:
+    """The norm of all tensors together (0 for none), and how many of them are zero in every place.
+
+    ``simple``: they are ``plain``, and then it takes half the time.
     """
-    flat = x.reshape(-1).float().numpy()
-    first = float(flat[0])
-    with np.errstate(all="ignore"):
-        apart = flat - flat[0]
-        total, squares = float(apart.sum()), float(np.dot(apart, apart))
-    if not isfinite(squares):
-        deviation, mean = torch.std_mean(x.double())
-        return mean.item(), deviation.item()
-    shift = total / len(flat)
-    return first + shift, sqrt(max(squares - total * shift, 0.0) / (len(flat) - 1))
+    squares = []
+    try:
+        for t in parts if simple or plain(parts) else ():
+            flat = t.numpy().reshape(-1)
+            squares.append(float(flat.dot(flat)))
+    except TypeError:  # sparse ones
+        squares = []
+    if len(squares) < len(parts):
+        whole = [p.coalesce().values() if p.is_sparse else p for p in parts]
+        squares = [v * v for v in torch.stack(torch._foreach_norm(whole)).tolist()]  # one transfer
+    return sqrt(sum(squares)), squares.count(0.0)

@@ -1,0 +1,153 @@
+"""What needs no judging: bounds within which ``decide`` is silent, so that a healthy step costs a few comparisons.
+
+Everything here is a pure function of what was seen, never of the clock: the same run looks closely at the same steps,
+resumed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, inf, isfinite
+from sys import float_info
+
+from msgspec.structs import replace
+
+from leptonai.improve.train.observed import History, Rules
+from leptonai.types import Noun
+
+Healthy = tuple[float, float, float, float]  # loss, gradient norm, location, scale of one step
+_SHARE = 16  # close looks come further apart so that at most 2 / 16 of the healthy steps lie between two
+_MARGIN = 0.999  # rounding must not tell another story than ``decide``
+
+
+class Calm(Noun, frozen=True, kw_only=True):
+    """For ``steps`` steps whose numbers all lie within, ``decide`` has nothing to say about any of them."""
+
+    loss: float = -inf
+    norm: float = -inf
+    low: float = inf  # location of the batch
+    high: float = -inf
+    narrow: float = inf  # its scale
+    wide: float = -inf
+    steps: int = 0
+
+
+NEVER = Calm()
+
+
+def calm(h: History, update: float, r: Rules) -> Calm:
+    """The bounds that hold from ``h`` on; ``NEVER`` while each step must be judged.
+
+    ``k`` new values move the median of ``n`` by at most ``k`` ranks, whatever they are: so the medians of the next
+    ``n / 4`` steps lie between two values that are known now.
+    """
+    count = len(h.losses)
+    if count < r.enough or not isfinite(h.start) or update > r.rough:
+        return NEVER
+    steps = count // 4
+    least = (count - 1) // 2 - steps
+    locations, scales = sorted(h.locations), sorted(h.scales)
+    tight, broad = max(scales[least], 1e-12), max(scales[-1 - least], 1e-12)
+    room, fold = _MARGIN * r.shift_size * tight, exp(_MARGIN * r.shift_size)
+    return Calm(
+        loss=max(h.start, r.jump * max(h.losses[steps:])),
+        norm=min(r.explode * h.peak, float_info.max),
+        low=locations[-1 - least] - room,
+        high=locations[least] + room,
+        narrow=broad / fold,
+        wide=tight * fold,
+        steps=steps,
+    )
+
+
+def settled(h: History, steps: Sequence[Healthy], r: Rules) -> History:
+    """As ``remember`` would after each of these calm steps in turn."""
+    if not steps:
+        return h
+    losses, norms, locations, scales = zip(*steps, strict=True)
+    return replace(
+        h,
+        losses=(*h.losses, *losses)[-r.window :],
+        norms=(*h.norms, *norms)[-r.window :],
+        locations=(*h.locations, *locations)[-r.window :],
+        scales=(*h.scales, *scales)[-r.window :],
+        first=h.first if isfinite(h.first) else losses[0],
+        peak=max(h.peak, *norms),
+        healthy=h.healthy + len(steps),
+        streak=h.streak + len(steps),
+        violent=0,
+        milder=0.0,
+        bad=0,
+        seen=h.seen + len(steps),
+        restores=0 if h.streak + len(steps) >= 3 * r.settle else h.restores,
+    )
+
+
+def due(h: History, r: Rules) -> int:
+    """``seen`` at the next close look at every layer; ``h.seen`` when it is now.
+
+    Every step at the start and after trouble, then each ``settle``, each ``look``, and further apart the longer all is
+    well: what looking costs falls, and what could be lost stays a small share of what was done.
+    """
+    since = h.seen - h.troubled if h.troubled >= 0 else h.seen
+    if h.seen < r.young or (h.troubled >= 0 and since <= r.settle):
+        return h.seen
+    apart = min(r.look << (since // (_SHARE * r.look)).bit_length(), r.look_most)
+    if h.troubled >= 0 and since <= r.look:
+        apart = r.settle
+    return h.seen + -since % apart
+
+
+def inspects(since: int, r: Rules) -> bool:
+    """Whether the inputs of a batch are looked at, ``since`` steps after the last trouble, though its loss be calm.
+
+    All of them at first and after trouble, then a fraction: continuous sampling (Dodge 1943), at fixed places so that
+    a run can be had again.
+    """
+    return since < r.look or since % r.inspect == 0
+
+
+class Memory:
+    """A run's history to which a calm step is added by one append; reading ``history`` takes them in."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.set(History())
+
+    def set(self, history: History, update: float = float("nan")) -> None:
+        """``history`` is what is known now; ``update``: the last looked-at update over the weights."""
+        self._history, self._update = history, update
+        self._pending: list[Healthy] = []
+        self.calm = calm(history, update, self._rules)
+        self._left = due(history, self._rules) - history.seen
+        self._since = history.seen - max(history.troubled, 0)
+        self.location = history.locations[-1] if history.locations else 0.0  # of the last healthy batch looked at
+        self.scale = history.scales[-1] if history.scales else 1.0
+
+    @property
+    def history(self) -> History:
+        if self._pending:
+            self.set(settled(self._history, self._pending, self._rules), self._update)
+        return self._history
+
+    @property
+    def looking(self) -> bool:
+        """Whether a close look is due on the next step."""
+        return len(self._pending) >= self._left
+
+    @property
+    def inspecting(self) -> bool:
+        """Whether the inputs of the next batch are to be looked at."""
+        return self.calm is NEVER or inspects(self._since + len(self._pending), self._rules)
+
+    def quiet(self, loss: float, location: float, scale: float) -> bool:
+        """Whether ``decide`` has nothing to say about such a batch."""
+        c = self.calm
+        return -inf < loss <= c.loss and c.low <= location <= c.high and c.narrow <= scale <= c.wide
+
+    def add(self, loss: float, norm: float, location: float, scale: float) -> None:
+        """One more calm step."""
+        self.location, self.scale = location, scale
+        self._pending.append((loss, norm, location, scale))
+        if len(self._pending) >= self.calm.steps:
+            self.set(settled(self._history, self._pending, self._rules), self._update)
