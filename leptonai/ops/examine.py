@@ -84,6 +84,7 @@ class Examiner:
         if self._learner is not None:
             rules = self._learner.book(rules)
         troubled = [(i.began, i.closed) for i in past if i.closed is not None and service_of(i) == key]
+        troubled += lookout.refusals  # who was refused is in no rate
         scene = set_scene(
             lookout, unanswered, onset, now, self._store, explained, gateway, rules.signals, self._cores, troubled
         )

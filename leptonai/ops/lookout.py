@@ -52,6 +52,7 @@ class Lookout:
         self.requests = 0.0
         self.bad = {"errors": 0.0, "latency": 0.0}  # of these requests, by rule
         self.sightings = 0.0
+        self.refusals: deque[tuple[float, float]] = deque(maxlen=16)  # when a share was refused, oldest first
         self.converged_since: float | None = None
         self.at_convergence = (0.0, 0.0)  # requests and sightings then
         self.trial: Trial | None = None
@@ -108,6 +109,9 @@ class Lookout:
         if service.spec.slo != self.service.spec.slo:
             self.service = service
             self._burns = self._promises()
+        if service.dials.shed or self.service.dials.shed:  # in force, or until a moment ago
+            again = self.refusals and self.service.dials.shed
+            self.refusals.append((self.refusals.pop()[0] if again else now, now))
         self.service = service
         self.replicas = tuple(r for r in replicas if r.service == service.key)
         if wished_replicas(service) == 0:

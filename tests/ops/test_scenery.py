@@ -97,3 +97,14 @@ def test_a_surge_is_seen_in_its_first_second_and_a_short_burst_does_not_last() -
 def test_the_time_before_the_first_request_of_a_fresh_service_does_not_count() -> None:
     assert scene(lambda at: 0.0 if at < 970.0 else 16.0, 10.0).before.rate == 16.0
     assert scene(lambda at: 0.0, 10.0).before.rate == 0.0
+
+
+def test_when_a_share_was_refused_is_known_as_one_stretch_each_time() -> None:
+    def wish(shed: float) -> Service:
+        spec = Spec(name="digits", variants=(Variant(model="m"),))
+        return Service(spec=spec, dials=Dials(variants={}, shed=shed), revision=1)
+
+    lookout = Lookout(wish(0.0), Ops())
+    for at, shed in enumerate((0.0, 0.5, 0.3, 0.0, 0.0, 0.9, 0.9)):
+        lookout.wish(wish(shed), (), float(at))
+    assert list(lookout.refusals) == [(1.0, 3.0), (5.0, 6.0)]
