@@ -290,7 +290,8 @@ def test_what_is_refused_is_what_came_in_addition() -> None:
     storm = {"retry_share": 2.0, "traffic_ratio": 0.6}
     assert wished(Shed(), incident("retry_storm", "digits", storm), service()) == {"shed": 0.67}, "fewer are answered"
     both = {"retry_share": 1.0, "traffic_ratio": 2.0}
-    assert wished(Shed(), incident("traffic_surge", "digits", both), service()) == {"shed": 0.75}
+    assert wished(Shed(), incident("retry_storm", "digits", both), service()) == {"shed": 0.75}
+    assert wished(Shed(), incident("traffic_surge", "digits", both), service()) == {"shed": 0.5}, "hedges cost nothing"
     again = {"repeated_share": 0.8, "traffic_ratio": 1.1}
     assert wished(Shed(), incident("retry_storm", "digits", again), service()) == {"shed": 0.8}, "the clients' own"
     assert wished(Shed(), incident("retry_storm", "digits"), service()) == {"shed": 0.5}

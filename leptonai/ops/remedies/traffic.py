@@ -136,15 +136,20 @@ def uncarried(seen: Seen) -> float | None:
     if fact is None:
         return None
     arrivals, waiting = float(fact["arrivals_per_second"]), float(fact["waiting_count"])
-    tries = max(arrivals, 1e-9) * (1.0 + max(seen.latest("retry_share") or 0.0, 0.0))
+    tries = max(arrivals, 1e-9) * _tries(seen)
     able = ROOM * float(fact["carried_per_second"]) - waiting / DRAIN
     return min(max(1.0 - able / tries, 0.0), MOST_SHED)
 
 
+def _tries(seen: Seen) -> float:
+    """How often the gateway asks for one request, where that makes work: what fails is computed again. A request that
+    only waits is asked of another replica too, and dropped unread by who is later (docs/benchmarks/serving.md)."""
+    return 1.0 + max(seen.latest("retry_share") or 0.0, 0.0) if seen.cause.name == "retry_storm" else 1.0
+
+
 def _surplus(seen: Seen) -> float:
     """The tries that came in addition, as a share of all, or what is too much for the replicas."""
-    load = max(seen.latest("traffic_ratio") or 1.0, 1.0)
-    load *= 1.0 + max(seen.latest("retry_share") or 0.0, 0.0)  # of the gateway, beside the requests
+    load = max(seen.latest("traffic_ratio") or 1.0, 1.0) * _tries(seen)
     known = max(seen.latest("repeated_share") or 0.0, 1.0 - 1.0 / load)  # of clients, among them
     known = max(known, uncarried(seen) or 0.0)
     return min(max(known or 0.5, LEAST_SHED), MOST_SHED)
