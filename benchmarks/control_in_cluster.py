@@ -34,7 +34,7 @@ from leptonai.plan.render.pod import UID
 from leptonai.types import Resources, Scale, Spec, Variant
 
 POD = f"{NAME}-0"
-GATES = f"app.kubernetes.io/name={gate.NAME}"
+GATES = ",".join(f"{name}={value}" for name, value in gate.CHOSEN.items())
 LOST = "gateway killed without a word (told only)"
 
 

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 import yaml
 from click.testing import CliRunner
-from render_stage import VERSIONS, by_kind, check
+from render_stage import VERSIONS, by_kind, check, ground, service
 
 from leptonai.cli.exports import export
 from leptonai.cli.main import run
 from leptonai.errors import SpecError
-from leptonai.plan.render import Apis
+from leptonai.plan.render import Apis, render
 from leptonai.plan.render.control import Seat, control
 from leptonai.plan.render.gate import PAGES
 from leptonai.plan.render.pod import LEAVE
@@ -107,7 +107,7 @@ def test_gateways_look_and_change_nothing_and_leave_last() -> None:
     assert [r.get("resourceNames") for r in role_["rules"] if "get" in r["verbs"]] == [["leptonai-control"]]
     (policy,) = by_kind(made, "NetworkPolicy")
     to_pages = next(r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] == PAGES)
-    assert to_pages["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "leptonai-control"}}}]
+    assert to_pages["from"] == [{"podSelector": {"matchLabels": {"leptonai.dev/part": "control"}}}]
     (deployment,) = by_kind(made, "Deployment")
     assert deployment["spec"]["replicas"] == 2
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
@@ -115,6 +115,32 @@ def test_gateways_look_and_change_nothing_and_leave_last() -> None:
     assert pod["terminationGracePeriodSeconds"] >= LEAVE + PATIENCE and pod["topologySpreadConstraints"]
     assert pod["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert by_kind(made, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"] == 1
+
+
+def test_a_service_that_is_named_as_the_gateway_or_control_gets_none_of_their_traffic() -> None:
+    """No selector of the platform's Services, policies and budgets takes a pod of a service, whatever its name; all
+    take the platform's own."""
+    made = control(Seat("models"), {}, "leptonai", LATEST)
+    own = {
+        o["metadata"]["name"]: o["spec"]["template"]["metadata"]["labels"]
+        for kind in ("StatefulSet", "Deployment")
+        for o in by_kind(made, kind)
+    }
+    asked = 0
+    for one in made:
+        spec, name = one.get("spec", {}), one["metadata"]["name"]
+        asks = [f["podSelector"] for r in spec.get("ingress", ()) for f in r.get("from", ())]
+        for chosen in (spec.get("selector"), spec.get("podSelector"), *asks):
+            if chosen is None or one["kind"] == "StatefulSet":  # which counts what it made only
+                continue
+            asked += 1
+            wanted = chosen.get("matchLabels", chosen)
+            whose = "leptonai-control" if chosen in asks else name
+            assert wanted.items() <= own[whose].items(), one["kind"]
+            (deployment,) = by_kind(render(service(name=whose), ground()).objects, "Deployment")
+            theirs = deployment["spec"]["template"]["metadata"]["labels"]
+            assert theirs["app.kubernetes.io/name"] == whose and not wanted.items() <= theirs.items(), one["kind"]
+    assert asked == 6
 
 
 def test_where_the_gateway_is_says_what_a_probe_asks() -> None:

@@ -15,7 +15,7 @@ from leptonai.errors import SpecError
 from leptonai.plan.render import gate
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.gate import Gate
-from leptonai.plan.render.names import DOTTED, MANAGER, OWN, legal
+from leptonai.plan.render.names import DOTTED, MANAGER, OWN, PART, legal
 from leptonai.plan.render.pod import LEAVE, UID, confined, leaving, named, nobody
 from leptonai.settings import Settings
 from leptonai.store.secret import may_hold_password
@@ -53,8 +53,8 @@ def control(seat: Seat, given: Json, account: str, apis: Apis) -> list[Json]:
     ``given``: settings besides those that follow from being in a cluster. SpecError when they cannot be.
     """
     text = _settings(seat, given)
-    labels = {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/name": NAME}
-    chosen = {"app.kubernetes.io/name": NAME}
+    named_so, chosen = {"app.kubernetes.io/name": NAME}, {PART: "control"}
+    labels = {"app.kubernetes.io/managed-by": MANAGER} | named_so | chosen
     meta: Json = {"name": NAME, "namespace": seat.namespace, "labels": labels}
     ports = [{"name": "api", "port": API, "targetPort": "api", "protocol": "TCP"}]
     if not seat.gateways:
@@ -84,7 +84,8 @@ def control(seat: Seat, given: Json, account: str, apis: Apis) -> list[Json]:
             "spec": {
                 "replicas": 1,  # a store has one writer; a second pod would wait for it
                 "serviceName": NAME,
-                "selector": {"matchLabels": chosen},
+                # It cannot be changed, and counts only pods that it made: none of a service that is named so.
+                "selector": {"matchLabels": named_so},
                 "template": template,
                 "volumeClaimTemplates": [{"metadata": {"name": "home"}, "spec": claim}],
             },

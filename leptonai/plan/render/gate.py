@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from leptonai.plan.render.apis import Apis
-from leptonai.plan.render.names import MANAGER
+from leptonai.plan.render.names import MANAGER, PART
 from leptonai.plan.render.pod import LEAVE, SECRET_KEY, confined, leaving, nobody
 
 Json = dict[str, Any]
 
 NAME = "leptonai-gateway"
+CHOSEN: Json = {PART: "gateway"}  # its pods; by their name label one of a service that is named so would be one, too
 PLACE = "/var/lib/leptonai"  # its home: what it needs to go on when its container is started again
 HTTP, PAGES = 8320, 8321  # what users ask; what control and ops ask
 PATIENCE = 100  # seconds that requests under way have once it has been told to end; those of ``handover``, with room
@@ -30,13 +31,12 @@ class Gate(NamedTuple):
 
 def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, apis: Apis) -> list[Json]:
     """Everything, in the order to apply it. ``settings``: the ConfigMap with settings.yaml, and ``marked`` the
-    annotations that tell its content. ``control``: name of control's Service, which is also its pods' name label.
-    ``orders``: the Secret by which control is known.
+    annotations that tell its content. ``control``: name of control's Service. ``orders``: the Secret by which control
+    is known.
     """
-    labels = {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/name": NAME}
-    chosen = {"app.kubernetes.io/name": NAME}
+    labels = {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/name": NAME} | CHOSEN
     meta: Json = {"name": NAME, "namespace": wanted.namespace, "labels": labels}
-    asks = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": control}}}]
+    asks = [{"podSelector": {"matchLabels": {PART: "control"}}}]
     return [
         *_rights(meta, control),
         {
@@ -44,7 +44,7 @@ def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, a
             "kind": "NetworkPolicy",
             "metadata": meta,
             "spec": {
-                "podSelector": {"matchLabels": chosen},
+                "podSelector": {"matchLabels": CHOSEN},
                 "policyTypes": ["Ingress"],
                 "ingress": [
                     {"ports": [{"port": HTTP, "protocol": "TCP"}]},
@@ -58,7 +58,7 @@ def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, a
             "metadata": meta,
             "spec": {
                 "type": "ClusterIP",
-                "selector": chosen,
+                "selector": CHOSEN,
                 "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
             },
         },
@@ -66,7 +66,7 @@ def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, a
             "apiVersion": apis.version("PodDisruptionBudget"),
             "kind": "PodDisruptionBudget",
             "metadata": meta,
-            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": chosen}},
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": CHOSEN}},
         },
         {
             "apiVersion": "apps/v1",
@@ -74,11 +74,11 @@ def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, a
             "metadata": meta,
             "spec": {
                 "replicas": wanted.replicas,
-                "selector": {"matchLabels": chosen},
+                "selector": {"matchLabels": CHOSEN},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "template": {
                     "metadata": {"labels": labels, "annotations": marked},
-                    "spec": _pod(wanted, chosen, settings, control, orders),
+                    "spec": _pod(wanted, settings, control, orders),
                 },
             },
         },
@@ -105,7 +105,7 @@ def _rights(meta: Json, control: str) -> list[Json]:
     ]
 
 
-def _pod(wanted: Gate, chosen: Json, settings: str, control: str, orders: str) -> Json:
+def _pod(wanted: Gate, settings: str, control: str, orders: str) -> Json:
     alive = {"httpGet": {"path": "/v2/health/live", "port": "http"}}
     secret = {"name": orders, "key": SECRET_KEY}
     return {
@@ -118,7 +118,7 @@ def _pod(wanted: Gate, chosen: Json, settings: str, control: str, orders: str) -
                 "maxSkew": 1,
                 "topologyKey": key,
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": chosen},
+                "labelSelector": {"matchLabels": CHOSEN},
             }
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],

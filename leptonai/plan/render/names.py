@@ -14,6 +14,7 @@ Json = dict[str, Any]
 OWN = "leptonai.dev"  # prefix of our labels and annotations
 MANAGER = "leptonai"
 EVICTED = f"{OWN}/evicted"  # of a pod: "no", or "yes" once its Deployment is to make another
+PART = f"{OWN}/part"  # "control", "gateway": of the platform's own pods. No pod of a service has it, whatever its name
 LONGEST = 46  # so that a pod's name (a ReplicaSet's 10 digits, 5 of its own, two dashes) is a DNS label of 63 too
 
 

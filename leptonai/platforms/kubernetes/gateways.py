@@ -18,7 +18,7 @@ import orjson
 
 from leptonai.errors import LeptonError
 from leptonai.plan.access import FILE
-from leptonai.plan.render.gate import NAME, PAGES
+from leptonai.plan.render.gate import CHOSEN, NAME, PAGES
 from leptonai.plan.render.wish import read
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.mirror import Mirror
@@ -59,7 +59,7 @@ class Gateways:
     def join(self, cluster: Cluster, secret: str, wishes: Mirror) -> None:
         """Whose gateways these are. ``wishes``: ConfigMaps, mirrored by whoever calls; listed before ``recall``."""
         self._secret, self._wishes = secret, wishes
-        chosen = Of("v1", "Pod", f"app.kubernetes.io/name={NAME}")
+        chosen = Of("v1", "Pod", ",".join(f"{name}={value}" for name, value in CHOSEN.items()))
         self._pods = Mirror(cluster, chosen, self._settings.kubernetes.resync, self._changed)
 
     def recall(self) -> None:
