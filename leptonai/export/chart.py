@@ -76,7 +76,7 @@ def open_pod(pod: Json, marks: Marks, own: str) -> Json:
     container["imagePullPolicy"] = marks.put(".Values.imagePullPolicy | quote")
     container["resources"] = marks.put(f"toJson {own}.resources")
     # A list goes on where ours ends: the last entry of env is followed by those of the site.
-    several = marks.spread(f"{own}.env", "- name: {{ $name }}", "  value: {{ $value | quote }}")
+    several = marks.spread(f"{own}.env", "- name: {{ $name | quote }}", "  value: {{ $value | quote }}")
     container.setdefault("env", []).append(several)
     for name in ("imagePullSecrets", "nodeSelector", "tolerations"):
         pod[name] = marks.put(f"toJson .Values.{name}")

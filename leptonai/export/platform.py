@@ -25,7 +25,7 @@ from leptonai.export.chart import (
 from leptonai.export.site import Files
 from leptonai.plan.render import Apis
 from leptonai.plan.render.control import NAME, QUANTITY, STORE_SECRET, Seat, control
-from leptonai.plan.render.names import DOTTED, OWN
+from leptonai.plan.render.names import DOTTED, OWN, PART
 from leptonai.platforms.kubernetes.rights import role
 from leptonai.settings import Settings
 
@@ -70,8 +70,11 @@ def files(seat: Seat, given: Json, account: str, apis: Apis) -> Files:
     del own["store"]
     url = (given.get("store") or {}).get("url", "")
     rest = copy.deepcopy(given)
-    if rest.get("store"):
-        rest["store"].pop("url", None)
+    for section, fields in _fixed(own).items():  # what repeats them: the schema has no words for them
+        if rest.get(section) is None:
+            rest.pop(section, None)
+        for name in fields & rest.get(section, {}).keys():
+            del rest[section][name]
     values |= {
         "store": {"url": url, "secret": STORE_SECRET, "key": "password"},
         "serviceAccount": {"create": True, "name": account, "annotations": {}},
@@ -138,6 +141,10 @@ def _opened(workload: Json, which: str, account: str, marks: Marks) -> Json:
         del container["env"]
         container[_environment(own, bool(secret), marks)] = ""
     spec["replicas"] = marks.put(f"{own}.replicas")
+    if workload["kind"] == "StatefulSet":
+        # The standby is not ready while the other leads, and a rolling update would wait for it for ever.
+        several = f"{{{{- if gt (int {own}.replicas) 1 }}}}"
+        spec[marks.lines(several, "updateStrategy:", "  type: OnDelete", "{{- end }}")] = ""
     if pod["serviceAccountName"] == account:
         pod["serviceAccountName"] = marks.put(".Values.serviceAccount.name | quote")
     annotations = template["metadata"]["annotations"]
@@ -168,7 +175,7 @@ def _environment(own: str, database: bool, marks: Marks) -> str:
         "env:",
         *(password if database else ()),
         f"{{{{- range $name, $value := {own}.env }}}}",
-        "  - name: {{ $name }}",
+        "  - name: {{ $name | quote }}",
         "    value: {{ $value | quote }}",
         "{{- end }}",
         "{{- end }}",
@@ -228,10 +235,15 @@ def _without(settings: Json, own: Json) -> None:
     """What follows from being in a cluster, or is a value of its own, cannot be said among the settings."""
     known = settings["$defs"]
     sections = known[settings["$ref"].rpartition("/")[2]]["properties"]
-    for section, fields in {**own, "store": {"url": ""}}.items():
+    for section, fields in _fixed(own).items():
         there = known[sections[section]["$ref"].rpartition("/")[2]]["properties"]
-        for name in fields.keys() - {"public"}:
+        for name in fields:
             del there[name]
+
+
+def _fixed(own: Json) -> dict[str, set[str]]:
+    """The settings, by section, that follow from being in a cluster or are a value of their own."""
+    return {section: set(fields) - {"public"} for section, fields in own.items()} | {"store": {"url"}}
 
 
 def _object(properties: Json, *required: str) -> Json:
@@ -248,7 +260,7 @@ _HEAD = """\
 # What may differ from site to site; values.schema.json has the types.
 #
 # control.image             as `leptonai build --control` writes it, in a registry of yours
-# control.replicas          1; with store.url 2: the second waits, not ready, and takes over
+# control.replicas          1; with store.url 2: the second waits, not ready, and takes over; upgrades by hand (NOTES)
 # control.env               more variables of its process
 # gateway                   the gateway's pods, where they are their own
 # storage                   of the home: store, models, logs, telemetry; class "": the cluster's own
@@ -260,9 +272,21 @@ _HEAD = """\
 _NOTES = f"""\
 The platform starts in {{{{ .Release.Namespace }}}}:
 
+{{{{- if gt (int .Values.control.replicas) 1 }}}}
+  kubectl -n {{{{ .Release.Namespace }}}} get pods -l {PART}=control
+{{{{- else }}}}
   kubectl -n {{{{ .Release.Namespace }}}} rollout status statefulset/{NAME}
+{{{{- end }}}}
   kubectl -n {{{{ .Release.Namespace }}}} exec {NAME}-0 -- python -m leptonai.cli token create ana --role admin
 
 Its API answers inside of the cluster at http://{NAME}.{{{{ .Release.Namespace }}}}:8310.
 Upgrades keep the home: it is on a volume, which `helm uninstall` leaves there.
+{{{{- if gt (int .Values.control.replicas) 1 }}}}
+
+One of the two pods of control stands by and is not ready, so `--wait` would wait in vain. After an upgrade, replace
+them yourself, the second once the new one of the first runs:
+
+  kubectl -n {{{{ .Release.Namespace }}}} delete pod {NAME}-1
+  kubectl -n {{{{ .Release.Namespace }}}} delete pod {NAME}-0
+{{{{- end }}}}
 """

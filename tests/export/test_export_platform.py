@@ -78,7 +78,9 @@ def test_what_a_site_says_is_in_the_objects(tmp_path: Path) -> None:
     resources = {"requests": {"cpu": 2}, "limits": {"memory": "4Gi"}}
     image = "registry.example/leptonai:v2"
     values = {
-        "control": own["control"] | {"image": image, "resources": resources, "replicas": 2, "env": {"TZ": "UTC"}},
+        "gateway": {"env": {"ON": "2"}},
+        "control": own["control"]
+        | {"image": image, "resources": resources, "replicas": 2, "env": {"NO": "1", "TZ": "UTC"}},
         "storage": {"size": "50Gi", "class": "fast"},
         "store": {"url": URL, "secret": "db", "key": "word"},
         "serviceAccount": {"name": "plant", "annotations": {"iam": "role/x"}},
@@ -103,11 +105,18 @@ def test_what_a_site_says_is_in_the_objects(tmp_path: Path) -> None:
     spec, template = made["spec"], made["spec"]["template"]
     (container,) = template["spec"]["containers"]
     (claim,) = spec["volumeClaimTemplates"]
+    assert spec["updateStrategy"] == {"type": "OnDelete"}, "the standby is never ready"
     assert (spec["replicas"], container["image"], container["imagePullPolicy"]) == (2, image, "Always")
     assert container["resources"]["requests"] == {"cpu": 2, "memory": "2Gi"}, "Helm lays one over the other"
     assert container["resources"]["limits"] == {"memory": "4Gi"} and template["spec"]["serviceAccountName"] == "plant"
     secret = {"secretKeyRef": {"name": "db", "key": "word", "optional": True}}
-    assert container["env"] == [{"name": "PGPASSWORD", "valueFrom": secret}, {"name": "TZ", "value": "UTC"}]
+    assert container["env"] == [
+        {"name": "PGPASSWORD", "valueFrom": secret},
+        {"name": "NO", "value": "1"},
+        {"name": "TZ", "value": "UTC"},
+    ]
+    (gateway,) = (o["spec"]["template"]["spec"]["containers"][0] for o in by_kind(found, "Deployment"))
+    assert gateway["env"][1:] == [{"name": "ON", "value": "2"}], "and no boolean"
     assert claim["spec"]["storageClassName"] == "fast"
     assert claim["spec"]["resources"]["requests"] == {"storage": "50Gi"}
     assert template["spec"]["nodeSelector"] == {"disk": "fast"} and template["metadata"]["annotations"]["team"]
@@ -218,6 +227,18 @@ def test_helm_agrees_with_the_schema(tmp_path: Path) -> None:
             if values != {"settings": {"ops": None}}:  # which Helm takes for leaving it out
                 with pytest.raises(helm_python.HelmError):
                     one.validate_schema(one.merge_values(values))
+
+
+def test_settings_that_repeat_what_is_fixed_are_no_values() -> None:
+    """As a home has them whose settings.yaml is given: the schema, which has no words for them, takes the chart's own
+    values, and nothing else of them is lost."""
+    own = {"api": {"host": "0.0.0.0", "port": 8310, "max_body": 9}, "gateway": {"port": 8320, "public": "https://x"}}
+    fixed = {"enabled": True, "namespace": "models", "gateway_pods": True, "resync": 60.0}
+    made = chart(own | {"kubernetes": fixed}, namespace="models")
+    values = yaml.safe_load(made["values.yaml"])
+    jsonschema.Draft7Validator(json.loads(made["values.schema.json"])).validate(values)
+    left = {"api": {"max_body": 9}, "gateway": {"public": "https://x"}, "kubernetes": {"resync": 60.0}}
+    assert values["settings"] == left
 
 
 def test_what_cannot_be_is_refused_when_it_is_written() -> None:
