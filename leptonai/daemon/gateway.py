@@ -38,15 +38,15 @@ def main() -> int:
         logging.getLogger(client).setLevel(logging.WARNING)
     try:
         settings = setting.load(given.home / "settings.yaml")
-        uvloop.run(serve(given.home, settings, given.control, given.host, given.pages))
+        return uvloop.run(serve(given.home, settings, given.control, given.host, given.pages))
     except LeptonError as e:
         log.error("%s (%s)", e.message, e.hint)
         return e.exit_code
-    return 0
 
 
-async def serve(home: Path, settings: Settings, control: str, host: str, pages: int) -> None:
-    """Until SIGTERM; then until what users had asked is answered."""
+async def serve(home: Path, settings: Settings, control: str, host: str, pages: int) -> int:
+    """Until SIGTERM, or until a part of it fails; then until what users had asked is answered. The exit status: not 0
+    after a failure, so that it is started again."""
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -60,14 +60,18 @@ async def serve(home: Path, settings: Settings, control: str, host: str, pages: 
     await asyncio.wait([stop, starting], return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
-        return
+        return 0
     starting.result()
     server = await Pages(gate, os.environ.get("LEPTONAI_ORDERS", "")).serve(host, pages)
     log.info("the gateway answers at %s, its pages are on port %d", gate.front.the_gateway.url, pages)
-    await stop
-    log.info("told to stop: users are led elsewhere")
+    broken = asyncio.create_task(gate.broken())
+    await asyncio.wait([stop, broken], return_when=asyncio.FIRST_COMPLETED)
+    told_to = stop.done()
+    log.info("%s: users are led elsewhere", "told to stop" if told_to else "it cannot go on")
+    broken.cancel()
     await gate.stop()
     server.close()
+    return 0 if told_to else 1
 
 
 if __name__ == "__main__":

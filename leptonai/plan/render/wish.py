@@ -31,9 +31,16 @@ def wish(service: Service, namespace: str) -> Json:
 
 
 def read(obj: Json) -> Service:
-    """The service of such a ConfigMap. SpecError when there is none that this version can read."""
+    """The service of such a ConfigMap. SpecError when there is none that this version can read, or under another name
+    than ``wish`` gives it."""
+    name = obj["metadata"].get("name")
     try:
-        return msgspec.json.decode((obj.get("data") or {})[FIELD], type=Service)
+        found = msgspec.json.decode((obj.get("data") or {})[FIELD], type=Service)
     except (KeyError, msgspec.DecodeError, msgspec.ValidationError) as e:
-        name = obj["metadata"].get("name")
         raise SpecError(f"ConfigMap/{name} holds no wish: {e}", hint="is the gateway's image older?") from e
+    if name != names.account_name(found.key):
+        raise SpecError(
+            f"ConfigMap/{name} is not where the wish for {found.key} stands: that is {names.account_name(found.key)}",
+            hint="a copy of it? Delete it, or take its labels off",
+        )
+    return found

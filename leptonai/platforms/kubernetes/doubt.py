@@ -6,7 +6,6 @@ A kubelet that is started again, and a node that is not heard of, call pods unre
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ Json = dict[str, Any]
 
 PERIOD = 1.0  # seconds between two questions
 TIMEOUT = 2.0
-FRESH = 2.5  # seconds for which a good answer, or the kubelet's last good word, stands
+# Seconds for which a good answer, or the kubelet's last good word, stands: until the next one at the latest, with room.
+FRESH = PERIOD + TIMEOUT + 0.5
 
 
 class _Was(NamedTuple):
@@ -34,6 +34,7 @@ class Doubts:
         self._clock = clock
         self._was: dict[str, _Was] = {}
         self._doubted: dict[str, Replica] = {}
+        self._asking: set[str] = set()
 
     def saw(self, pod: Json, replica: Replica) -> None:
         """The pod is so now, which is that as a replica."""
@@ -61,19 +62,28 @@ class Doubts:
         return was.ready if doubted and was and self._clock() - was.answered <= FRESH else replica
 
     async def run(self, changed: Callable[[], None]) -> None:
-        """Ask until cancelled; ``changed`` is called after each round that asked somebody."""
-        while True:
-            asked = list(self._doubted.items())
-            await asyncio.gather(*(self._ask(name, replica.address) for name, replica in asked))
-            if asked:
-                changed()
-            await asyncio.sleep(PERIOD)
+        """Ask until cancelled, each by itself: who is silent keeps nobody waiting. ``changed`` is called when one
+        answered, and each ``PERIOD`` while somebody is doubted."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                for name, replica in self._doubted.items():
+                    if name not in self._asking:
+                        self._asking.add(name)
+                        group.create_task(self._ask(name, replica.address, changed))
+                await asyncio.sleep(PERIOD)
+                if self._doubted:
+                    changed()
 
-    async def _ask(self, name: str, address: str) -> None:
+    async def _ask(self, name: str, address: str, changed: Callable[[], None]) -> None:
         client = UnixClient(address)
-        with contextlib.suppress(Unanswered):
+        try:
             answer = await client.request("GET", "/-/ready", TIMEOUT)
             was = self._was.get(name)
             if answer.status == 200 and was is not None:
                 self._was[name] = was._replace(answered=self._clock())
-        client.close()
+                changed()
+        except Unanswered:
+            pass
+        finally:
+            self._asking.discard(name)
+            client.close()

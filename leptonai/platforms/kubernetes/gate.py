@@ -18,10 +18,10 @@ import msgspec
 from msgspec.structs import replace
 
 from leptonai.errors import LeptonError
-from leptonai.plan.render.names import MANAGER, OWN
+from leptonai.plan.render.names import MANAGER, OWN, account_name
 from leptonai.plan.render.wish import LABEL, read
 from leptonai.platforms.kubernetes import pods
-from leptonai.platforms.kubernetes.cluster import Cluster, Of
+from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
 from leptonai.platforms.kubernetes.doubt import Doubts
 from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.local.front import Front
@@ -61,7 +61,9 @@ class Gate:
         self._doubts = Doubts()
         self._memory = self.home / "replicas.json"
         self._remembered: list[Replica] = []
+        self._named: dict[str, Key] = {}  # whose wish a ConfigMap is, by its name: one may become unreadable
         self._tasks: set[asyncio.Task[None]] = set()
+        self._broken = asyncio.Event()
 
     async def start(self) -> None:
         """Users are answered, by what the cluster says now or, while it says nothing, by what was seen last.
@@ -72,7 +74,7 @@ class Gate:
         self._recall()
         while True:
             try:
-                await asyncio.gather(self._wishes.relist(), self._pods.relist(), self._find_control())
+                await together([self._wishes.relist(), self._pods.relist(), self._find_control()])
                 break
             except LeptonError as e:
                 log.warning("the cluster tells nothing: %s", e)
@@ -86,6 +88,10 @@ class Gate:
             self.front.push_when_changed(), self._tick(),
         ):  # fmt: skip
             self._go(work)
+
+    async def broken(self) -> None:
+        """Until a part of it has ended by an error, which the log tells: what it routes is no longer followed."""
+        await self._broken.wait()
 
     async def stop(self) -> None:
         """Nothing of it runs: users were told to connect anew, and what they had asked was answered."""
@@ -112,9 +118,11 @@ class Gate:
     def _wish_changed(self, before: Json | None, after: Json | None) -> None:
         try:
             if after is not None:
-                self.front.wish(read(after))
-            elif before is not None:
-                self.front.drop(read(before).key)
+                service = read(after)
+                self._named[account_name(service.key)] = service.key
+                self.front.wish(service)
+            elif before is not None and (key := self._named.pop(before["metadata"]["name"], None)) is not None:
+                self.front.drop(key)
         except LeptonError as e:  # of a newer platform: what is routed stays as it is
             log.error("%s", e)
 
@@ -132,14 +140,8 @@ class Gate:
     async def _forget(self) -> None:
         """Once wishes are listed: what is routed from memory and is no longer wished goes."""
         await self._wishes.listed.wait()
-        wished: set[Key] = set()
-        for obj in self._wishes.objects.values():
-            try:
-                wished.add(read(obj).key)
-            except LeptonError:  # said when it came
-                return
-        for key in self.front.services.keys() - wished:
-            self.front.drop(key)
+        for name in self._named.keys() - self._wishes.objects.keys():
+            self.front.drop(self._named.pop(name))
 
     async def _find_control(self) -> None:
         """Asked of the API server, for which no name service is needed."""
@@ -180,6 +182,7 @@ class Gate:
 
     def _recall(self) -> None:
         self.front.recall()
+        self._named = {account_name(key): key for key in self.front.services}
         with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             self._remembered = msgspec.json.decode(self._memory.read_bytes(), type=list[Replica])
 
@@ -192,4 +195,10 @@ class Gate:
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (why := task.exception()) is not None:
+            log.error("a part of the gateway ended: %r", why, exc_info=why)
+            self._broken.set()

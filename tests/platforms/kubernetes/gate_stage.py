@@ -138,7 +138,7 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         self.name, self.address, self.seconds = name, loopback(), 0.0
-        self.answers, self.asked = True, 0
+        self.answers, self.asked, self.probed = True, 0, 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -160,7 +160,9 @@ class Backend:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 length = next((int(x.split(":")[1]) for x in head.split("\r\n") if x.startswith("content-length:")), 0)
                 await reader.readexactly(length)
-                if "/-/ready" not in head:
+                if "/-/ready" in head:
+                    self.probed += 1
+                else:
                     self.asked += 1
                     await asyncio.sleep(self.seconds)
                 status = "200 OK" if self.answers or "/-/ready" in head else "500 no"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -18,14 +19,16 @@ import httpx
 import msgspec
 import pytest
 from gate_stage import Api, Backend, loopback
+from msgspec.structs import replace
 from waiting import until
 
 from leptonai.plan.render import names
-from leptonai.plan.render.gate import NAME, PAGES
+from leptonai.plan.render.gate import CHOSEN, NAME, PAGES
 from leptonai.plan.render.pod import PORT
 from leptonai.plan.render.wish import wish
+from leptonai.platforms.kubernetes import doubt
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
-from leptonai.platforms.kubernetes.doubt import FRESH, Doubts
+from leptonai.platforms.kubernetes.doubt import FRESH, PERIOD, TIMEOUT, Doubts
 from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.kubernetes.pods import replica
@@ -183,7 +186,7 @@ def test_it_follows_the_cluster_outlives_it_and_leaves_without_losing_a_request(
             api.drop("pods", "two")
             await answers(client, gateway.url, "three")
 
-            three.seconds = 2.0
+            three.seconds, three.asked = 2.0, 0
             asked = asyncio.create_task(client.post(gateway.url, json={}))
             await until(lambda: three.asked)
             assert gateway.process is not None
@@ -215,7 +218,10 @@ def test_control_hears_what_they_hold_and_were_asked_and_who_is_not_control_does
             try:
                 assert await seen.asked() is None and not seen.describe()["gateway"]["healthy"]
                 gate = pod(NAME, gateway.address)
-                gate["metadata"]["labels"] = {"app.kubernetes.io/name": NAME}
+                gate["metadata"]["labels"] = {"app.kubernetes.io/name": NAME} | CHOSEN
+                namesake = pod("namesake", loopback())
+                namesake["metadata"]["labels"]["app.kubernetes.io/name"] = NAME
+                api.put("pods", namesake)
                 api.put("pods", gate)
                 await until(lambda: seen.describe()["gateway"]["healthy"])
                 pages = f"http://{gateway.address}:{PAGES}"
@@ -245,6 +251,81 @@ def test_control_hears_what_they_hold_and_were_asked_and_who_is_not_control_does
                 await cluster.close()
 
     asyncio.run(story())
+
+
+def test_a_copy_of_a_wish_does_nothing_one_that_cannot_be_read_goes_with_its_object_and_what_broke_is_started_again(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with world(tmp_path) as (api, gateway, client, run):
+            one = await run("one")
+            real = wish(service(), "models")
+            copied = copy.deepcopy(real)
+            copied["metadata"]["name"] = "backup"
+            api.put("configmaps", real)
+            api.put("pods", pod("one", one.address))
+            gateway.start()
+            await answers(client, gateway.url, "one")
+            pages = f"http://{gateway.address}:{PAGES}"
+            other = wish(
+                Service(spec=replace(service().spec, name="other"), dials=service().dials, revision=1), "models"
+            )
+            api.put("configmaps", copied)
+            api.drop("configmaps", "backup")
+            api.put("configmaps", other)  # once it is routed, what came before it was seen
+            await answers(client, gateway.url.replace("greeter", "other"), "HTTP 503")
+            assert await said(client, gateway.url) == "one"
+
+            unreadable = copy.deepcopy(real)
+            unreadable["data"] = {"service.json": "{"}
+            api.put("configmaps", unreadable)
+            api.drop("configmaps", other["metadata"]["name"])
+            await answers(client, gateway.url.replace("greeter", "other"), "HTTP 404")
+            assert await said(client, gateway.url) == "one", "what it was stands"
+            api.drop("configmaps", real["metadata"]["name"])
+            await answers(client, gateway.url, "HTTP 404")
+
+            assert (await client.get(f"{pages}/-/ready")).status_code == 200
+            broken = pod("two", one.address)
+            broken["metadata"]["creationTimestamp"] = "yesterday"
+            api.put("pods", broken)
+            await until(lambda: gateway.process is not None and gateway.process.poll() is not None)
+            assert gateway.process is not None and gateway.process.poll() == 1
+
+    asyncio.run(story())
+
+
+def test_a_pod_that_is_silent_keeps_no_other_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers is asked again and again while the question to the other is still open."""
+
+    async def story() -> None:
+        monkeypatch.setattr(doubt, "PERIOD", 0.01)
+        monkeypatch.setattr(doubt, "TIMEOUT", 60.0)
+        doubts = doubt.Doubts()
+        silence = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await silence.wait()
+            writer.close()
+
+        one, other = Backend("one"), loopback()
+        await one.start(PORT)
+        server = await asyncio.start_server(silent, other, PORT)
+        for name, address in (("silent", other), ("one", one.address)):
+            for ready in (True, False):
+                made = pod(name, address, ready)
+                doubts.saw(made, replica(made, 10.0, 0.0))
+        running = asyncio.create_task(doubts.run(lambda: None))
+        await until(lambda: one.probed >= 3)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        silence.set()
+        server.close()
+        await one.stop()
+
+    asyncio.run(story())
+    assert FRESH > PERIOD + TIMEOUT, "one that answers in time is never without a good answer"
 
 
 def test_a_pod_that_the_cluster_calls_unready_is_asked_and_believed_while_it_answers() -> None:
