@@ -54,7 +54,7 @@ def moves(
         here = live.get(at)
         if here is None:
             made.append(Move("create", at, wish))
-        elif fields := drift(wish, here):
+        elif fields := drift(wish, here) + asleep(wish, here):
             made.append(Move("change", at, wish, tuple(fields)))
     kept = {ref(wish) for wish in wished}
     settled = not made and all(rolled(live[at]) for at in kept if at.kind == "Deployment")
@@ -97,21 +97,37 @@ def handed_over(wish: Json, live: Json | None) -> Json | None:
     """Replicas of a Deployment that we said and do not say any more, as they are, to be said by another field manager.
 
     A field that its only owner leaves out goes back to Kubernetes' default: one replica, for as long as an autoscaler
-    takes. None: there is nothing to keep.
+    takes. None: there is nothing to keep; none at all are not kept, see ``asleep``.
     """
-    if live is None or wish["kind"] != "Deployment" or "replicas" in wish["spec"]:
-        return None
-    said = [f for f in live["metadata"].get("managedFields") or [] if f.get("manager") == MANAGER]
-    if not any("f:replicas" in ((f.get("fieldsV1") or {}).get("f:spec") or {}) for f in said):
+    if live is None or not _still_said(wish, live) or live["spec"]["replicas"] == 0:
         return None
     meta = {name: live["metadata"][name] for name in ("name", "namespace")}
     kept = {"replicas": live["spec"]["replicas"]}
     return {"apiVersion": wish["apiVersion"], "kind": wish["kind"], "metadata": meta, "spec": kept}
 
 
+def asleep(wish: Json, live: Json) -> list[str]:
+    """``["spec.replicas"]`` where a zero of ours holds that we do not say any more, else [].
+
+    Kubernetes' autoscaler is switched off at zero, and would never start one again: its default, one replica, is to
+    follow. KEDA goes back to zero by itself.
+    """
+    return ["spec.replicas"] if _still_said(wish, live) and live["spec"]["replicas"] == 0 else []
+
+
+def _still_said(wish: Json, live: Json) -> bool:
+    """Whether replicas of a Deployment are ours in the cluster, and not wished by us any more."""
+    if wish["kind"] != "Deployment" or "replicas" in wish["spec"]:
+        return False
+    said = [f for f in live["metadata"].get("managedFields") or [] if f.get("manager") == MANAGER]
+    return any("f:replicas" in ((f.get("fieldsV1") or {}).get("f:spec") or {}) for f in said)
+
+
 def ours(key: Key, obj: Json) -> bool:
+    """By its labels; unless a controller made it, which may copy those of what it made it for: KEDA does."""
     labels = obj["metadata"].get("labels") or {}
-    return all(labels.get(name) == value for name, value in owner(key).items())
+    made = any(o.get("controller") for o in obj["metadata"].get("ownerReferences") or ())
+    return not made and all(labels.get(name) == value for name, value in owner(key).items())
 
 
 def foreign(key: Key, obj: Json, namespace: str) -> Conflict:

@@ -109,7 +109,10 @@ class Objects:
         except Conflict as e:
             if e.code != "conflict":
                 raise
-            self._fights.count(move, e)
+            managers = e.detail.get("managers") or ()
+            others = e.detail["managers"] = tuple(m for m in managers if m != _HANDOVER)
+            if others or not managers:
+                self._fights.count(move, e)
             return await self._cluster.apply(move.object, force=True)
         if again and move.verb == "change":
             self._fights.count(move, None)

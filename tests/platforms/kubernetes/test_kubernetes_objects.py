@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from leptonai.errors import Conflict
 from leptonai.plan.render import Apis, Ground, names, render
 from leptonai.platforms.kubernetes.cluster import MANAGER, Cluster, Of
+from leptonai.platforms.kubernetes.fights import FIGHTS
 from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.kubernetes.names import Ref, ref
 from leptonai.platforms.kubernetes.objects import Objects
@@ -47,6 +48,8 @@ class ApiServer:
     async def delete(self, version: str, kind: str, name: str, *, uid: str = "", orphan: bool = False) -> bool:
         self.log.append(("delete", Ref(kind, name)))
         self.said.pop(Ref(kind, name), None)
+        if kind == "ScaledObject":
+            self.objects.pop(Ref("HorizontalPodAutoscaler", f"keda-hpa-{name}"), None)
         return self.objects.pop(Ref(kind, name), None) is not None
 
     async def apply(self, obj: Json, *, force: bool = False, manager: str = MANAGER) -> Json:
@@ -85,7 +88,17 @@ class ApiServer:
         ]
         if at.kind == "Deployment":
             self.seen.append(live["spec"]["replicas"])
+        if at.kind == "ScaledObject":
+            self._keda(live)
         return copy.deepcopy(live)
+
+    def _keda(self, scaled: Json) -> None:
+        """As KEDA's controller answers one: with an autoscaler of its own, which has all labels of it."""
+        at = Ref("HorizontalPodAutoscaler", f"keda-hpa-{scaled['metadata']['name']}")
+        owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": scaled["metadata"]["name"]}
+        meta = {"name": at.name, "namespace": self.namespace, "labels": dict(scaled["metadata"]["labels"])}
+        meta |= {"ownerReferences": [owner | {"controller": True}], "resourceVersion": str(next(self._versions))}
+        self.objects[at] = {"apiVersion": "autoscaling/v2", "kind": at.kind, "metadata": meta, "spec": {}}
 
 
 def fields(obj: Any, at: Path = ()) -> Any:
@@ -133,6 +146,9 @@ class World:
         self.objects = Objects(cluster, GROUND, self.mirrors, lambda *e: self.events.append(e), lambda: 0.0)
 
     def watch(self) -> None:
+        for kind, mirror in self.mirrors.items():
+            for name in [name for name in mirror.objects if Ref(kind, name) not in self.api.objects]:
+                mirror.forget(name)
         for at, obj in self.api.objects.items():
             self.mirrors[at.kind].told(copy.deepcopy(obj))
 
@@ -181,6 +197,38 @@ def test_who_takes_the_replicas_over_finds_as_many_as_there_were(owner: str, sca
     assert not [e for e in world.events if e[0] == "drift.corrected"], "nobody fought"
 
 
+@pytest.mark.parametrize("owner", ["kubernetes", "keda"])
+def test_who_takes_over_a_service_at_zero_finds_one_replica(owner: str) -> None:
+    """At zero Kubernetes' autoscaler is switched off, and nothing would ever start one again."""
+    world = World()
+    world.settle(wish("leptonai", 0))
+    assert world.replicas == 0
+    world.settle(wish(owner))
+    assert world.replicas == 1
+
+
+def test_replicas_that_nobody_set_since_are_taken_back_without_a_fight() -> None:
+    world = World()
+    for n in range(2 * FIGHTS):
+        world.settle(wish("leptonai", 4 + n % 2, model="ba"[n % 2]))
+        world.settle(wish("kubernetes", model="ab"[n % 2]))
+    assert "leptonai-handover" in {what for what, _ in world.api.log}
+    world.settle(wish("leptonai", 3))
+    assert world.replicas == 3
+    assert not [e for e in world.events if e[0] == "drift.corrected"], "we let go of them ourselves"
+
+
+def test_the_autoscaler_that_keda_makes_is_keda_s() -> None:
+    """It carries our labels, and goes with the ScaledObject: deleted by us it would come back for ever."""
+    world = World()
+    world.settle(wish("keda"))
+    made = Ref("HorizontalPodAutoscaler", f"keda-hpa-{names.lane_name('digits', 'main')}")
+    assert made.name in world.mirrors[made.kind].of("digits"), "our labels select it"
+    assert ("delete", made) not in world.api.log and world.objects.todo(wish("keda")) == []
+    asyncio.run(world.objects.remove("digits"))
+    assert ("delete", made) not in world.api.log and world.api.objects == {}
+
+
 def test_replicas_taken_back_are_ours_at_once() -> None:
     world = World()
     world.settle(wish("keda"))
@@ -196,7 +244,11 @@ def test_one_autoscaler_is_gone_before_the_other_comes() -> None:
     world = World()
     for owner in ("kubernetes", "keda", "kubernetes"):
         world.settle(wish(owner))
-        kinds_there = [at.kind for at in world.api.objects if at.kind in ("ScaledObject", "HorizontalPodAutoscaler")]
+        kinds_there = [
+            at.kind
+            for at in world.api.objects
+            if at.kind in ("ScaledObject", "HorizontalPodAutoscaler") and not at.name.startswith("keda-hpa-")
+        ]
         assert kinds_there == [{"keda": "ScaledObject", "kubernetes": "HorizontalPodAutoscaler"}[owner]]
     calls = [(what, at.kind) for what, at in world.api.log if at.kind in ("ScaledObject", "HorizontalPodAutoscaler")]
     assert calls == [
@@ -210,7 +262,8 @@ def test_everything_goes_with_the_service() -> None:
     world = World()
     service = wish("keda")
     world.settle(service)
-    assert {ref(o) for o in render(service, GROUND).objects} == world.api.objects.keys()
+    keda_s = Ref("HorizontalPodAutoscaler", f"keda-hpa-{names.lane_name('digits', 'main')}")
+    assert {ref(o) for o in render(service, GROUND).objects} | {keda_s} == world.api.objects.keys()
     asyncio.run(world.objects.remove("digits"))
     assert world.api.objects == {}
 
