@@ -71,10 +71,10 @@ class Bound(NamedTuple):
 
 def bounds(seen: Seen, known: Known) -> list[Bound]:
     """One for each resource that could end first, in no order. What would end below a load that was carried in time is
-    refuted by that: somebody else has made room, and how much more they would is not known. What is hardly known is
-    told all the same where it more likely than not ends first."""
+    refuted by that, be it known or only thought: somebody else has made room, and how much more they would is not
+    known. What is hardly known is told all the same where it more likely than not ends first."""
     carried = seen.carried(known.tail)
-    found = [b if b.load >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
+    found = [b if min(b.load, b.maybe) >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
     nearest = min((b.load for b in found), default=inf)
     return [b._replace(load=b.maybe, maybe=inf) if b.maybe < nearest else b for b in found]
 
@@ -82,8 +82,9 @@ def bounds(seen: Seen, known: Known) -> list[Bound]:
 def _refuted(found: Bound, carried: float) -> Bound:
     if found.name == "queue":  # nobody can make room in it: it is there, and further than was thought
         return found._replace(load=carried)
-    why = f"it should end at {found.load:.3g} requests/s, and {carried:.3g} were carried in time: {found.why}"
-    return found._replace(load=inf, why=why)
+    end = min(found.load, found.maybe)
+    why = f"it should end at {end:.3g} requests/s, and {carried:.3g} were carried in time: {found.why}"
+    return found._replace(load=inf, why=why, maybe=inf)
 
 
 def _bounds(seen: Seen, known: Known) -> list[Bound]:

@@ -51,8 +51,7 @@ def fades(busy: float, varies: float) -> float:
     """How much rarer one more request inside a single server is, far out: 1 / z of M/G/1 (Cramer and Lundberg), for
     times of a gamma distribution that deviate by ``varies`` times their mean; ``busy`` where they are exponential."""
     square = max(varies, 1e-3) ** 2
-    low, high = 1.0, min(1.0 + 1.0 / (busy * square), 1e3) if busy > 0 else 1e3
-    low = 1.0 + 1e-9
+    low, high = 1.0 + 1e-9, min(1.0 + 1.0 / (busy * square), 1e3) if busy > 0 else 1e3
     for _ in range(STEPS):
         z = 0.5 * (low + high)
         rest = 1.0 - busy * square * (z - 1.0)

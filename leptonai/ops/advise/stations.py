@@ -28,12 +28,14 @@ GOLDEN = 0.6180339887498949  # of a section that is searched
 
 
 class Stations(NamedTuple):
-    """Columns: each a station, ``weight`` adds up to 1. ``capacity``: calls a second of all; ``others``: of these."""
+    """Columns: each a station, ``weight`` adds up to 1. ``capacity``: calls a second of all; ``others``: of these.
+    ``least``: calls a second of the bin of windows with the fewest."""
 
     servers: Floats
     capacity: Floats
     others: Floats
     weight: Floats
+    least: float
 
     def seconds(self, calls: Floats) -> Floats:
         """Of an answer, at ``calls`` a second of ours; inf where the station is full."""
@@ -41,7 +43,10 @@ class Stations(NamedTuple):
 
     def until(self, holds: Callable[[Floats], Floats], most: float) -> tuple[float, float]:
         """The load up to which it holds, and the deviation of its logarithm: the median over all stations, of what
-        holds below a point only. ``holds``: of a load for each station."""
+        holds below a point only; 0 where it never holds. ``holds``: of a load for each station.
+
+        For the deviation all loads below ``least`` are one: the logarithm of what is next to 0 tells how small it is,
+        not how unsure."""
         low, high = np.zeros(len(self.weight)), np.minimum(self.capacity, most)
         for _ in range(STEPS):
             middle = 0.5 * (low + high)
@@ -49,7 +54,7 @@ class Stations(NamedTuple):
             low, high = np.where(good, middle, low), np.where(good, high, middle)
         order = np.argsort(low)
         median = float(low[order][np.searchsorted(np.cumsum(self.weight[order]), 0.5)])
-        logs = np.log(np.maximum(low, 1e-9) / max(median, 1e-9))
+        logs = np.log(np.maximum(low, self.least) / max(median, self.least))
         return median, float(np.sqrt((self.weight * logs**2).sum()))
 
 
@@ -59,7 +64,7 @@ def stations(calls: Floats, seconds: Floats) -> Stations | None:
     calls, seconds = calls[known], seconds[known]
     if len(calls) < FEW:
         return None
-    rate, took, size = _binned(calls, seconds)
+    rate, took, size, within = _binned(calls, seconds)
     c, share = (a.ravel() for a in np.meshgrid(np.array(SERVERS, dtype=np.float64), OTHERS, indexing="ij"))
 
     def rest(each: Floats) -> Floats:
@@ -79,11 +84,11 @@ def stations(calls: Floats, seconds: Floats) -> Stations | None:
         low, high = np.where(nearer, low, one), np.where(nearer, two, high)
     each = np.exp(0.5 * (low + high))
     # Within a bin the windows deviate whatever the station is like: that, and what it leaves unexplained.
-    logs = -0.5 * len(calls) * np.log(np.maximum(rest(each) + _within(calls, seconds), LEAST))
+    logs = -0.5 * len(calls) * np.log(np.maximum(rest(each) + within, LEAST))
     weight = np.exp(logs - logs.max())
     keep = weight > UNLIKELY
     capacity = (c / each)[keep]
-    return Stations(c[keep], capacity, share[keep] * capacity, weight[keep] / weight[keep].sum())
+    return Stations(c[keep], capacity, share[keep] * capacity, weight[keep] / weight[keep].sum(), float(rate.min()))
 
 
 def _seconds(servers: Floats, capacity: Floats, busy: Floats) -> Floats:
@@ -94,24 +99,13 @@ def _seconds(servers: Floats, capacity: Floats, busy: Floats) -> Floats:
     return out
 
 
-def _edges(calls: Floats) -> Floats:
-    edges: Floats = np.unique(np.quantile(calls, np.linspace(0.0, 1.0, BINS + 1)))
-    return edges
-
-
-def _binned(calls: Floats, seconds: Floats) -> tuple[Floats, Floats, Floats]:
-    """Calls a second, seconds an answer and calls, of windows of like load together."""
-    edges = _edges(calls)
+def _binned(calls: Floats, seconds: Floats) -> tuple[Floats, Floats, Floats, float]:
+    """Calls a second, seconds an answer and calls, of windows of like load together; and the mean square of the
+    logarithm by which a call's window is off from its own."""
+    edges = np.unique(np.quantile(calls, np.linspace(0.0, 1.0, BINS + 1)))
     at = np.clip(np.searchsorted(edges, calls, side="right") - 1, 0, max(len(edges) - 2, 0))
+    _, at, windows = np.unique(at, return_inverse=True, return_counts=True)
     size: Floats = np.bincount(at, calls).astype(np.float64)
-    full = size > 0
-    windows = np.bincount(at)[full]
-    return size[full] / windows, np.bincount(at, calls * seconds)[full] / size[full], size[full]
-
-
-def _within(calls: Floats, seconds: Floats) -> float:
-    edges = _edges(calls)
-    at = np.clip(np.searchsorted(edges, calls, side="right") - 1, 0, max(len(edges) - 2, 0))
-    means = np.bincount(at, calls * seconds) / np.maximum(np.bincount(at, calls), 1e-12)
-    off = np.log(seconds / means[at])
-    return float((calls * off**2).sum() / calls.sum())
+    took: Floats = np.bincount(at, calls * seconds) / size
+    off = np.log(seconds / took[at])
+    return size / windows, took, size, float((calls * off**2).sum() / calls.sum())
