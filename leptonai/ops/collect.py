@@ -183,14 +183,18 @@ class Collector:
         found = [one for one in told_by if one is not None]
         if not found:
             return [], None, set(), {}
-        elapsed = min((seconds for _, seconds in found if seconds > 0), default=0.0)
         rose: dict[Hashable, float] = {}
-        for one, _ in found:
+        rates: dict[Hashable, float] = {}  # each over its own time: one that missed a look tells of both at the next
+        for one, elapsed in found:
             for key, rise in one.items():
                 rose[key] = rose.get(key, 0.0) + rise
+                if elapsed > 0:
+                    rates[key] = rates.get(key, 0.0) + rise / elapsed
         moved = {str(k[1]).partition("@")[0] for k, rise in rose.items() if isinstance(k, tuple) and rise > 0}
         asked = {key for key in told if key.replace("/", ".") in moved}
-        signals, traffic = _users([s for s in services if s.key not in told or s.key in asked], rose, elapsed, now)
+        compared = any(elapsed > 0 for _, elapsed in found)
+        shown = [s for s in services if s.key not in told or s.key in asked] if compared else []
+        signals, traffic = _users(shown, rose, rates, now)
         return signals, traffic, asked, _versions(services, rose)
 
     async def _counted(self, target: _Target, now: float) -> tuple[dict[Hashable, float], float] | None:
@@ -273,13 +277,14 @@ def _gateway_counters(page: str) -> list[tuple[Hashable, float]]:
 
 
 def _users(
-    services: Sequence[Service], rose: dict[Hashable, float], elapsed: float, now: float
+    services: Sequence[Service], rose: dict[Hashable, float], rates: dict[Hashable, float], now: float
 ) -> tuple[list[Signal], dict[Key, Traffic]]:
-    """What users saw of each service, all its variants together. Ratios and quantiles need at least one answer."""
+    """What users saw of each service, all its variants together. Ratios and quantiles need at least one answer.
+
+    ``rates``: what ``rose`` is a second.
+    """
     signals: list[Signal] = []
     traffic: dict[Key, Traffic] = {}
-    if elapsed <= 0:
-        return signals, traffic
     for service in services:
         asked = [
             lane for lane in lanes(service) if lane.share > 0 or lane.only is None
@@ -292,7 +297,8 @@ def _users(
             for bound, count in buckets(rose, ("time", cluster), scale=1e-3):
                 merged[bound] = merged.get(bound, 0.0) + count
         times = sorted(merged.items())
-        values = {"request_rate_per_second": total / elapsed}
+        rate = sum(rates.get(("code", cluster, c), 0.0) for cluster in clusters for c in codes)
+        values = {"request_rate_per_second": rate}
         if total > 0:
             values["error_ratio"] = codes["5"] / total
             values["client_error_ratio"] = codes["4"] / total

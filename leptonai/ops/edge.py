@@ -33,7 +33,7 @@ class Edge:
         self._note, self._timeout = home / "edge.json", timeout
         self._peers: dict[str, Peer] = {}
         self._counters: dict[str, Counters] = {}
-        self._asked = 0.0  # when the counters were read last
+        self._asked: dict[str, float] = {}  # when the counters of each were read last
         self._told: set[tuple[Key, str]] = set()  # what was above zero then
 
     async def held(self) -> dict[Key, Held]:
@@ -49,15 +49,15 @@ class Edge:
         return found
 
     async def signals(self, now: float) -> list[Signal]:
-        """``held_count``, and since the call before ``stale_answers_per_second`` and ``held_refused_per_second`` (too
+        """``held_count``, and since the answer before ``stale_answers_per_second`` and ``held_refused_per_second`` (too
         many or too long held, nobody to wait for, lost under way), of each service of which one is above zero or was
         the last time; an edge has little to do, and most services none of it. [] when none answers."""
         values: defaultdict[tuple[Key, str], float] = defaultdict(float)
         pages = await self._pages("/metrics")
         if not pages:
             return []
-        seconds, self._asked = now - self._asked, now
         for address, page in pages:
+            seconds, self._asked[address] = now - self._asked.get(address, now), now
             shown: dict[tuple[Key, str, str], float] = {}
             lines = page.decode("utf-8", "replace").splitlines()
             for name, labels, value in parse("\n".join(x for x in lines if not x.endswith(" 0"))):
@@ -85,6 +85,7 @@ class Edge:
         for gone in self._peers.keys() - set(wanted):
             self._peers.pop(gone).close()
             self._counters.pop(gone, None)
+            self._asked.pop(gone, None)
         for new in [a for a in wanted if a not in self._peers]:
             self._peers[new] = Peer(new)
         pages = await asyncio.gather(*(self._get(peer, path) for peer in self._peers.values()))

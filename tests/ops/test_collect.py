@@ -300,6 +300,36 @@ def test_what_users_see_comes_from_the_gateway(short: Path) -> None:
     asyncio.run(story())
 
 
+def test_one_of_two_gateways_that_misses_a_look_invents_no_requests(short: Path) -> None:
+    """Each carries 50 a second. What the silent one tells later is of two seconds, and counts as such."""
+
+    async def story() -> None:
+        totals = {"a": 0, "b": 0}
+        silent = False
+
+        def giving(name: str) -> Answer:
+            async def give(path: bytes) -> bytes:
+                if name == "a" and silent:
+                    return b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+                return ok(gateway(totals[name], 0, totals[name], 0))
+
+            return give
+
+        collector, rates, counts = Collector(timeout=5.0), [], []
+        async with serving(short / "a", giving("a")), serving(short / "b", giving("b")):
+            for look in range(5):
+                silent = look == 2
+                found = await collector.collect([SERVICE], [], [str(short / "a"), str(short / "b")], 100.0 + look)
+                rates.append(values(found, service="digits").get("request_rate_per_second"))
+                counts.append(found.traffic["digits"].requests if found.traffic else None)
+                totals = {name: total + 50 for name, total in totals.items()}
+            collector.close()
+        assert counts == [None, 100, 50, 150, 100], "every answer counts once, when it is told"
+        assert rates == [None, 100, 50, 100, 100]
+
+    asyncio.run(story())
+
+
 def test_a_service_at_zero_costs_nothing_until_somebody_asks(short: Path) -> None:
     """Its zeros are told once; then it has no signals, until the gateway has seen a request for it."""
     asleep = msgspec.structs.replace(SERVICE, dials=Dials(variants={"main": VariantDials(replicas=0)}))

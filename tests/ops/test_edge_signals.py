@@ -7,6 +7,8 @@ import contextlib
 import json
 from pathlib import Path
 
+from test_collect import Answer, ok, serving
+
 from leptonai.ops.edge import Edge
 
 ZERO = 'leptonai_edge_held{service="s1",variant="main"} 0\n'
@@ -59,5 +61,32 @@ def test_what_the_edge_did_is_told_per_second_and_its_end_too(short: Path) -> No
         edge.close()
         await asyncio.wait_for(ended.wait(), 10)
         server.close()
+
+    asyncio.run(story())
+
+
+def test_one_of_two_edges_that_misses_a_look_invents_nothing(short: Path) -> None:
+    """Each gives 10 stale answers a second. What the silent one tells later is of two seconds, and counts as such."""
+
+    async def story() -> None:
+        given, silent = 0, False
+
+        def giving(name: str) -> Answer:
+            async def give(path: bytes) -> bytes:
+                if name == "a" and silent:
+                    return b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+                return ok(page(0, stale=given).encode())
+
+            return give
+
+        (short / "edge.json").write_text(json.dumps({"sockets": [str(short / "a"), str(short / "b")]}))
+        edge, seen = Edge(short, timeout=5.0), []
+        async with serving(short / "a", giving("a")), serving(short / "b", giving("b")):
+            for look in range(5):
+                silent = look == 2
+                seen.append([s.value for s in await edge.signals(100.0 + look)])
+                given += 10
+            edge.close()
+        assert seen == [[], [20], [10], [20], [20]]
 
     asyncio.run(story())
