@@ -184,6 +184,7 @@ def previewed(client: Client, incident: Incident, book: Runbook) -> tuple[Row, l
         collected=now,
         firing=True,
         others=tuple(v.service for v in views if v.key != key),
+        theirs=frozenset(v.key for v in views if v.scaled_by),
     )
     return row, [spelled(step, plan) for step, plan in plans(incident, sight, now, row)]
 

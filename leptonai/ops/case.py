@@ -92,9 +92,10 @@ class Surroundings:
         history: Sequence[Event],
         frozen: str,
         running: Iterable[str],
+        theirs: frozenset[Key] = frozenset(),
     ) -> None:
         self.lookouts, self.cases, self.collected, self.frozen = lookouts, cases, collected, frozen
-        self.history, self.running = tuple(history), frozenset(running)
+        self.history, self.running, self.theirs = tuple(history), frozenset(running), theirs
 
     def held(self, case: Case, now: float, settings: Ops) -> dict[Key, str]:
         """Service -> why nothing else may change it: one lock for deploys, rollbacks and remedies."""
@@ -145,6 +146,7 @@ def sight(
         denied=book.refusals(incident),
         worse=_worse(case, around.lookouts, now, settings, store, _patience(case, runbook, settings)),
         others=services,
+        theirs=around.theirs,
         held=around.held(case, now, settings),
         acting=acting,
         past=around.past(case),

@@ -31,7 +31,6 @@ from leptonai.ops.respond.verdict import SHED
 from leptonai.ops.runbook import RunbookFiles
 from leptonai.ops.scene import Blamed, latest_change
 from leptonai.ops.things import explained
-from leptonai.ops.world import ready
 from leptonai.protocols import TelemetryStore
 from leptonai.settings import Settings
 from leptonai.types import Event, Incident, Key
@@ -94,6 +93,7 @@ class Casebook:
         self.cases: list[Case] = []
         self.gateway = ""  # why the gateway's newest configuration is not in force
         self.frozen = ""  # why the kill switch is on
+        self.theirs: frozenset[Key] = frozenset()  # services whose replicas somebody else sets
 
     async def load(self, now: float) -> None:
         """Take up the incidents that the store knows of."""
@@ -142,18 +142,23 @@ class Casebook:
                 firing.setdefault(id(case), []).append(trigger)
         running = self.hand.running(self.cases)
         for case in self.cases:
-            around = Surroundings(lookouts, self.cases, collected, history, self.frozen, running)
+            around = self._around(lookouts, collected, history, running)
             try:
                 await self._attend(case, firing.get(id(case), []), now, around, unanswered)
             except LeptonError as e:
                 log.warning("incident %d: %s", case.incident.id, e.message)
         for case in self.cases:
-            await self.ease(case, Surroundings(lookouts, self.cases, collected, history, self.frozen, running), now)
+            await self.ease(case, self._around(lookouts, collected, history, running), now)
         gone = [c for c in self.cases if c.sent is c.incident and _old(c.incident, now)]
         self._older.extend(c.incident for c in gone if c.incident.features)
         self.cases = [c for c in self.cases if c not in gone]
         self._parts = {key: case for key, case in self._parts.items() if case.incident.closed is None}
         self._repaired = {key: paid for key, paid in self._repaired.items() if key in lookouts}
+
+    def _around(
+        self, lookouts: Mapping[Key, Lookout], collected: float, history: Sequence[Event], running: Sequence[str]
+    ) -> Surroundings:
+        return Surroundings(lookouts, self.cases, collected, history, self.frozen, running, self.theirs)
 
     def _over(self, trigger: Trigger, lookouts: Mapping[Key, Lookout], now: float) -> bool:
         """Whether it is what a repaired incident left in the windows; that one tells of it, once."""
@@ -301,7 +306,7 @@ class Casebook:
             return
         if now - around.collected > ops.stale_periods * ops.period:
             return
-        if (load := load_of(self._store, key, now, ready(lookout.replicas))) is None:
+        if (load := load_of(self._store, lookout.service, lookout.replicas, now)) is None:
             return
         if now - max(last.at, case.eased_at) >= LATE:  # the load that is told is of what is let in now
             case.moments = [m for m in case.moments if m.at > now - MOST_HOLD - LATE] + [Moment(now, load)]

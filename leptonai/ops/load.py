@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import NamedTuple
 
+from leptonai.ops.world import answering, ready
 from leptonai.protocols import TelemetryStore
-from leptonai.types import Key, Series
+from leptonai.types import Replica, Series, Service
 
 LATE = 4.0  # seconds that are looked at
 ROOM = 0.8  # of what replicas carry at most, that may come: beyond it the queue is many times as long as a request
@@ -16,7 +17,8 @@ NOW = 1e-3  # the stretch of a read is half open
 
 class Load(NamedTuple):
     """Requests, and requests a second, of late. ``arrivals``: what is answered, and by how much what is under way
-    grows. ``carried``: what the ready replicas compute at most, each one request or batch after another."""
+    grows. ``carried``: what the ready replicas that answer users compute at most, each one request or batch after
+    another."""
 
     arrivals: float
     answered: float
@@ -43,12 +45,15 @@ class Load(NamedTuple):
         }  # fmt: skip
 
 
-def load_of(store: TelemetryStore, key: Key, now: float, ready: int) -> Load | None:
+def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica], now: float) -> Load | None:
     """Of the newest LATE seconds; None where nothing was answered or computed in them, or replicas do not tell what is
-    under way."""
+    under way. Replicas that no user is sent to, spares and those that get copies, neither carry nor count."""
+    asked = answering(service, replicas)
+    idle = {r.id for r in replicas} - {r.id for r in asked}
 
     def seen(name: str) -> list[Series]:
-        return store.read(name, now - LATE, now + NOW, {"service": key})
+        found = store.read(name, now - LATE, now + NOW, {"service": service.key})
+        return [s for s in found if s.labels.get("replica") not in idle]
 
     answered = _mean(seen("request_rate_per_second"))
     under_way = [s for s in seen("replica_in_flight_count") if len(s.at) > 0]
@@ -61,7 +66,7 @@ def load_of(store: TelemetryStore, key: Key, now: float, ready: int) -> Load | N
         arrivals=max(answered + (grown / span if span > 0 else 0.0), 0.0),
         answered=answered,
         waiting=sum(s.value[-1] for s in under_way if now - s.at[-1] < LATE / 2),
-        carried=ready / seconds,
+        carried=ready(asked) / seconds,
     )
 
 

@@ -17,7 +17,6 @@ from leptonai.ops.load import load_of
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Former, Scene, Users
 from leptonai.ops.warned import concerning
-from leptonai.ops.world import ready
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Key, Series
 
@@ -64,7 +63,7 @@ def set_scene(
         now=now,
         before=_users(store, key, *before),
         after=msgspec.structs.replace(_users(store, key, *since), rate=_rate(store, key, *since)),
-        load=load_of(store, key, now, ready(lookout.replicas)),
+        load=load_of(store, lookout.service, lookout.replicas, now),
         unanswered=unanswered,
         leaks=lookout.last.leaks,
         tested=lookout.tested,

@@ -400,6 +400,7 @@ class Watch:
             complete = min(self._collected.at, self._world_at)
             self.casebook.gateway = self._world.trouble
             self.casebook.frozen = self._world.frozen
+            self.casebook.theirs = self._world.theirs
             await self.casebook.step(
                 now, self.lookouts, self._collected.unanswered, complete, self._history, self._foreign
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from leptonai.plan.lanes import lanes
+from leptonai.plan.lanes import lanes, shares
 from leptonai.types import Replica, Service, Signal
 
 
@@ -20,6 +20,12 @@ def of_service(service: Service, replicas: Sequence[Replica]) -> list[Replica]:
 
 def ready(replicas: Sequence[Replica]) -> int:
     return sum(r.state == "ready" for r in replicas)
+
+
+def answering(service: Service, replicas: Sequence[Replica]) -> list[Replica]:
+    """Those, ready or not, that users' requests go to: no spare of weight 0, nothing that only gets copies."""
+    asked = [lane for lane, weight in shares(service, replicas) if weight > 0]
+    return [r for r in of_service(service, replicas) if any(lane.holds(r) for lane in asked)]
 
 
 def unscheduled(services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:

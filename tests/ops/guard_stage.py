@@ -206,7 +206,8 @@ class Door:
 
 
 class Guarded:
-    """``now`` passes in ``step``. ``firing``, ``silent``, ``stuck``, ``broken``, ``flooded``: services that are so."""
+    """``now`` passes in ``step``. ``firing``, ``silent``, ``stuck``, ``broken``, ``flooded``: services that are so;
+    ``theirs``: those whose replicas somebody else sets."""
 
     def __init__(self, settings: Settings, runbook: Runbook) -> None:
         self.now = 1_000_000.0
@@ -224,6 +225,7 @@ class Guarded:
         self.stuck: set[Key] = set()
         self.broken: set[Key] = set()
         self.flooded: set[Key] = set()
+        self.theirs: set[Key] = set()
         self.stale = False
         self.doubt = ""
         self.made = 0
@@ -288,12 +290,13 @@ class Guarded:
         collected = self.now - 60.0 if self.stale else self.now
         self.book.frozen = self.door.frozen
         running = self.book.hand.running(self.book.cases)
+        about = (self.lookouts, self.book.cases, collected, (), self.door.frozen, running)
         for case in self.book.cases:
             if case.incident.closed is not None:
                 continue
             fires = case.service in self.firing
             case.quiet_since = None if fires else (self.now if case.quiet_since is None else case.quiet_since)
-            around = Surroundings(self.lookouts, self.book.cases, collected, (), self.door.frozen, running)
+            around = Surroundings(*about, theirs=frozenset(self.theirs))
             for _ in range(3):
                 before, self.acting = case.incident, case
                 self.loop.run_until_complete(self.book.act(case, around, fires, self.now))
@@ -301,11 +304,8 @@ class Guarded:
                 if case.incident is before:
                     break
         for case in self.book.cases:
-            around, self.acting = (
-                Surroundings(self.lookouts, self.book.cases, collected, (), self.door.frozen, running),
-                case,
-            )
-            self.loop.run_until_complete(self.book.ease(case, around, self.now))
+            self.acting = case
+            self.loop.run_until_complete(self.book.ease(case, Surroundings(*about), self.now))
 
     def coming(self, key: Key) -> float:
         """Requests a second that fit, or many more than any number of replicas carries where it is flooded."""
@@ -350,7 +350,8 @@ class Guarded:
             less = change.set["shed"] < self.door.service(key).dials.shed
             if less and last.verdict == "effective":  # what was refused is let in again: also when all is over
                 rail("shed" in last.set and last.undone is None, "let in what another action refuses")
-                carried = sum(r.state == "ready" for r in self.replicas[key]) / COMPUTE
+                asked = {name for name, d in self.door.service(key).dials.variants.items() if d.weight > 0}
+                carried = sum(r.state == "ready" and r.variant in asked for r in self.replicas[key]) / COMPUTE
                 rail(self.coming(key) * (1.0 - change.set["shed"]) <= carried, "let in what is too much")
                 rail(not self.door.frozen, "acted under the kill switch")
                 rail(change.ttl is not None, "a refusal without an end")
@@ -366,6 +367,8 @@ class Guarded:
             SEEN["taken back"] += 1
             return
         rail(incident.escalated is None, "acted after a person was called")
+        ours = isinstance(change, DialChange) and any(path.endswith(".replicas") for path in change.set)
+        rail(not (ours and key in self.theirs), "asked for replicas that somebody else sets")
         rail(not ops.shadow, "acted in shadow mode")
         rail(not self.door.frozen, "acted under the kill switch")
         rail(not self.doubt, "acted upon a doubted diagnosis")
@@ -411,7 +414,8 @@ class Guarded:
             assert isinstance(change, DialChange)
             path = next(iter(change.set))
             less = path.endswith("replicas") and change.service != (self.acting and self.acting.service)
-            ends = {"epoch": "restart", "replicas": "preempt" if less else "scale", "weight": "degrade", "shed": "shed"}
+            shed = "shed" if why.startswith("refuse") else "scale"  # until somebody else has started more
+            ends = {"epoch": "restart", "replicas": "preempt" if less else "scale", "weight": "degrade", "shed": shed}
             one = "recycle" if "before its limit" in why else "evict"
             heads = {"evict": one, "quarantine": "quarantine"}
             name = heads.get(path.partition(".")[0]) or ends.get(path.rpartition(".")[2], "fallback_off")

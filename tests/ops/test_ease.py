@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,22 @@ from hypothesis import strategies as st
 from leptonai.ops.load import ROOM, Load, load_of
 from leptonai.ops.respond.ease import HOLD, MOST_HOLD, STEP, Moment, eased, hold_after
 from leptonai.platforms.telemetry import Memory
-from leptonai.types import Signal
+from leptonai.types import Canary, Dials, Replica, Service, Signal, Spec, Variant, VariantDials
+
+OLD = Variant(model="main")
+
+
+def service(name: str, **weights: float) -> Service:
+    """Of two replicas of each variant, one variant of weight 1 unless told."""
+    variants = {n: VariantDials(replicas=2, weight=w) for n, w in (weights or {"main": 1.0}).items()}
+    spec = Spec(name=name, variants=tuple(Variant(name=n, model=n) for n in variants))
+    return Service(spec=spec, dials=Dials(variants=variants), revision=1)
+
+
+def replicas(name: str, *ids: str, variant: str = "main", digest: str = OLD.digest) -> list[Replica]:
+    return [
+        Replica(id=id, service=name, variant=variant, digest=digest, epoch=0, state="ready", since=0.0) for id in ids
+    ]
 
 
 def course(arrivals: float, carried: float, waiting: float = 0.0, seconds: int = 6) -> list[Moment]:
@@ -102,7 +118,49 @@ def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> Non
                 ),
             ]
         )  # fmt: skip
-    load = load_of(store, "digits", 9.0, 2)
+    load = load_of(store, service("digits"), replicas("digits", "a", "b"), 9.0)
     assert load is not None and load.too_much
     assert (load.arrivals, load.answered, load.waiting, load.carried) == (50.0, 20.0, 270.0, 20.0)
-    assert load_of(store, "other", 9.0, 2) is None
+    assert load_of(store, service("other"), replicas("other", "a", "b"), 9.0) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "canary", "carried"),
+    [
+        ({"main": 1.0, "small": 0.0}, None, 20.0),  # the spare answers nobody, and its one answer took a hundredth
+        ({"main": 0.0, "small": 1.0}, None, 200.0),  # until it does
+        ({"main": 0.5, "small": 0.5}, None, 4 / 0.055),
+        ({"main": 1.0}, Canary(stable=(OLD,), revision=1, replicas=2, mirror=1.0), 20.0),
+        ({"main": 1.0}, Canary(stable=(OLD,), revision=1, replicas=2, weight=0.5), 4 / 0.055),
+        ({"main": 1.0}, Canary(stable=(OLD,), revision=1, replicas=2, weight=1.0), 200.0),
+    ],
+)  # fmt: skip
+def test_only_those_that_users_are_sent_to_carry_anything(
+    weights: dict[str, float], canary: Canary | None, carried: float
+) -> None:
+    """Two replicas of a tenth of a second, and two of a hundredth that are spares or get copies."""
+    wish, others = (
+        service("digits", **weights),
+        {"variant": "small", "digest": Variant(name="small", model="small").digest},
+    )
+    if canary is not None:
+        head = (Variant(model="new"),)
+        wish = msgspec.structs.replace(wish, spec=Spec(name="digits", variants=head), canary=canary)
+        others = {"variant": "main", "digest": head[0].digest}
+    here = replicas("digits", "a", "b") + replicas("digits", "c", "d", **others)
+    store = Memory()
+    for second in range(4):
+        store.write(
+            [
+                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
+                *(
+                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
+                    for r, took in (("a", 0.1), ("b", 0.1), ("c", 0.01), ("d", 0.01))
+                    for name, value in (("replica_in_flight_count", 10.0 * second), ("replica_compute_seconds", took))
+                ),
+            ]
+        )  # fmt: skip
+    load = load_of(store, wish, here, 3.0)
+    assert load is not None and load.carried == pytest.approx(carried)
+    both = carried == pytest.approx(4 / 0.055)
+    assert load.waiting == (120.0 if both else 60.0), "copies and what a spare still holds keep no user waiting"

@@ -87,13 +87,14 @@ class Histories(RuleBasedStateMachine):
     @rule(key=st.sampled_from(KEYS), seconds=st.sampled_from([1.0, 2.0, 4.0]))
     def repair(self, key: str, seconds: float) -> None:
         """Whatever was wrong with it is over, and it is looked at for a while."""
-        for being in (self.stage.firing, self.stage.silent, self.stage.stuck, self.stage.broken, self.stage.flooded):
+        stage = self.stage
+        for being in (stage.firing, stage.silent, stage.stuck, stage.broken, stage.flooded, stage.theirs):
             being.discard(key)
         self.stage.stale = False
         for _ in range(4):
             self.stage.step(seconds)
 
-    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["firing", "silent", "stuck", "broken", "flooded"]))
+    @rule(key=st.sampled_from(KEYS), what=st.sampled_from(["firing", "silent", "stuck", "broken", "flooded", "theirs"]))
     def turn(self, key: str, what: str) -> None:
         being: set[str] = getattr(self.stage, what)
         being ^= {key}
@@ -156,14 +157,20 @@ def play(count: int = HISTORIES, shrink: bool = True) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("steps", [("shed",), (StepText(do="scale", given={"refuse": 60.0}),)])
-def test_what_is_refused_is_let_in_again_once_it_is_carried_and_not_before(steps: tuple[Any, ...]) -> None:
+SCALE = (StepText(do="scale", given={"refuse": 60.0}),)
+
+
+@pytest.mark.parametrize(("steps", "theirs"), [(("shed",), False), (SCALE, False), (SCALE, True)])
+def test_what_is_refused_is_let_in_again_once_it_is_carried_and_not_before(
+    steps: tuple[Any, ...], theirs: bool
+) -> None:
     """All rails hold on the way, also after the incident was closed; what comes back is no try that did not help."""
     SEEN.clear()
     stage = Guarded(settings_of(2, 3, False, 10), bind({"traffic_surge": RowText(steps=steps)}, "drawn", OURS))
     try:
         stage.step(1.0)
         stage.flooded.add("wide")
+        stage.theirs |= {"wide"} if theirs else set()
         stage.open("wide", "traffic_surge", "service", 0.9)
         stage.step(1.0)
         share = stage.door.service("wide").dials.shed

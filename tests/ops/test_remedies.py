@@ -335,6 +335,24 @@ def test_more_replicas_are_asked_for_and_the_rest_refused_until_they_are_there()
     assert wished(Scale(refuse=60.0), flood, small) is None, "four carry 80 of the 100: five would be needed"
 
 
+def test_where_somebody_else_sets_the_replicas_only_what_is_too_much_is_refused() -> None:
+    def asked(remedy: Scale, found: Incident, seen: Service) -> Any:
+        proposal = remedy.propose(found, seen, (), (), NOW, theirs=frozenset({"digits"}))
+        return proposal and proposal.change
+
+    flood = incident("traffic_surge", "digits", {"traffic_ratio": 1.2}, FLOOD)
+    keda = service(spec(scale=Bounds(owner="keda", auto=Auto())))
+    refusal = DialChange(service="digits", set={"shed": 0.7}, ttl=60.0)
+    assert asked(Scale(refuse=60.0), flood, keda) == refusal, "above its floor too: he goes on as we refuse"
+    assert asked(Scale(), flood, keda) is None, "nothing is left to ask for"
+    assert asked(Scale(refuse=60.0), SURGE, keda) is None, "nobody knows what is too much"
+    assert asked(Scale(refuse=60.0), flood, msgspec.structs.replace(keda, dials=service(shed=0.7).dials)) is None
+    small = service(spec(scale=Bounds(owner="keda", max=4)))
+    assert asked(Scale(refuse=60.0), flood, small) is None, "what he may start would not carry it"
+    mine = service(spec(scale=Bounds(owner="keda")))
+    assert wished(Scale(), flood, mine) == {"main.replicas": 8.0}, "on this platform it is us who set them"
+
+
 def test_what_only_failing_requests_have_is_put_in_quarantine_unless_it_is_common() -> None:
     both = {"quarantine.image.high>508": 1.0, "quarantine.image.hash=0123456789abcdef": 1.0}
     found = incident("poisoned_input", "digits", MARKED)

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from leptonai.ops import incidents as book
 from leptonai.ops.diagnosis.causes import CAUSES
-from leptonai.ops.respond import RECONCILED, Act, Close, Escalate, Judge, Propose, Sight, Wait, next_action
+from leptonai.ops.respond import (
+    RECONCILED,
+    Act,
+    Close,
+    Escalate,
+    Judge,
+    Propose,
+    Sight,
+    Wait,
+    next_action,
+    plans,
+    row_of,
+)  # fmt: skip
 from leptonai.ops.respond.decide import _pause
 from leptonai.ops.runbook import shipped
 from leptonai.settings import Ops
@@ -19,9 +31,12 @@ from leptonai.types import (
     Action,
     Anomaly,
     Cause,
+    DialChange,
     Dials,
+    Evidence,
     Incident,
     Revision,
+    Scale,
     Service,
     Spec,
     Variant,
@@ -271,3 +286,39 @@ def test_no_history_breaks_a_rule(moments: list[dict[str, Any]]) -> None:
                 found = book.close(found, now, remedy, why, now)
     failed = [a for a in found.actions if a.verdict in ("ineffective", "inconclusive", "harmful")]
     assert len(failed) <= OPS.attempts
+
+
+@pytest.mark.parametrize(
+    ("waiting", "wanted"),
+    [
+        (80.0, {"shed": 0.7}),  # too much comes: it is refused until he has more there
+        (None, {"main.weight": 0.0, "small.weight": 1.0}),  # nobody knows by how much: the next step
+    ],
+)
+def test_a_surge_is_answered_where_somebody_else_sets_the_replicas(
+    waiting: float | None, wanted: dict[str, float]
+) -> None:
+    """Each wish for replicas would be refused at the door, and with it what it asks for beside them."""
+    load = {"arrivals_per_second": 100.0, "carried_per_second": 50.0, "waiting_count": waiting}
+    told = {"traffic_ratio": 3.0} | (load if waiting is not None else {})
+    evidence = (Evidence(id="e1", kind="load", at=NOW, text="", data=told),)
+    small = Variant(name="small", model=f"sha256:{9:064x}")
+    both = msgspec.structs.replace(spec(2), variants=(*spec(2).variants, small), scale=Scale(owner="keda"))
+    dials = Dials(variants={"main": VariantDials(replicas=2), "small": VariantDials(replicas=1, weight=0.0)})
+    seen = sight(service=Service(spec=both, dials=dials, revision=2), theirs=frozenset({"digits"}))
+    done = act(incident("traffic_surge", "digits", evidence=evidence), seen)
+    assert isinstance(done, Propose) and isinstance(done.plan.proposal.change, DialChange)
+    assert done.plan.proposal.change.set == wanted
+
+
+def test_no_neighbour_makes_room_whose_replicas_somebody_else_sets() -> None:
+    crowded = (Evidence(id="e1", kind="signal", at=NOW, text="", data={"neighbour": "batch"}),)
+    batch = Spec(name="batch", priority=-1, variants=spec(3).variants, scale=Scale(owner="keda"))
+    other = Service(spec=batch, dials=Dials(variants={"main": VariantDials(replicas=4)}), revision=1)
+    found = incident("noisy_neighbour", "digits", evidence=crowded)
+    ours = act(found, sight(others=(other,)))
+    assert isinstance(ours, Propose) and ours.plan.service == "batch"
+    theirs = act(found, sight(others=(other,), theirs=frozenset({"batch"})))
+    assert isinstance(theirs, Propose) and theirs.remedy == "scale" and theirs.plan.service == "digits"
+    told = plans(found, sight(others=(other,), theirs=frozenset({"batch"})), NOW, row_of(found, shipped()))
+    assert {step.name: plan for step, plan in told}["preempt"] == "the replicas of batch are set by keda, not by us"

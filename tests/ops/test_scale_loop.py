@@ -60,6 +60,7 @@ def test_replicas_that_somebody_else_sets_are_left_alone(short: Path) -> None:
         for _ in range(30):
             await stage.step()
         assert scaled(stage) == [] and wanted(stage) == 1
+        assert stage.watch.casebook.theirs == {"digits"}, "incidents are told too"
         stage.theirs.clear()
         await stage.until(lambda: wanted(stage) >= 3, 60)
         await stage.close()

@@ -74,7 +74,8 @@ class Scale(Wishing, frozen=True, kw_only=True):
     ``factor``: times those wished; None: as many times as the traffic is of before, between 1.5 and 4. ``refuse``:
     seconds for which, with them, what the replicas that are there do not carry is refused with 429, 0 for not at all:
     new ones need their time, and what waits for those that are full would keep them full; less and less is refused as
-    they come (``ops.respond.ease``).
+    they come (``ops.respond.ease``). Where somebody else sets the replicas, that is all that is asked for: he starts
+    them, within the same bounds.
     """
 
     name: ClassVar[str] = "scale"
@@ -85,8 +86,8 @@ class Scale(Wishing, frozen=True, kw_only=True):
     def wish(self, seen: Seen) -> tuple[Change, str] | None:
         """None at ``scale.max``, and where even so many would not carry the traffic; where the machine has no processor
         left; where what it calls does not keep up (more replicas would ask it for more); where an autoscaler is at work
-        above its floor: it sees more than we do."""
-        spec = seen.service.spec
+        above its floor: it sees more than we do; where somebody else sets the replicas and nothing is to be refused."""
+        spec, theirs = seen.service.spec, seen.service.key in seen.theirs
         slower, later = seen.latest("dependency_slowdown") or 0.0, seen.latest("dependency_delay") or 0.0
         if (seen.latest("host_cpu_ratio") or 0.0) >= TAKEN or (slower >= BEHIND and later >= LATER):
             return None
@@ -94,7 +95,7 @@ class Scale(Wishing, frozen=True, kw_only=True):
         factor = self.factor or min(max(traffic, LEAST_FACTOR), MOST_FACTOR)
         more = {}
         for name, dials in seen.service.dials.variants.items():
-            busy = spec.scale.auto is not None and dials.auto and dials.replicas > spec.scale.min
+            busy = not theirs and spec.scale.auto is not None and dials.auto and dials.replicas > spec.scale.min
             needed = _needed(seen, dials.replicas)
             enough = (needed or traffic * dials.replicas / SPARE) <= spec.scale.max
             times = factor if self.factor else max(factor, min((needed or 0.0) / max(dials.replicas, 1), MOST_FACTOR))
@@ -105,7 +106,12 @@ class Scale(Wishing, frozen=True, kw_only=True):
             return None
         why = f"more replicas for {self.seconds:g} s: {seen.cause.name}"
         share = round(uncarried(seen) or 0.0, 2) if self.refuse else 0.0
-        if share < LEAST_SHED or seen.service.dials.shed >= share:
+        refuses = share >= LEAST_SHED and seen.service.dials.shed < share
+        if theirs:
+            change = DialChange(service=seen.service.key, set={"shed": share}, ttl=self.refuse)
+            why = f"{share:.0%} of the requests are refused until {spec.scale.owner} has more replicas there"
+            return (change, f"{why}: {seen.cause.name}") if refuses else None
+        if not refuses:
             return DialChange(service=seen.service.key, set=more, ttl=self.seconds), why
         change = DialChange(
             service=seen.service.key, set={**more, "shed": share}, ttl=self.seconds, sooner={"shed": self.refuse}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from leptonai.types import Cause, Change, Event, Incident, Noun, Proposal, Revision, Service
+from leptonai.types import Cause, Change, Event, Incident, Key, Noun, Proposal, Revision, Service
 
 PROPOSAL_SECONDS = 300.0  # a remedy that waited longer for approval was meant for another world
 Risk = Literal["low", "medium", "high"]
@@ -15,7 +15,8 @@ About = Literal["service", "revision", "replica"]
 
 
 class Seen(NamedTuple):
-    """What a remedy decides by. ``cause``: the first of the incident."""
+    """What a remedy decides by. ``cause``: the first of the incident. ``theirs``: services whose replicas somebody else
+    than us sets, so that the door takes no number of ours."""
 
     incident: Incident
     cause: Cause
@@ -23,6 +24,7 @@ class Seen(NamedTuple):
     revisions: Sequence[Revision]
     history: Sequence[Event]
     now: float
+    theirs: frozenset[Key] = frozenset()
 
     @property
     def about(self) -> About:
@@ -58,11 +60,12 @@ class Wishing(Noun, frozen=True, kw_only=True):
         revisions: Sequence[Revision],
         history: Sequence[Event],
         now: float,
+        theirs: frozenset[Key] = frozenset(),
     ) -> Proposal | None:
         """What ``wish`` says, signed by the incident; None without a cause, or where there is nothing to wish."""
         if not incident.causes:
             return None
-        found = self.wish(Seen(incident, incident.causes[0], service, revisions, history, now))
+        found = self.wish(Seen(incident, incident.causes[0], service, revisions, history, now, theirs))
         if found is None:
             return None
         change, why = found

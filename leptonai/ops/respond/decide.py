@@ -9,8 +9,10 @@ not help against a fault is not tried against it again within the row's window.
 
 from __future__ import annotations
 
+from functools import partial
+
 from leptonai.ops.incidents import service_of
-from leptonai.ops.remedies import shown
+from leptonai.ops.remedies import Wishing, shown
 from leptonai.ops.respond.acts import Act, Close, Escalate, Propose, Recommend, Wait
 from leptonai.ops.respond.plan import Plan, plan_of, reverse
 from leptonai.ops.respond.policy import busy, failures, fault_of, unfit
@@ -90,14 +92,15 @@ def plans(incident: Incident, sight: Sight, now: float, row: Row) -> list[tuple[
             out.append((step, "it does not apply"))
             continue
         plan = plan_of(step, proposal, service)
-        out.append((step, unfit(plan, step, service) or plan))
+        out.append((step, unfit(plan, step, service, sight.theirs) or plan))
     return out
 
 
 def _proposed(step: Step, incident: Incident, sight: Sight, now: float) -> tuple[Proposal | None, Service | None]:
     assert sight.service is not None  # next_action closed it otherwise
     remedy = shown(step.remedy, sight.others)
-    proposal = remedy.propose(incident, sight.service, sight.revisions, sight.history, now)
+    ask = partial(remedy.propose, theirs=sight.theirs) if isinstance(remedy, Wishing) else remedy.propose
+    proposal = ask(incident, sight.service, sight.revisions, sight.history, now)
     if proposal is None:
         return None, None
     return proposal, next((s for s in (sight.service, *sight.others) if s.key == proposal.service), None)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from leptonai.ops.respond.plan import Plan
 from leptonai.ops.respond.sight import Sight
 from leptonai.ops.runbook.rows import Step
-from leptonai.types import Action, DialChange, JobChange, Service, SpecChange
+from leptonai.types import Action, DialChange, JobChange, Key, Service, SpecChange
 
 # What may be done in the middle of somebody's deploy: it ends the deploy, or the deploy cannot end without it.
 DURING_DEPLOY = frozenset({"rollback", "evict", "recycle"})
 
 
-def unfit(plan: Plan, step: Step, service: Service) -> str:
-    """Why the plan is not to be made at all, now or later; "": it may be. ``service``: whose wish it changes."""
+def unfit(plan: Plan, step: Step, service: Service, theirs: Collection[Key] = ()) -> str:
+    """Why the plan is not to be made at all, now or later; "": it may be. ``service``: whose wish it changes.
+    ``theirs``: services whose replicas somebody else sets."""
     limits = step.limits
     if plan.replaces > 1 and plan.share > limits.share:
         return f"it replaces {plan.share:.0%} of the replicas, the limit is {limits.share:.0%} (limits.share)"
@@ -24,6 +27,8 @@ def unfit(plan: Plan, step: Step, service: Service) -> str:
             was = service.dials.variants.get(name)
             if dial != "replicas" or was is None:
                 continue
+            if service.key in theirs:
+                return f"the replicas of {service.key} are set by {bounds.owner}, not by us"
             if not bounds.min <= value <= bounds.max:
                 return f"{path} = {value:g} is outside scale.min {bounds.min} to scale.max {bounds.max}"
             if value < 1 <= was.replicas:

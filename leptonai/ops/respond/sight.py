@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leptonai.types import Action, Event, Noun, Revision, Service
+from leptonai.types import Action, Event, Key, Noun, Revision, Service
 
 
 class Sight(Noun, frozen=True, kw_only=True):
@@ -14,13 +14,14 @@ class Sight(Noun, frozen=True, kw_only=True):
     made of. ``serving``: its replicas that are ready. ``waiting``: ids of proposals that wait for a person.
     ``denied``: times at which the door refused since the last action. ``worse``: says how the last action did harm.
 
-    ``others``: all other services. ``held``: service -> why nothing else may change it now: a change of it is being
-    verified, or somebody's deploy is under way. ``acting``: actions of other incidents that are not judged yet.
-    ``past``: actions of other incidents of this service, newest last. ``doubt``: why the diagnosis is not to be acted
-    upon, such as a classifier that says otherwise. ``frozen``: why the kill switch is on. ``readings``: signals that
-    the runbook wants for a verdict -> their mean over the time to settle, None: nothing was seen. ``running``: the
-    process of the last action does; ``job``: how it failed. ``told``: hashes of plans that were recommended already.
-    ``leads_since``: since when the first cause has been first.
+    ``others``: all other services. ``theirs``: services whose replicas somebody else than us sets. ``held``: service
+    -> why nothing else may change it now: a change of it is being verified, or somebody's deploy is under way.
+    ``acting``: actions of other incidents that are not judged yet. ``past``: actions of other incidents of this
+    service, newest last. ``doubt``: why the diagnosis is not to be acted upon, such as a classifier that says
+    otherwise. ``frozen``: why the kill switch is on. ``readings``: signals that the runbook wants for a verdict ->
+    their mean over the time to settle, None: nothing was seen. ``running``: the process of the last action does;
+    ``job``: how it failed. ``told``: hashes of plans that were recommended already. ``leads_since``: since when the
+    first cause has been first.
     """
 
     service: Service | None
@@ -36,6 +37,7 @@ class Sight(Noun, frozen=True, kw_only=True):
     denied: tuple[float, ...] = ()
     worse: str = ""
     others: tuple[Service, ...] = ()
+    theirs: frozenset[Key] = frozenset()
     held: dict[str, str] = {}
     acting: int = 0
     past: tuple[Action, ...] = ()
