@@ -52,7 +52,8 @@ class Case:
         self.told = ""  # why nothing was done, when last recorded
         self.leads = ("", "", now)  # cause and subject that lead, and since when
         self.undid = float("-inf")  # when its last action was taken back
-        self.refused = 0.0  # the share that its last action has refused of late
+        self.refused: float | None = None  # the share that its last action still refuses; None: not seen yet
+        self.refused_before = 0.0  # what others refused before that action
         self.moments: list[Moment] = []  # the load since then
         self.eased_at = float("-inf")  # when less was asked for last
 

@@ -141,14 +141,17 @@ class Casebook:
             for case, trigger in [(self._case(t, now, lookouts), t) for t in known]:
                 firing.setdefault(id(case), []).append(trigger)
         running = self.hand.running(self.cases)
+        around = self._around(lookouts, collected, history, running)
         for case in self.cases:
-            around = self._around(lookouts, collected, history, running)
             try:
                 await self._attend(case, firing.get(id(case), []), now, around, unanswered)
             except LeptonError as e:
                 log.warning("incident %d: %s", case.incident.id, e.message)
         for case in self.cases:
-            await self.ease(case, self._around(lookouts, collected, history, running), now)
+            try:
+                await self.ease(case, around, now)
+            except LeptonError as e:
+                log.warning("incident %d, easing: %s", case.incident.id, e.message)
         gone = [c for c in self.cases if c.sent is c.incident and _old(c.incident, now)]
         self._older.extend(c.incident for c in gone if c.incident.features)
         self.cases = [c for c in self.cases if c not in gone]
@@ -300,8 +303,10 @@ class Casebook:
         key = last.service or case.service
         lookout = around.lookouts.get(key)
         share = lookout.service.dials.shed if lookout is not None else 0.0
-        case.refused = case.refused or last.set[SHED]
-        if lookout is None or abs(share - case.refused) > 1e-9:  # its time is over, or somebody else has set it
+        if case.refused is None and 0.0 < share <= last.set[SHED]:  # less: eased, and ops was started again since
+            case.refused = share
+        # Its time is over, or somebody else has set it, or nothing is refused but what others refuse.
+        if lookout is None or case.refused is None or abs(share - case.refused) > 1e-9 or share <= case.refused_before:
             case.moments = []
             return
         if now - around.collected > ops.stale_periods * ops.period:
@@ -310,13 +315,13 @@ class Casebook:
             return
         if now - max(last.at, case.eased_at) >= LATE:  # the load that is told is of what is let in now
             case.moments = [m for m in case.moments if m.at > now - MOST_HOLD - LATE] + [Moment(now, load)]
-        mine = [a for c in self.cases if c.service == case.service for a in c.incident.actions if SHED in a.set]
-        earlier = sum(a.undone is not None and now - a.at < EARLIER for a in mine)
+        told = [e for c in self.cases if c.service == case.service for e in c.incident.evidence if e.kind == "eased"]
+        earlier = sum(not e.data.get("share") and now - e.at < EARLIER for e in told)
         less = eased(case.moments, share, now, hold_after(earlier))
         rest = now - max(last.at, case.eased_at) < self._settings.admit.cooldown
         if less is None or rest or around.frozen or around.held(case, now, ops).get(key):
             return
-        await self.hand.ease(case, less, now)
+        await self.hand.ease(case, max(less, case.refused_before), now)
 
     def _well_since(self, case: Case, around: Surroundings, now: float) -> float:
         """When the trouble was over: since then nothing fires and what runs is what is wished."""

@@ -43,6 +43,8 @@ class Hand:
         case.ended = None
         self._began(case, plan, lookouts, now)
         change = proposal.change
+        case.refused, case.moments, case.eased_at = None, [], float("-inf")
+        case.refused_before = lookouts[plan.service].service.dials.shed
         key = plan.service if plan.service != case.service else ""
         made = lookouts[plan.service].service.revision + isinstance(change, SpecChange)
         action = Action(
@@ -100,8 +102,11 @@ class Hand:
         case.incident = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))
         await self._record("remedy.taken_back", case, {"remedy": last.remedy, "proposal": answer.id})
 
-    async def ease(self, case: Case, share: float, now: float) -> bool:
-        """Ask the door to refuse ``share`` of the requests from now on, less than is refused; whether it did."""
+    async def ease(self, case: Case, share: float, now: float) -> None:
+        """Ask the door to refuse ``share`` of the requests from now on, less than is refused.
+
+        A refusal that the door denies ends by its time all the same.
+        """
         last = case.incident.actions[-1]
         key = last.service or case.service
         until = f"{share:.0%}" if share else "nothing"
@@ -113,16 +118,15 @@ class Hand:
         except LeptonError as e:
             if e.retry:
                 raise
-            return False
+            return
         if answer.status != "admitted":
-            return False  # what is refused ends by its time all the same
+            return
         case.refused, case.moments = share, []
         told = book.note(case.incident, "eased", f"Proposal {answer.id}: {why}.", now, share=share)
-        if not share:
+        if not share and set(last.set) == {"shed"}:  # else what it did beside that stays
             done = msgspec.structs.replace(last, undone=answer.id)
             told = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))
         case.incident = told
-        return True
 
     def escalate(self, case: Case, found: Escalate, now: float) -> None:
         told = book.note(case.incident, "escalated", f"A person is needed: {found.why}.", now)

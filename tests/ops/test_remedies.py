@@ -313,6 +313,7 @@ def test_what_the_replicas_do_not_carry_is_refused_so_that_what_waits_is_worked_
     assert wished(Shed(), incident("traffic_surge", "digits", {"traffic_ratio": 10.0}, FLOOD), service()) == {
         "shed": 0.9
     }
+    assert wished(Shed(), flood, service(shed=0.5)) == {"shed": 0.85}, "a hundred are let in, as many were refused"
     nobody = {**FLOOD, "carried_per_second": 0.0}
     assert wished(Shed(), incident("cold_start_storm", "digits", nobody), service()) == {"shed": 0.9}
 

@@ -6,7 +6,7 @@ import math
 from typing import ClassVar
 
 from leptonai.ops.load import ROOM
-from leptonai.ops.remedies.traffic import LEAST_SHED, uncarried
+from leptonai.ops.remedies.traffic import LEAST_SHED, admitted, uncarried
 from leptonai.ops.remedies.wishing import Reversal, Risk, Seen, Wishing
 from leptonai.types import Change, DialChange
 
@@ -124,4 +124,4 @@ def _needed(seen: Seen, replicas: int) -> float | None:
     fact = next((f for f in seen.facts("load") if "carried_per_second" in f), None)
     if fact is None or float(fact["carried_per_second"]) <= 0:
         return None
-    return replicas * float(fact["arrivals_per_second"]) / (ROOM * float(fact["carried_per_second"]))
+    return replicas * float(fact["arrivals_per_second"]) / admitted(seen) / (ROOM * float(fact["carried_per_second"]))

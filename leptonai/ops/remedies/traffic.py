@@ -135,10 +135,15 @@ def uncarried(seen: Seen) -> float | None:
     fact = next((f for f in seen.facts("load") if "carried_per_second" in f), None)
     if fact is None:
         return None
-    arrivals, waiting = float(fact["arrivals_per_second"]), float(fact["waiting_count"])
+    arrivals, waiting = float(fact["arrivals_per_second"]) / admitted(seen), float(fact["waiting_count"])
     tries = max(arrivals, 1e-9) * _tries(seen)
     able = ROOM * float(fact["carried_per_second"]) - waiting / DRAIN
     return min(max(1.0 - able / tries, 0.0), MOST_SHED)
+
+
+def admitted(seen: Seen) -> float:
+    """The share of what comes that is let in now, at least a tenth: only that is counted."""
+    return max(1.0 - seen.service.dials.shed, 0.1)
 
 
 def _tries(seen: Seen) -> float:
