@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from leptonai.errors import PlatformError, SpecError
+from leptonai.errors import Denied, PlatformError, SpecError
 
 OLDEST = 20  # of Kubernetes 1.x: startup probes are stable since, and tested against its schemas
 _VERSION = re.compile(r"v?1\.(\d{1,3})\+?([.-].*)?")
@@ -23,10 +24,12 @@ _KINDS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
 
 
 class Apis(NamedTuple):
-    """Kubernetes 1.``minor`` and the API version for each kind that has had several."""
+    """Kubernetes 1.``minor`` and the API version for each kind that has had several. ``withheld``: kinds that are
+    served, but not for us, each with a right that our account lacks, as "create scaledobjects.keda.sh"."""
 
     minor: int
     versions: dict[str, str]
+    withheld: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
     def of(version: str) -> Apis:
@@ -49,9 +52,15 @@ class Apis(NamedTuple):
         return Apis(_minor(version), {kind: apis[0] for kind, apis in found.items() if apis})
 
     def version(self, kind: str) -> str:
-        """PlatformError when the cluster has no such kind."""
+        """PlatformError when the cluster has no such kind, Denied ``rbac`` when our account may not make it."""
         if kind in self.versions:
             return self.versions[kind]
+        if kind in self.withheld:
+            raise Denied(
+                f"our account may not {self.withheld[kind]}, and a {kind} is wished for",
+                hint="leptonai export rbac writes a Role that allows it; then start the platform again",
+                code="rbac",
+            )
         wanted = " or ".join(api for api, _, _ in _KINDS[kind])
         hint = {
             "HTTPRoute": "install the Gateway API, or choose traffic istio or service",

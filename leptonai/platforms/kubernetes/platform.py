@@ -18,15 +18,15 @@ from leptonai.plan.render import Apis, Ground, names
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
-from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
+from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.converge import theirs
-from leptonai.platforms.kubernetes.ending import heard, left_running
+from leptonai.platforms.kubernetes.ending import heard, left_running, removed
 from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.gateways import Gateways
 from leptonai.platforms.kubernetes.lead import Leader, led
 from leptonai.platforms.kubernetes.mirror import Mirror, key_of
 from leptonai.platforms.kubernetes.objects import Objects
-from leptonai.platforms.kubernetes.rights import SECRET, kinds, missing
+from leptonai.platforms.kubernetes.rights import SECRET, kinds, usable
 from leptonai.platforms.kubernetes.traffic import led_by
 from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.logs import Log
@@ -103,7 +103,7 @@ class KubernetesPlatform:
         wanted = self.settings.kubernetes
         cluster = self._cluster = Cluster(wanted.context, wanted.namespace)
         version, served = await cluster.version()
-        apis = Apis.served(version, served)
+        apis = await usable(cluster, Apis.served(version, served))
         ground = Ground(
             apis, traffic=led_by(wanted, apis), image=wanted.image, namespace=cluster.namespace, gateway=wanted.gateway,
             callers=wanted.callers, orders=SECRET, own_gateway=True, prometheus=wanted.prometheus,
@@ -111,8 +111,6 @@ class KubernetesPlatform:
         )  # fmt: skip
         self._objects = Objects(cluster, ground, self._mirrors, self._record, self._clock)
         followed = kinds(apis)
-        if lacking := await missing(cluster, followed):
-            raise lacking
         own = f"app.kubernetes.io/managed-by={names.MANAGER},{names.OWN}/service"
         for kind, api in followed.items():
             self._mirrors[kind] = Mirror(cluster, Of(api, kind, own), wanted.resync, self._changed)
@@ -162,23 +160,24 @@ class KubernetesPlatform:
         ``cut_off``: why the cluster could not be reached at all. PlatformError ``left_running``, once this machine is
         clean, when services were left there: which, and how they are removed later.
         """
+        left = set(self._front.services)
         if self.leader is not None and self.leader.leads:
             try:
-                removing = together(self.remove(key) for key in list(self._front.services))
-                await heard(removing, lambda: self._mirrors["Pod"].trouble)
+                await heard(removed(self.remove, left), lambda: self._mirrors["Pod"].trouble)
             except LeptonError as e:
                 cut_off = e
             self._emptied = not self._mirrors["Deployment"].objects
         if not self._front.started:  # the start was refused, and an earlier platform's gateway may run still
             self._front.recall()
+            left |= self._front.services.keys()
             with contextlib.suppress(StartError):
                 await self._front.start(make_runtime_folder(self.home))
         await self._front.stop()
         await self.close()
         shutil.rmtree(make_runtime_folder(self.home), ignore_errors=True)
-        if cut_off is not None and (self._front.services or isinstance(self._front, Gateways)):
+        if cut_off is not None and (left or isinstance(self._front, Gateways)):
             where = (self._cluster.namespace, self._cluster.server) if self._cluster else ("", "")
-            raise left_running(sorted(self._front.services), *where, cut_off)
+            raise left_running(sorted(left), *where, cut_off, [kind for kind in self._mirrors if kind != "Pod"])
         shutil.rmtree(self.home / "run", ignore_errors=True)
 
     # --- the wish ----------------------------------------------------------------------------------------------------
@@ -221,12 +220,12 @@ class KubernetesPlatform:
 
     async def remove(self, key: Key) -> None:
         async with self._locks[key]:
-            self._front.drop(key)
             self._clean.pop(key, None)
             await self._the_objects.remove(key)
             for pod in self._pods(key):
                 if not pod["metadata"].get("deletionTimestamp"):
                     await self._the_cluster.delete("v1", "Pod", pod["metadata"]["name"], uid=pod["metadata"]["uid"])
+            self._front.drop(key)  # not before: what the cluster refuses to give up serves on, and is known
             while self._pods(key):
                 self._moved.clear()
                 await self._moved.wait()
@@ -277,7 +276,7 @@ class KubernetesPlatform:
         return self._front.url(key)
 
     def describe(self) -> dict[str, Any]:
-        around = self._around
+        around, withheld = self._around, self._the_objects.ground.apis.withheld
         mirrors = [*self._mirrors.values(), *(around.mirrors if around else ())]
         trouble = "; ".join(sorted({m.trouble for m in mirrors if m.trouble}))
         return self._front.describe() | {
@@ -288,7 +287,7 @@ class KubernetesPlatform:
                 "namespace": self._the_cluster.namespace,
                 "version": f"1.{self._the_objects.ground.apis.minor}",
                 "trouble": trouble,
-                "blind": list(around.blind) if around else [],
+                "blind": [*(around.blind if around else ()), *(f"{kind}s" for kind in withheld)],
                 "calls": self._the_cluster.calls,
             },
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from leptonai.errors import Denied
 from leptonai.plan.render import Apis
 from leptonai.plan.render.control import ORDERS
 from leptonai.plan.render.names import MANAGER, OWN
@@ -22,6 +21,7 @@ KINDS = {
     "Deployment": "apps/v1",
 }  # fmt: skip
 DISCOVERED = ("PodDisruptionBudget", "HorizontalPodAutoscaler", "ScaledObject", "HTTPRoute", "VirtualService")
+OPTIONAL = ("ScaledObject",)  # a cluster may have it for others: whose wish needs it is refused without the rights
 MAKE = ("get", "list", "watch", "create", "patch", "delete")
 
 
@@ -108,21 +108,32 @@ def _of_the_cluster(account: str, namespace: str, subject: Json, room: bool) -> 
     ]
 
 
-async def missing(cluster: Cluster, wanted: Mapping[str, str]) -> Denied | None:
-    """The first right that our account lacks, as an error that names it and all others; None when it has all."""
+async def usable(cluster: Cluster, apis: Apis) -> Apis:
+    """``apis``, the optional kinds ``withheld`` that our account may not handle in full. Denied when it lacks other
+    rights: the first, how many more, and all in ``missing``."""
+    wanted = kinds(apis)
     asked = [(verb, right) for right in needed(wanted) for verb in right.verbs]
     granted = await together(cluster.allowed(v, r.group, r.resource, r.name) for v, r in asked)
-    lacking = [
-        (verb, f"{right.resource}.{right.group}" if right.group else right.resource)
-        for (verb, right), yes in zip(asked, granted, strict=True)
-        if not yes
-    ]
+    optional = {_named(group(api), plural(kind)): kind for kind, api in wanted.items() if kind in OPTIONAL}
+    lacking: list[tuple[str, str]] = []
+    withheld: dict[str, str] = {}
+    for (verb, right), yes in zip(asked, granted, strict=True):
+        name = _named(right.group, right.resource)
+        if not yes and name in optional:
+            withheld.setdefault(optional[name], f"{verb} {name}")
+        elif not yes:
+            lacking.append((verb, name))
     if not lacking:
-        return None
+        served = {kind: api for kind, api in apis.versions.items() if kind not in withheld}
+        return apis._replace(versions=served, withheld=withheld)
     what = f"run services in namespace {cluster.namespace}"
     error = missing_right(*lacking[0], f"our account at {cluster.server}", what)
     error.detail["missing"] = [f"{verb} {resource}" for verb, resource in lacking]
     if len(lacking) > 1:
         error.message += f"; {len(lacking) - 1} other rights are missing too"
     error.hint = f"leptonai export rbac --namespace {cluster.namespace} writes a Role that has them all"
-    return error
+    raise error
+
+
+def _named(group: str, resource: str) -> str:
+    return f"{resource}.{group}" if group else resource
