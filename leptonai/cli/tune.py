@@ -108,8 +108,10 @@ def task(study: Study, rest: dict[str, Any], text: Path, trials: Path) -> tuple[
         if named[0] == "serve":
             from leptonai.improve.tune import serving
 
-            study = msgspec.structs.replace(study, direction="minimize", workers=1)  # replicas share the machine
-            return study, serving.Serving(msgspec.convert(given, serving.Serve), base, study.seed, trials)
+            wish = msgspec.convert(given, serving.Serve)
+            unit = f"{study.name}, {wish.aim} beside a reference"  # values of another unit are another study's
+            study = msgspec.structs.replace(study, name=unit, direction="minimize", workers=1)  # one machine
+            return study, serving.Serving(wish, base, study.seed, trials)
         if named[0] == "classify":
             from leptonai.improve.tune import nested
 
@@ -184,7 +186,7 @@ def served(session: Session, objective: Serving, done: Any, key: str | None, as_
     if key is not None:
         if chosen is None:
             raise SpecError(
-                f"no setting answers 99 % within {(latency or 0) * 1e3:g} ms; nothing is proposed",
+                f"no setting answers all that comes, 99 % within {(latency or 0) * 1e3:g} ms; nothing is proposed",
                 hint="allow more replicas or threads in the space, or less traffic",
             )
         view = proposed(session, objective, chosen, key)
@@ -206,7 +208,7 @@ def served(session: Session, objective: Serving, done: Any, key: str | None, as_
         [*(n.upper() for n in names), "p50 MS", "p99 MS", "BESIDE", "CPU MS", "A SECOND", "PROCESSORS", ""], rows, ""
     )
     if chosen is None:
-        click.echo(f"No setting answers 99 % within {(latency or 0) * 1e3:g} ms.")
+        click.echo(f"No setting answers all that comes, 99 % within {(latency or 0) * 1e3:g} ms.")
     if view is not None:
         click.echo(f"{view.key} revision {view.service.revision}: {view.status}.")
 

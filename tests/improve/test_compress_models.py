@@ -14,13 +14,15 @@ from torch import nn  # noqa: E402
 
 from leptonai.cli.main import run  # noqa: E402
 from leptonai.errors import ModelError  # noqa: E402
-from leptonai.improve.compress import network, replica, shapes  # noqa: E402
+from leptonai.improve.compress import network, networks, replica, shapes  # noqa: E402
+from leptonai.improve.compress.front import Budget, Candidate  # noqa: E402
 from leptonai.improve.compress.networks import SINGLE  # noqa: E402
 from leptonai.improve.compress.precision import PRECISIONS  # noqa: E402
 from leptonai.improve.compress.steps import PRECISIONS as PRECISION_NAMES  # noqa: E402
 from leptonai.improve.compress.steps import SHAPES  # noqa: E402
 from leptonai.improve.compress.teach import lesson, said, teach  # noqa: E402
 from leptonai.improve.evaluate.answers import ask, opened  # noqa: E402
+from leptonai.improve.evaluate.rows import Rows  # noqa: E402
 
 
 class Attends(nn.Module):
@@ -204,6 +206,39 @@ def test_the_command_measures_chooses_and_keeps_golden_answers(
     assert {p.name for p in (out / "chosen").iterdir()} == {"model.onnx", "golden.json"}
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
     assert "x SMALLER" in text and "chosen" in text
+
+
+def test_who_was_beaten_by_one_that_came_to_nothing_goes_on(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smaller one is better after a quarter of the lessons and useless at the end; asked for by name, all learn."""
+    monkeypatch.setattr(networks, "SINGLE", {n: SINGLE[n] for n in ("prune 50%", "prune 75%")})
+    predictor = opened(digits / "digits.pt2")
+    rows = Rows({predictor.inputs[0]["name"]: np.load(digits / "calib.npz")["x"][:64]}, None)
+    said: list[str] = []
+
+    def shapes(smaller: float, only: list[str] | None) -> dict[tuple[str, ...], Candidate]:
+        said.clear()
+        told = {"prune 50%": iter([0.5, 0.0]), "prune 75%": iter([0.3, smaller])}
+
+        def hear(steps: Any, model: Any) -> Candidate:
+            return Candidate(steps=tuple(steps), loss=next(told[steps[0]]), error_of_loss=0.1)
+
+        def judge(steps: Any, path: Path) -> Candidate:
+            return Candidate(steps=tuple(steps), loss=0.0, file=path.name)
+
+        labels = np.zeros(64, np.int64)
+        made = networks.Networks(predictor, rows, labels, 0, 8, said.append, only, "size")
+        return {c.steps: c for c in made.shapes(tmp_path, judge, hear, Budget(loss=0.01))}
+
+    found = shapes(0.9, None)
+    assert found["prune 50%",].file and "it loses 90" in found["prune 75%",].left
+    assert said.index("prune 75%: 6 lessons") < said.index("prune 50%: 6 lessons"), "it had waited for that one"
+    found = shapes(0.0, None)
+    assert "after 2 of 8 lessons one that is no larger loses less" in found["prune 50%",].left
+    assert not found["prune 50%",].file and found["prune 75%",].file
+    found = shapes(0.0, ["prune 50%", "prune 75%"])
+    assert found["prune 50%",].file and found["prune 75%",].file
 
 
 @pytest.mark.parametrize(

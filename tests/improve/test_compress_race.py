@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import time
+import weakref
+from functools import partial
 from math import sqrt
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from leptonai.improve.compress.front import Budget, Candidate
-from leptonai.improve.compress.race import MEASURED, REPAIRS, Standing, due, measured, unbeaten, verdict
+from leptonai.improve.compress.race import (
+    MEASURED,
+    REPAIRS,
+    TOGETHER,
+    Standing,
+    due,
+    measured,
+    paced,
+    unbeaten,
+    verdict,
+)
 from leptonai.improve.compress.steps import PRECISIONS
 
 numbers = st.sampled_from([0.0, 1.0, 2.0, 3.0])
@@ -59,10 +73,61 @@ def test_replicas_are_for_single_steps_and_the_most_promising() -> None:
     pairs = [made(f"p{i}+int8", 0.001 * (12 - i), 100 + 10 * i) for i in range(12)]
     beaten = made("bad+int8", 0.013, 500)
     seconds = {c.steps: 1.0 for c in (*single, *pairs, beaten)}
-    got = measured([*single, *pairs, beaten], seconds, "size")
+    budget = Budget(loss=0.02)
+    got = measured([*single, *pairs, beaten], seconds, "size", budget)
     assert got == {c.steps for c in single} | {c.steps for c in pairs[:MEASURED]}, "the smallest of those on the front"
     fast = {**seconds, pairs[-1].steps: 0.1}
-    assert pairs[-1].steps in measured([*single, *pairs, beaten], fast, "latency")
+    assert pairs[-1].steps in measured([*single, *pairs, beaten], fast, "latency", budget)
     assert sqrt(pairs[-1].size * 0.1) < sqrt(pairs[0].size * 1.0)
-    assert pairs[-1].steps in measured([*single, *pairs, beaten], fast, "both")
-    assert measured([], {}, "both") == {("onnx",)}
+    assert pairs[-1].steps in measured([*single, *pairs, beaten], fast, "both", budget)
+    assert measured([], {}, "both", budget) == {("onnx",)}
+
+
+def test_no_replica_goes_to_whom_the_budget_of_size_or_latency_excludes() -> None:
+    """Of ten on the front the five that are small enough are the slowest: they alone are measured."""
+    ten = [made(f"p{i}+int8", 0.001 * (10 - i), 500 + 25 * i) for i in range(10)]
+    seconds = {c.steps: 0.5 / (1 + i) ** 2 for i, c in enumerate(ten)}
+    small = {c.steps for c in ten if c.size <= 600}
+    assert len(small) == 5
+    got = measured([made("onnx", 0.0, 1000), *ten], seconds, "latency", Budget(loss=0.02, size=600))
+    assert got == {("onnx",), *small}
+    single = made("fp16", 0.0, 400)
+    got = measured([single, *ten], {**seconds, ("fp16",): 0.2}, "size", Budget(loss=0.02, latency=0.1))
+    assert ("fp16",) not in got and all(seconds[s] <= 0.1 for s in got - {("onnx",)})
+    got = measured(ten, seconds, "size", Budget(loss=0.02, latency=1.0))
+    assert ten[-1].steps in got and len(got) == MEASURED + 1, "the fastest, though it is the largest"
+
+
+def test_the_faster_is_not_beaten_by_a_smaller_one_that_is_slower() -> None:
+    found = {"fast": Standing(0.10, 20, seconds=1.0), "small": Standing(0.05, 10, seconds=2.0)}
+    assert verdict("fast", found, Budget(loss=0.01)) == "on"
+    slow = {**found, "fast": Standing(0.10, 20, seconds=2.5)}
+    assert verdict("fast", slow, Budget(loss=0.01)) == "beaten"
+
+
+class Sleeper:
+    """A model that takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def predict(self, row: Any) -> dict[str, Any]:
+        time.sleep(self.seconds)
+        return {}
+
+
+def test_few_models_are_open_at_once_to_be_timed() -> None:
+    alive: weakref.WeakSet[Sleeper] = weakref.WeakSet()
+    most = 0
+
+    def opens(seconds: float) -> Any:
+        nonlocal most
+        one = Sleeper(seconds)
+        alive.add(one)
+        most = max(most, len(alive))
+        return one
+
+    models = {n: partial(opens, 0.004 if n % 3 == 0 else 0.0005) for n in range(3 * TOGETHER)}
+    found = paced(models, Sleeper(0.001), {})  # type: ignore[arg-type] # of a Predictor it needs predict alone
+    assert most <= 2 * TOGETHER, "those of the group before may go while the next are opened"
+    assert min(found[n] for n in found if n % 3 == 0) > max(found[n] for n in found if n % 3)

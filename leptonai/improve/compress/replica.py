@@ -27,6 +27,7 @@ from leptonai.improve.evaluate.rows import Array
 from leptonai.types import Batching, Launch, Tuning, Variant
 
 START = 600.0  # seconds a replica may take to load; the machine may be busy
+ANSWER = 30.0  # seconds an answer may take
 WARM = 30  # requests before any counts
 BLOCK = 16  # pairs of requests in a block, one to each in turn, so that the machine's moods hit both alike
 BLOCK_SECONDS = 1.0  # a block of a slow model ends after so long
@@ -48,14 +49,14 @@ class Replica:
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes], path: str) -> None:
         self.folder, self._process, self._path = folder, process, path
-        self._connection = http.client.HTTPConnection("replica", timeout=30)
+        self._connection = http.client.HTTPConnection("replica", timeout=ANSWER)
 
     def wait(self) -> None:
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise _failure(self.folder)
-            with contextlib.suppress(OSError, http.client.HTTPException):
+            try:
                 self._connect()
                 self._connection.request("GET", "/-/ready")
                 answer = self._connection.getresponse()
@@ -64,13 +65,15 @@ class Replica:
                     return
                 if msgspec.json.decode(body).get("state") == "failed":
                     raise _failure(self.folder)
+            except (OSError, http.client.HTTPException):
+                self._connection.close()
             time.sleep(0.02)
         raise StartError(f"the replica was not ready within {START:g} s")
 
     def _connect(self) -> None:
         if self._connection.sock is None:
             sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(30)
+            sock.settimeout(ANSWER)
             try:
                 sock.connect(self._path)
             except OSError:
@@ -79,18 +82,25 @@ class Replica:
             self._connection.sock = sock
 
     def ask(self, bodies: Sequence[bytes], count: int, seconds: float) -> list[float]:
-        """Seconds of each request, one after the other, until ``count`` of them or ``seconds`` are over."""
+        """Seconds of each request, one after the other, until ``count`` of them or ``seconds`` are over.
+
+        ModelError when one is not answered by 200; what is asked next begins on a new connection then.
+        """
         times: list[float] = []
         clock = time.perf_counter
         end = clock() + seconds
         while len(times) < count and (not times or clock() < end):
-            self._connect()
-            began = clock()
-            self._connection.request(
-                "POST", "/predict", bodies[len(times) % len(bodies)], {"content-type": "application/json"}
-            )
-            answer = self._connection.getresponse()
-            body = answer.read()
+            try:
+                self._connect()
+                began = clock()
+                self._connection.request(
+                    "POST", "/predict", bodies[len(times) % len(bodies)], {"content-type": "application/json"}
+                )
+                answer = self._connection.getresponse()
+                body = answer.read()
+            except (OSError, http.client.HTTPException) as e:
+                self._connection.close()  # half asked, or half answered: the next request would get what is left
+                raise ModelError(f"the replica does not answer: {type(e).__name__}: {e}") from e
             times.append(clock() - began)
             if answer.status != 200:
                 raise ModelError(f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}")
@@ -162,6 +172,7 @@ def replica(
             running.wait()
             yield running
         finally:
+            running.close()
             if process.poll() is None:
                 running.stop()
     finally:

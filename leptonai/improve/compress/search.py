@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import inf, nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 from leptonai.errors import LeptonError, SpecError, needs
 from leptonai.improve.compress import race
 from leptonai.improve.compress import replica as replicas
-from leptonai.improve.compress.front import Aim, Budget, Candidate, Report, affordable, chosen, outcome, pick, slug
+from leptonai.improve.compress.front import Aim, Budget, Candidate, Report, chosen, outcome, pick, slug
 from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.evaluate.answers import Answers, answers, ask, opened
 from leptonai.improve.evaluate.rows import Array, Rows
@@ -181,7 +182,7 @@ class Search:
     def _paced(self, candidates: Sequence[Candidate], work: Path) -> dict[tuple[str, ...], float]:
         """Seconds of one row in this process."""
         row = {k: v[:1] for k, v in self.parts.choose.inputs.items()}
-        return race.paced({c.steps: opened(work / c.file) for c in candidates}, row)
+        return race.paced({c.steps: partial(opened, work / c.file) for c in candidates}, self.predictor, row)
 
     def _precision(self, work: Path, base: Candidate, name: str, apply: Any) -> Candidate:
         steps = (*(s for s in base.steps if s != "onnx"), name)
@@ -230,8 +231,9 @@ class Search:
         from leptonai.improve.compress.networks import Networks
 
         networks = Networks(
-            self.predictor, self.parts.teach, self._labels(), self._seed, self._steps, self._say, self._only
-        )
+            self.predictor, self.parts.teach, self._labels(), self._seed, self._steps, self._say, self._only,
+            self.aim,
+        )  # fmt: skip
         return networks.shapes(work, self._judged, self._heard, self.budget)
 
     def _elsewhere(self, work: Path, name: str, path: Path) -> Candidate:
@@ -258,8 +260,8 @@ class Search:
     def _measured(self, found: list[Candidate], work: Path) -> list[Candidate]:
         """Latency of those that could be chosen, and of the single steps among them, beside the original."""
         original, *others = found
-        able = [c for c in others if c.file and affordable(c, self.budget)]
-        wanted = race.measured(able, self._paced(able, work), self.aim)
+        able = [c for c in others if race.fits(c, self.budget)]
+        wanted = race.measured(able, self._paced(able, work), self.aim, self.budget)
         requests = replicas.bodies(self.parts.choose.inputs)
         done: dict[tuple[str, ...], Candidate] = {}
         with ExitStack() as stack:

@@ -1,7 +1,8 @@
 """Knobs of serving, by replaying recorded traffic against real replicas: what each setting measured, and the choice.
 
 The same stretch of the record is replayed to the setting and, in the same second, to a reference: one replica of the
-model as it is. What is compared is the ratio of the two, for a machine has moods, and they hit both.
+model as it is. What is compared is the ratio of the two, for a machine has moods, and they hit both. A stretch begins
+with an empty queue, though; so the whole record is replayed to the setting too, and its seconds are what is promised.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Measured(Noun, frozen=True, kw_only=True):
     """One setting on this machine. Seconds count from when a request was due; ``rate``: answers a second at most."""
 
     params: dict[str, Any]
-    p50: float
+    p50: float  # of the whole record, replayed without a break: what queues up stays
     p99: float
     rate: float
     processors: int  # replicas x threads
+    asked: float = nan  # requests a second of the record; nan: not known
     beside50: float = nan  # times that of the reference, in the same seconds; nan: not measured so
     beside99: float = nan
     cpu: float = nan  # seconds of processor time a request, of all replicas
@@ -72,6 +74,11 @@ class Measured(Noun, frozen=True, kw_only=True):
     def slow(self) -> float:
         """What settings are compared by: the 99th percentile, beside the reference where there was one."""
         return self.p99 if isnan(self.beside99) else self.beside99
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it can answer as much as came. What cannot queues up more with every second."""
+        return not self.rate < self.asked
 
 
 def front(trials: Sequence[Measured]) -> list[Measured]:
@@ -84,14 +91,17 @@ def front(trials: Sequence[Measured]) -> list[Measured]:
 
 
 def choice(trials: Sequence[Measured], latency: float | None) -> Measured | None:
-    """On the front and within ``latency``: the fewest processors, then the highest throughput; None: none is within.
+    """On the front of those that keep up and are within ``latency`` seconds: the fewest processors, then the highest
+    throughput; None: none is within.
 
-    Without ``latency`` the lowest 99th percentile.
+    Without ``latency`` the lowest 99th percentile, of those that keep up if any does.
     """
-    able = [t for t in front(trials) if latency is None or t.p99 <= latency]
+    keep = [t for t in trials if t.keeps]
     if latency is None:
-        return min(able, key=lambda t: (t.slow, t.processors), default=None)
-    return min(able, key=lambda t: (t.processors, -t.rate, t.slow), default=None)
+        return min(front(keep or trials), key=lambda t: (t.slow, t.processors), default=None)
+    return min(
+        front([t for t in keep if t.p99 <= latency]), key=lambda t: (t.processors, -t.rate, t.slow), default=None
+    )
 
 
 class Due(Noun, frozen=True):
@@ -159,7 +169,7 @@ def record(path: Path, task: Serve, inputs: list[dict[str, Any]], seed: int = 0)
 def replay(replicas: list[Replica], due: list[tuple[float, bytes]]) -> list[float]:
     """Seconds of each request from when it was due: one that waits for a free connection has waited.
 
-    Each replica here is one connection. ModelError when one answers an error.
+    Each replica here is one connection. ModelError when one answers an error, or not at all.
     """
     taken, lock = iter(enumerate(due)), threading.Lock()
     times, wrong = [0.0] * len(due), list[LeptonError]()
@@ -176,8 +186,6 @@ def replay(replicas: list[Replica], due: list[tuple[float, bytes]]) -> list[floa
                 one.ask([body], 1, 10.0)
             except LeptonError as e:
                 wrong.append(e)
-            except OSError as e:
-                wrong.append(ModelError(f"the replica does not answer: {e}"))
             times[index] = time.perf_counter() - began - at
 
     threads = [threading.Thread(target=run, args=(one,)) for one in replicas]
@@ -225,7 +233,7 @@ def throughput(lines: list[Replica], some: list[bytes]) -> float:
     end = time.perf_counter() + RUSH
 
     def run(index: int) -> None:
-        with contextlib.suppress(LeptonError, OSError):  # what it cannot bear is no throughput
+        with contextlib.suppress(LeptonError):  # what it cannot bear is no throughput
             while time.perf_counter() < end:
                 counts[index] += len(lines[index].ask(some, 1, 10.0))
 
@@ -239,13 +247,20 @@ def throughput(lines: list[Replica], some: list[bytes]) -> float:
 
 
 def kept(file: Path) -> list[Measured]:
-    """What ``objective`` wrote there; a line that a kill cut short is left."""
+    """What ``objective`` wrote there. Left is a line that a kill cut short, and one of a version that measured
+    otherwise: without a reference, or with a queue that was emptied every half second.
+    """
     found: list[Measured] = []
     with contextlib.suppress(FileNotFoundError):
         for line in file.read_bytes().splitlines():
             with contextlib.suppress(msgspec.DecodeError):
                 found.append(msgspec.json.decode(line, type=Measured))
-    return found
+    return [t for t in found if not isnan(t.beside99) and not isnan(t.asked)]
+
+
+def asked(due: Sequence[tuple[float, bytes]]) -> float:
+    """Requests a second of the record; one of less than a second is taken to be of a second: a few say no rate."""
+    return len(due) / max(1.0, due[-1][0])
 
 
 def batching(params: dict[str, Value]) -> Batching:
@@ -297,14 +312,34 @@ class Serving:
         return self._made[precision]
 
     def reference(self) -> list[Replica]:
-        """Connections to one replica of the model as it is; it runs as long as this object is there."""
+        """Connections to one warm replica of the model as it is; it runs until ``forget``, or the end of this object.
+
+        ModelError when it does not answer; it is gone then.
+        """
         if not self._reference:
-            one = self._running.enter_context(replica(self._model))
-            one.ask([b for _, b in self.due[:16]], WARM, 5.0)
-            self._reference = [one.another() for _ in range(self.task.connections)]
-            for line in self._reference:
-                self._running.callback(line.close)
+            with ExitStack() as stack:
+                one = stack.enter_context(replica(self._model))
+                one.ask([b for _, b in self.due[:16]], WARM, 5.0)
+                lines = [one.another() for _ in range(self.task.connections)]
+                for line in lines:
+                    stack.callback(line.close)
+                self._running.enter_context(stack.pop_all())
+            self._reference = lines
         return self._reference
+
+    def forget(self) -> None:
+        """The reference is gone; the next trial gets a new one."""
+        self._reference = []
+        self._running.close()
+
+    def _pairs(self, lines: list[Replica]) -> list[Pair]:
+        """The record, stretch by stretch. Whoever did not answer: the reference may be dead, and is not asked again."""
+        with ExitStack() as failed:
+            failed.callback(self.forget)
+            reference = self.reference()
+            pairs = [pair(reference, lines, part, bool(n % 2)) for n, part in enumerate(stretches(self.due))]
+            failed.pop_all()
+        return pairs
 
     def __call__(self, params: dict[str, Value], told: Told) -> float:
         if unknown := sorted(set(params) - set(KNOBS)):
@@ -312,7 +347,7 @@ class Serving:
         model = self.model(params)
         threads, count = int(params.get("threads", 1)), int(params.get("replicas", 1))
         options = {"threads": threads} if "threads" in params else {}
-        reference = self.reference()
+        self.reference()
         with ExitStack() as stack:
             rules = batching(params)
             running = [stack.enter_context(replica(model, options, batching=rules)) for _ in range(count)]
@@ -320,17 +355,17 @@ class Serving:
             for one in running:
                 one.ask(some, WARM, 5.0)
             lines = [running[i % count].another() for i in range(max(self.task.connections, count))]
-            used = -sum(one.processor() for one in running)
-            parts = stretches(self.due)
-            pairs = [pair(reference, lines, part, bool(number % 2)) for number, part in enumerate(parts)]
-            used += sum(one.processor() for one in running)
-            rate = throughput(lines, some)
             for line in lines:
-                line.close()
-        p50, p99 = (float(q) for q in np.quantile([t for p in pairs for t in p.other], (0.5, 0.99)))
+                stack.callback(line.close)
+            used = -sum(one.processor() for one in running)
+            pairs = self._pairs(lines)
+            used += sum(one.processor() for one in running)
+            whole = replay(lines, self.due)
+            rate = throughput(lines, some)
+        p50, p99 = (float(q) for q in np.quantile(whole, (0.5, 0.99)))
         found = Measured(
-            params=params, p50=p50, p99=p99, rate=rate, processors=threads * count, beside50=beside(pairs, 0.5),
-            beside99=beside(pairs, 0.99), cpu=used / len(self.due),
+            params=params, p50=p50, p99=p99, rate=rate, processors=threads * count, asked=asked(self.due),
+            beside50=beside(pairs, 0.5), beside99=beside(pairs, 0.99), cpu=used / len(self.due),
         )  # fmt: skip
         if self.file is not None:
             with self.file.open("ab") as out:
