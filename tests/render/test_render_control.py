@@ -11,7 +11,7 @@ from render_stage import VERSIONS, by_kind, check, ground, service
 from leptonai.cli.exports import export
 from leptonai.cli.main import run
 from leptonai.errors import SpecError
-from leptonai.plan.render import Apis, render
+from leptonai.plan.render import Apis, render, wish
 from leptonai.plan.render.control import Seat, control
 from leptonai.plan.render.gate import PAGES
 from leptonai.plan.render.pod import LEAVE
@@ -141,6 +141,14 @@ def test_a_service_that_is_named_as_the_gateway_or_control_gets_none_of_their_tr
             theirs = deployment["spec"]["template"]["metadata"]["labels"]
             assert theirs["app.kubernetes.io/name"] == whose and not wanted.items() <= theirs.items(), one["kind"]
     assert asked == 6
+
+
+def test_a_copy_of_a_wish_under_another_name_is_refused() -> None:
+    made = wish.wish(service(name="digits"), "models")
+    assert wish.read(made) == service(name="digits")
+    made["metadata"]["name"] = "backup"
+    with pytest.raises(SpecError, match="ConfigMap/backup is not where the wish for digits stands"):
+        wish.read(made)
 
 
 def test_where_the_gateway_is_says_what_a_probe_asks() -> None:
