@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_stage import WholeApi
+from whole_api import WholeApi
 
 from leptonai.errors import Denied, PlatformError
 from leptonai.plan.render import names
