@@ -41,7 +41,7 @@ def healthy(steps: int = 40) -> History:
         (gradient(norm=1e4), ["clip"], "gradient explosion"),
         (gradient(norm=inf), ["skip"], "gradient is not finite"),
         (gradient(norm=inf, loss_scale=1024.0), ["skip", "lower_scale"], "overflow"),
-        (gradient(layers=(Layer(name="a", dead=1.0, weight=1.0),)), ["restore", "lower_rate"], "dead units"),
+        (gradient(layers=(Layer(name="a", dead=1.0, weight=1.0, passed=0.0),)), [], ""),  # one look says nothing
         (gradient(layers=(Layer(name="a", dead=1.0, weight=1.0, last=True),)), [], ""),
         (Validation(step=40, loss=9.0), [], ""),  # one bad validation says nothing
     ],
@@ -50,6 +50,39 @@ def test_one_observation_after_forty_healthy_steps(seen: Batch | Gradient, kinds
     acts = decide(healthy(), seen, RULES)
     assert [a.kind for a in acts] == kinds
     assert all(a.cause == cause for a in acts)
+
+
+@pytest.mark.parametrize(
+    ("more", "kinds"),
+    [
+        ({"passed": 0.0}, ["restore", "lower_rate"]),
+        ({"passed": 0.005}, ["restore", "lower_rate"]),
+        ({"passed": 1.0}, []),  # nothing was asked of it: an expert without tokens, a masked head
+        ({"passed": 0.0, "dead": 0.5}, []),
+        ({"passed": 0.0, "last": True}, []),
+    ],
+)
+def test_a_layer_is_dead_when_its_activation_stops_all_that_reaches_it_at_three_looks(
+    more: dict[str, float], kinds: list[str]
+) -> None:
+    h = healthy()
+    layer = Layer(**{"name": "a", "dead": 1.0, "weight": 1.0, **more})  # type: ignore[arg-type]
+    for i in range(3):
+        seen = gradient(i, 0.3, layers=(layer,))
+        acts = decide(h, seen, RULES)
+        assert [a.kind for a in acts] == (kinds if i == 2 else [])
+        h = remember(h, seen, acts, RULES, Batch(step=i, loss=0.3))
+        h = h if acts else remember(h, gradient(i, 0.3), [], RULES, Batch(step=i, loss=0.3))  # a step without a look
+    assert h.dying == 0 and load(dump(h)) == h
+
+
+def test_a_layer_that_wakes_between_two_looks_is_not_dead() -> None:
+    h = healthy()
+    for i in range(12):
+        layer = Layer(name="a", weight=1.0, dead=float(i % 3 > 0), passed=float(i % 3 == 0))
+        seen = gradient(i, 0.3, layers=(layer,))
+        assert decide(h, seen, RULES) == []
+        h = remember(h, seen, [], RULES, Batch(step=i, loss=0.3))
 
 
 def test_spikes_in_a_row_put_the_weights_back_once_and_then_blame_the_data() -> None:

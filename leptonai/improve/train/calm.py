@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, inf, isfinite
 from sys import float_info
+from zlib import crc32
 
 from msgspec.structs import replace
 
 from leptonai.improve.train.observed import History, Rules
 from leptonai.types import Noun
 
-Healthy = tuple[float, float, float, float]  # loss, gradient norm, location, scale of one step
+Moments = tuple[float, float]  # location and scale of a batch
+Healthy = tuple[float, float, Moments | None]  # loss, gradient norm, and moments where they were looked at, of one step
 _SHARE = 16  # close looks come further apart so that at most 2 / 16 of the healthy steps lie between two
 _MARGIN = 0.999  # rounding must not tell another story than ``decide``
 
@@ -41,11 +43,11 @@ def calm(h: History, update: float, r: Rules) -> Calm:
     ``k`` new values move the median of ``n`` by at most ``k`` ranks, whatever they are: so the medians of the next
     ``n / 4`` steps lie between two values that are known now.
     """
-    count = len(h.losses)
+    count = min(len(h.losses), len(h.locations))
     if count < r.enough or not isfinite(h.start) or update > r.rough:
         return NEVER
     steps = count // 4
-    least = (count - 1) // 2 - steps
+    least = (len(h.locations) - 1) // 2 - steps
     locations, scales = sorted(h.locations), sorted(h.scales)
     tight, broad = max(scales[least], 1e-12), max(scales[-1 - least], 1e-12)
     room, fold = _MARGIN * r.shift_size * tight, exp(_MARGIN * r.shift_size)
@@ -64,13 +66,14 @@ def settled(h: History, steps: Sequence[Healthy], r: Rules) -> History:
     """As ``remember`` would after each of these calm steps in turn."""
     if not steps:
         return h
-    losses, norms, locations, scales = zip(*steps, strict=True)
+    losses, norms, moments = zip(*steps, strict=True)
+    seen = [m for m in moments if m is not None]
     return replace(
         h,
         losses=(*h.losses, *losses)[-r.window :],
         norms=(*h.norms, *norms)[-r.window :],
-        locations=(*h.locations, *locations)[-r.window :],
-        scales=(*h.scales, *scales)[-r.window :],
+        locations=(*h.locations, *(m[0] for m in seen))[-r.window :],
+        scales=(*h.scales, *(m[1] for m in seen))[-r.window :],
         first=h.first if isfinite(h.first) else losses[0],
         peak=max(h.peak, *norms),
         healthy=h.healthy + len(steps),
@@ -102,9 +105,9 @@ def inspects(since: int, r: Rules) -> bool:
     """Whether the inputs of a batch are looked at, ``since`` steps after the last trouble, though its loss be calm.
 
     All of them at first and after trouble, then a fraction: continuous sampling (Dodge 1943), at fixed places so that
-    a run can be had again.
+    a run can be had again, by a checksum so that a loader that takes its sources in turn has all of them seen.
     """
-    return since < r.look or since % r.inspect == 0
+    return since < r.look or crc32(since.to_bytes(8, "little")) % r.inspect == 0
 
 
 class Memory:
@@ -121,14 +124,17 @@ class Memory:
         self.calm = calm(history, update, self._rules)
         self._left = due(history, self._rules) - history.seen
         self._since = history.seen - max(history.troubled, 0)
-        self.location = history.locations[-1] if history.locations else 0.0  # of the last healthy batch looked at
-        self.scale = history.scales[-1] if history.scales else 1.0
 
     @property
     def history(self) -> History:
         if self._pending:
             self.set(settled(self._history, self._pending, self._rules), self._update)
         return self._history
+
+    @property
+    def streak(self) -> int:
+        """``history.streak``, without taking anything in."""
+        return self._history.streak + len(self._pending)
 
     @property
     def looking(self) -> bool:
@@ -140,14 +146,15 @@ class Memory:
         """Whether the inputs of the next batch are to be looked at."""
         return self.calm is NEVER or inspects(self._since + len(self._pending), self._rules)
 
-    def quiet(self, loss: float, location: float, scale: float) -> bool:
-        """Whether ``decide`` has nothing to say about such a batch."""
+    def quiet(self, loss: float, moments: Moments | None) -> bool:
+        """Whether ``decide`` has nothing to say about such a batch, as far as it was looked at."""
         c = self.calm
-        return -inf < loss <= c.loss and c.low <= location <= c.high and c.narrow <= scale <= c.wide
+        if not -inf < loss <= c.loss:
+            return False
+        return moments is None or (c.low <= moments[0] <= c.high and c.narrow <= moments[1] <= c.wide)
 
-    def add(self, loss: float, norm: float, location: float, scale: float) -> None:
-        """One more calm step."""
-        self.location, self.scale = location, scale
-        self._pending.append((loss, norm, location, scale))
+    def add(self, loss: float, norm: float, moments: Moments | None) -> None:
+        """One more calm step; ``moments`` only when they were looked at."""
+        self._pending.append((loss, norm, moments))
         if len(self._pending) >= self.calm.steps:
             self.set(settled(self._history, self._pending, self._rules), self._update)

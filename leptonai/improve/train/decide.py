@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import isfinite, isnan, log
 from statistics import median
 
-from leptonai.improve.train.observed import Act, Batch, Gradient, History, Observation, Rules, Validation
+from leptonai.improve.train.observed import Act, Batch, Gradient, History, Layer, Observation, Rules, Validation
 
 BAD = {"skip", "restore", "reinitialise", "stop"}  # after these the optimizer does not step on this batch
 
@@ -142,9 +142,9 @@ def _layers(h: History, g: Gradient, r: Rules) -> list[Act]:
                 return [Act(kind="reinitialise", cause="activations explode", terms={**terms, "input": size})]
             if not x.last and (x.magnitude == 0 or x.spread < r.collapse * x.magnitude):
                 return [Act(kind="reinitialise", cause="activations collapse", terms={**terms, "limit": r.collapse})]
-    gone = [x for x in hidden if x.dead >= r.dead]
-    if gone and h.healthy >= 3:  # a last layer that begins at zero sends nothing back on the first step
-        terms = {"layer": gone[0].name, "dead": gone[0].dead, "limit": r.dead}
+    gone = _gone(g, r)
+    if gone and h.dying + 1 >= r.suspect:  # once may be a small batch's fault
+        terms = {"layer": gone[0].name, "dead": gone[0].dead, "limit": r.dead, "in_a_row": h.dying + 1}
         if young and not h.alive:
             return [Act(kind="reinitialise", cause="dead units", terms=terms)]
         return _put_back(h, r, "dead units", True, terms)
@@ -155,6 +155,14 @@ def _layers(h: History, g: Gradient, r: Rules) -> list[Act]:
             kind = "reinitialise" if young else "note"
             return [Act(kind=kind, cause="vanishing gradient", terms=terms)]  # type: ignore[arg-type]
     return []
+
+
+def _gone(g: Gradient, r: Rules) -> list[Layer]:
+    """Hidden layers that are dead: the loss asks something of them, and their own activation lets nothing through.
+
+    A gradient that is zero says less: an expert without tokens, a masked head, a margin that is kept have none either.
+    """
+    return [x for x in g.layers if not x.last and x.dead >= r.dead and x.passed <= 1 - r.dead]
 
 
 def _validation(h: History, v: Validation, r: Rules) -> list[Act]:
@@ -208,6 +216,7 @@ def remember(
                 restored_at=h.seen,
                 initialised=h.initialised + fresh,
                 lowered=h.lowered + any(a.kind == "lower_rate" for a in acts),
+                dying=0,
                 **({"first": float("nan")} if fresh else {}),
                 **(_UNLEARNT if fresh or h.healthy < rules.enough + rules.settle else {}),
             )
@@ -221,6 +230,7 @@ def remember(
     healthy = h.healthy + 1
     losses = (*h.losses[-keep:], observation.loss)
     lasting = h.streak + 1 >= 3 * rules.settle
+    gone = bool(_gone(observation, rules))
     return replace(
         h,
         losses=losses,
@@ -237,7 +247,8 @@ def remember(
         bad=0,
         seen=h.seen + 1,
         restores=0 if lasting else h.restores,
-        alive=h.alive or bool(observation.layers and not acts),
+        alive=h.alive or bool(observation.layers and not acts and not gone),
+        dying=h.dying + 1 if gone else 0 if observation.layers else h.dying,
     )
 
 

@@ -24,6 +24,7 @@ from leptonai.improve.train.observed import SKIPPED, Act, Batch, Event, Gradient
 from leptonai.improve.train.state import Snapshot, Snapshots, random_states, set_random_states
 from leptonai.improve.train.watch import Look, finite, moments, norms, plain
 
+_KEPT = ("steps", "rate", "loss_scale", "stopped", "applied", "weight", "update", "look", "silent")
 _ADAPTIVE = ("Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "SparseAdam", "Rprop")
 
 
@@ -221,17 +222,19 @@ class Guard:
                 f"the checkpoint in {self.folder} and keep= differ in {', '.join(missing)}", hint="use another folder"
             )
         try:
+            # All of it is read before anything is overwritten; checkpoints of old do not have every number.
+            history, own = load(state["guard"]["history"]), {"silent": 0, **state["guard"]}
+            own = {k: own[k] for k in _KEPT}
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(state["scheduler"])
             for name, thing in self._keep.items():
                 thing.load_state_dict(state["keep"][name])
-            own = state["guard"]
             self.steps, self.rate, self.loss_scale = own["steps"], own["rate"], own["loss_scale"]
             self.stopped, self._applied, self._weight = own["stopped"], own["applied"], own["weight"]
             self._update, self._look_next, self._silent = own["update"], own["look"], own["silent"]
-            self._remember(load(own["history"]))
+            self._remember(history)
         except KeyError as e:
             raise ModelError(f"the checkpoint in {self.folder} does not fit: it has no {e}", hint=hint) from e
         except (RuntimeError, ValueError, TypeError, msgspec.ValidationError) as e:
@@ -249,12 +252,11 @@ class Step:
     __slots__ = (
         "_batch",
         "_cast",
+        "_due",
         "_guard",
-        "_inspected",
-        "_location",
         "_look",
         "_loss",
-        "_scale",
+        "_moments",
         "_seen",
         "skipped",
         "told",
@@ -271,11 +273,11 @@ class Step:
         g = self._guard
         if g._buffers:
             torch._foreach_copy_(g._before, g._buffers)
-        if g._look_next or g._memory.looking:
+        self._due = g._memory.looking
+        if (g._look_next or self._due) and g._held == g._accumulate - 1:
             g._look_next = False
             self._look = Look(g.model)
-        self._inspected = g._memory.inspecting
-        self._location, self._scale = moments(self._batch) if self._inspected else (g._memory.location, g._memory.scale)
+        self._moments = moments(self._batch) if g._memory.inspecting else None
         self._cast = g._autocast() if g._precision != "fp32" else None
         if self._cast is not None:
             self._cast.__enter__()
@@ -315,22 +317,24 @@ class Step:
         if not len(g._snapshots):
             g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
         self._loss = loss.item()
-        if not g._memory.quiet(self._loss, self._location, self._scale):
+        if not g._memory.quiet(self._loss, self._moments):
             seen = self._told()
             if bad(acts := decide(g.history, seen, g.rules)):
                 self._refuse(seen, acts)
                 return
         if g._accumulate != 1:
             loss = loss / g._accumulate
+        if self._look is not None:
+            self._look.reach(loss)
         (loss * g.loss_scale if g.loss_scale != 1 else loss).backward()
         g._held += 1
 
     def _told(self) -> Batch:
         """The batch as ``decide`` reads it. Whether all of it is finite is asked only when the loss is not."""
         g = self._guard
-        if not self._inspected:
-            self._location, self._scale = moments(self._batch)
-        location, whole = self._location, True
+        if self._moments is None:
+            self._moments = moments(self._batch)
+        (location, scale), whole = self._moments, True
         if not isfinite(self._loss):
             location = location if finite(self._batch) else nan
             whole = finite(list(g.model.parameters()))
@@ -338,7 +342,7 @@ class Step:
             step=g.steps,
             loss=self._loss,
             location=location,
-            scale=self._scale,
+            scale=scale,
             update=g._update,
             weights_finite=whole,
         )
@@ -364,14 +368,16 @@ class Step:
         norm, silent = norms(grads, g._plain)
         if silent > g._silent:  # a layer has died, or part of the model is not used by this batch: looking will tell
             g._look_next = True
-        g._silent = silent if self._look else max(silent, g._silent)
+        # A model whose parts rest by turns must not be looked at each time: until the next look that is due, the most
+        # that were silent together are no news.
+        g._silent = silent if self._look and self._due else max(silent, g._silent)
         if self._look is None and self._seen is None and norm <= g._memory.calm.norm:
             g._apply()
-            g._memory.add(self._loss, norm, self._location, self._scale)
+            g._memory.add(self._loss, norm, self._moments)
         elif not self._judged(norm):
             return
         g._zero()
-        if g.loss_scale != 1 and (streak := g.history.streak) and streak % g.rules.scale_grow == 0:
+        if g.loss_scale != 1 and (streak := g._memory.streak) and streak % g.rules.scale_grow == 0:
             g.loss_scale *= 2
         if g._applied % g.rules.snapshot == 0:
             g._snapshots.add(Snapshot(g.model, g.optimizer, g._applied))
@@ -411,4 +417,6 @@ class Step:
             moved = torch._foreach_sub([p.detach() for p in parameters], before)
             g._update = norms(moved)[0] / max(g._weight, 1e-12)
         g._remember(remember(g.history, seen, acts, g.rules, batch))
+        if g.history.dying:  # the next steps tell whether it stays so
+            g._look_next = True
         return True

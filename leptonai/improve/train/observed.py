@@ -31,11 +31,11 @@ class Rules(Noun, frozen=True, kw_only=True):
     violent: float = 0.5  # update over weights, in one step: the weights are being rewritten (healthy is about 1e-3)
     rough: float = 0.1  # update over weights that makes a rising or stuck loss the rate's fault
     gentle: float = 0.02  # update over weights to which a first violent gradient is clipped
-    dead: float = 0.99  # share of a layer's units that no gradient reaches
+    dead: float = 0.99  # share of a layer's units without gradient, and of the gradient that its activation stops
     collapse: float = 1e-3  # spread over magnitude of a layer's output: every input looks the same to it
     huge: float = 50.0  # magnitude of a hidden output over that of the model's input, before anything is learnt
     vanish: float = 1e-8  # relative gradient of the first layer over that of the last
-    suspect: int = 3  # spikes in a row until the weights, not the data, are suspected and put back
+    suspect: int = 3  # spikes, or looks at a dead layer, in a row until weights, not data, are suspected and put back
     settle: int = 10  # healthy steps after which a snapshot counts as good, and after which a restore has worked
     snapshot: int = 50  # healthy steps between snapshots
     restores: int = 12  # restores without lasting health until training stops
@@ -53,6 +53,7 @@ class Layer(Noun, frozen=True, kw_only=True):
     gradient: float = 0.0  # norm
     weight: float = 0.0  # norm
     dead: float = 0.0  # share of units whose whole gradient row is exactly zero
+    passed: float = 1.0  # share of the gradient that reaches its activation which comes through; 1: none reaches it
     magnitude: float = float("nan")  # of the output
     spread: float = float("nan")  # of the output over the batch, per unit
     last: bool = False  # the model's last layer: its scale is the task's own affair
@@ -129,6 +130,7 @@ class History(Noun, frozen=True, kw_only=True):
     troubled: int = -1  # ``seen`` after the last bad step
     initialised: int = 0  # times the start was initialised anew
     alive: bool = False  # a close look has found every layer alive
+    dying: int = 0  # close looks in a row at which a layer was dead
     best: float = float("inf")  # validation
     best_training: float = float("inf")
     stale: int = 0  # validations since the best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import gcd, isfinite, nan, sqrt
 from typing import Any
@@ -12,6 +13,10 @@ from torch import nn
 
 from leptonai.improve.train.observed import Layer
 
+ACTIVATIONS = {  # by what autograd calls them: functions leave no module to hook
+    "Clamp", "ClampMin", "Elu", "Gelu", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyRelu", "Maximum",
+    "Mish", "Relu", "Sigmoid", "Silu", "Softplus", "Softshrink", "Tanh", "Threshold",
+}  # fmt: skip
 WATCHED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 ROWS = 256  # rows of a layer's output that tell its magnitude and spread: a thousandth needs no more
 SAMPLE = 1024  # values of a batch that tell its mean and spread
@@ -47,6 +52,8 @@ class Look:
         self._seen: dict[str, tuple[Any, float, float]] = {}
         self.input_magnitude = nan
         self.call: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # how the model was called
+        self._made: dict[Any, str] = {}  # graph nodes that are a layer's output
+        self._through: list[tuple[frozenset[str], Any, Any]] = []  # layers, places with gradient after and before
         self._handles = [m.register_forward_hook(self._outputs(name)) for name, m in watched(model)]
         self._handles.append(model.register_forward_pre_hook(self._inputs, with_kwargs=True))
 
@@ -58,7 +65,10 @@ class Look:
 
     def _outputs(self, name: str) -> Any:
         def hook(module: Any, args: Any, output: Any) -> None:
-            out = next(tensors(output)).detach()
+            made = next(tensors(output))
+            if made.grad_fn is not None:
+                self._made[made.grad_fn] = name
+            out = made.detach()
             if isinstance(module, nn.modules.conv._ConvNd):
                 out = out.movedim(1, -1)
             rows = out.reshape(-1, out.shape[-1])
@@ -68,13 +78,51 @@ class Look:
 
         return hook
 
+    def reach(self, loss: Any) -> None:
+        """The backward pass from ``loss`` will tell how much of the gradient each layer's activation lets through.
+
+        Only of activations with a layer between them and the loss: what a loss itself cuts (a margin) is its affair.
+        """
+        known, todo = set(), [(loss.grad_fn, False)]
+        while todo:
+            node, below = todo.pop()
+            if node is None or (node, below) in known or (node, True) in known:
+                continue
+            known.add((node, below))
+            if below and _activation(node) and (names := self._before(node)):
+                self._handles.append(node.register_hook(_counting(names, self._through)))
+            below = below or node in self._made
+            todo += [(n, below) for n, _ in node.next_functions]
+        self._made.clear()  # they keep the graph alive
+
+    def _before(self, activation: Any) -> frozenset[str]:
+        """The layers whose output comes to it through no other layer or activation."""
+        names, known, todo = set(), set(), [n for n, _ in activation.next_functions]
+        while todo:
+            node = todo.pop()
+            if node is None or node in known:
+                continue
+            known.add(node)
+            if node in self._made:
+                names.add(self._made[node])
+            elif not _activation(node):
+                todo += [n for n, _ in node.next_functions]
+        return frozenset(names)
+
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._made.clear()
 
     def layers(self) -> tuple[Layer, ...]:
-        out = []
+        out: list[Layer] = []
+        came: Counter[str] = Counter()
+        left: Counter[str] = Counter()
+        for names, after, before in self._through:
+            for name in names:
+                came[name] += int(after)
+                left[name] += int(before)
         for i, (name, (module, magnitude, spread)) in enumerate(self._seen.items()):
             w = weight(module)
             grad, dead = w.grad, 0.0
@@ -86,12 +134,27 @@ class Look:
                     gradient=0.0 if grad is None else grad.norm().item(),
                     weight=w.detach().norm().item(),
                     dead=dead,
+                    passed=left[name] / came[name] if came[name] else 1.0,
                     magnitude=magnitude,
                     spread=spread,
                     last=i == len(self._seen) - 1,
                 )
             )
         return tuple(out)
+
+
+def _activation(node: Any) -> bool:
+    return node.name().partition("Backward")[0] in ACTIVATIONS
+
+
+def _counting(names: frozenset[str], told: list[tuple[frozenset[str], Any, Any]]) -> Any:
+    """A hook on a graph node. It holds no node: those would never be freed."""
+
+    def hook(inward: Any, outward: Any) -> None:
+        if outward[0] is not None and inward[0] is not None:
+            told.append((names, outward[0].count_nonzero(), inward[0].count_nonzero()))
+
+    return hook
 
 
 def moments(batch: Any) -> tuple[float, float]:
