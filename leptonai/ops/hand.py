@@ -123,7 +123,7 @@ class Hand:
             return
         case.refused, case.moments = share, []
         told = book.note(case.incident, "eased", f"Proposal {answer.id}: {why}.", now, share=share)
-        if not share and set(last.set) == {"shed"}:  # else what it did beside that stays
+        if not share:  # who comes back then is no sign that it did not help
             done = msgspec.structs.replace(last, undone=answer.id)
             told = msgspec.structs.replace(told, actions=(*told.actions[:-1], done))
         case.incident = told

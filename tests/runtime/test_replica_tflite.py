@@ -99,10 +99,10 @@ m.save(sys.argv[1] + "/m.keras"); m.export(sys.argv[1] + "/saved")
 
 
 def test_without_tensorflow_it_says_what_to_install(tmp_path: Path) -> None:
-    from leptonai.errors import SpecError
+    from leptonai.errors import NotInstalled
     from leptonai.improve.compress import keras
 
     (tmp_path / "m.keras").write_bytes(b"PK")
-    with pytest.raises(SpecError) as e:
+    with pytest.raises(NotInstalled) as e:
         keras.plain(tmp_path / "m.keras", None, tmp_path)
     assert "leptonai-platform[tensorflow]" in e.value.hint

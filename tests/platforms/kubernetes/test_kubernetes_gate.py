@@ -220,7 +220,8 @@ def test_control_hears_what_they_hold_and_were_asked_and_who_is_not_control_does
                 gate = pod(NAME, gateway.address)
                 gate["metadata"]["labels"] = {"app.kubernetes.io/name": NAME} | CHOSEN
                 namesake = pod("namesake", loopback())
-                namesake["metadata"]["labels"]["app.kubernetes.io/name"] = NAME
+                labels = namesake["metadata"]["labels"]
+                namesake["metadata"]["labels"] = {k: NAME if v == "greeter" else v for k, v in labels.items()}
                 api.put("pods", namesake)
                 api.put("pods", gate)
                 await until(lambda: seen.describe()["gateway"]["healthy"])
