@@ -347,7 +347,7 @@ def test_where_somebody_else_sets_the_replicas_only_what_is_too_much_is_refused(
     assert asked(Scale(refuse=60.0), flood, keda) == refusal, "above its floor too: he goes on as we refuse"
     assert asked(Scale(), flood, keda) is None, "nothing is left to ask for"
     assert asked(Scale(refuse=60.0), SURGE, keda) is None, "nobody knows what is too much"
-    assert asked(Scale(refuse=60.0), flood, msgspec.structs.replace(keda, dials=service(shed=0.7).dials)) is None
+    assert asked(Scale(refuse=60.0), flood, msgspec.structs.replace(keda, dials=service(shed=0.9).dials)) is None
     small = service(spec(scale=Bounds(owner="keda", max=4)))
     assert asked(Scale(refuse=60.0), flood, small) is None, "what he may start would not carry it"
     mine = service(spec(scale=Bounds(owner="keda")))
