@@ -21,7 +21,6 @@ class Load(NamedTuple):
     another."""
 
     arrivals: float
-    answered: float
     waiting: float
     carried: float
 
@@ -64,7 +63,6 @@ def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica]
     span = max(s.at[-1] - s.at[0] for s in under_way)
     return Load(
         arrivals=max(answered + (grown / span if span > 0 else 0.0), 0.0),
-        answered=answered,
         waiting=sum(s.value[-1] for s in under_way if now - s.at[-1] < LATE / 2),
         carried=ready(asked) / seconds,
     )

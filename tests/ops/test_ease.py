@@ -30,7 +30,7 @@ def replicas(name: str, *ids: str, variant: str = "main", digest: str = OLD.dige
 
 
 def course(arrivals: float, carried: float, waiting: float = 0.0, seconds: int = 6) -> list[Moment]:
-    return [Moment(float(t), Load(arrivals, arrivals, waiting, carried)) for t in range(seconds)]
+    return [Moment(float(t), Load(arrivals, waiting, carried)) for t in range(seconds)]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_what_is_refused_follows_what_is_carried(
 def test_one_bad_second_of_the_last_ones_is_enough_to_wait() -> None:
     seen = course(20.0, 200.0)
     assert eased(seen, 0.8, 5.0, HOLD) == 0.0
-    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 20.0, 500.0, 200.0)), seen[-1]], 0.8, 5.0, HOLD) is None
-    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 20.0, 0.0, 20.0)), seen[-1]], 0.8, 5.0, HOLD) is None
+    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 500.0, 200.0)), seen[-1]], 0.8, 5.0, HOLD) is None
+    assert eased([*seen[:-2], Moment(4.0, Load(20.0, 0.0, 20.0)), seen[-1]], 0.8, 5.0, HOLD) is None
 
 
 def test_what_ended_early_of_late_makes_the_next_wait_twice_as_long() -> None:
@@ -88,7 +88,7 @@ def test_whatever_the_traffic_does_refusals_do_not_swing(
                 continue
             if share == 0.0:
                 continue
-            seen.append(Moment(now, Load(come, come, 0.0, carried)))
+            seen.append(Moment(now, Load(come, 0.0, carried)))
             hold = hold_after(sum(now - at < 600.0 for at in ends))
             less = eased(seen, share, now, hold)
             if less is None:
@@ -120,7 +120,7 @@ def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> Non
         )  # fmt: skip
     load = load_of(store, service("digits"), replicas("digits", "a", "b"), 9.0)
     assert load is not None and load.too_much
-    assert (load.arrivals, load.answered, load.waiting, load.carried) == (50.0, 20.0, 270.0, 20.0)
+    assert (load.arrivals, load.waiting, load.carried) == (50.0, 270.0, 20.0)
     assert load_of(store, service("other"), replicas("other", "a", "b"), 9.0) is None
 
 

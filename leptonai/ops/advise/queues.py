@@ -14,10 +14,16 @@ NORMAL = np.linspace(-4.0, 5.0, 91)  # deviations at which own times are looked 
 WEIGHT = np.exp(-0.5 * NORMAL**2) / np.exp(-0.5 * NORMAL**2).sum()
 
 
-def waits(busy: float, servers: int) -> float:
+def all_taken(busy: Floats, servers: Floats) -> Floats:
     """Chance that a request finds all ``servers`` taken, each ``busy`` a share of its time: Sakasegawa (1977), whose
     mean wait of M/M/m is this over ``servers * (1 - busy)``, in service times; exact for one."""
-    return float(min(max(busy, 0.0), 1.0) ** (sqrt(2.0 * (servers + 1.0)) - 1.0))
+    out: Floats = np.clip(busy, 0.0, 1.0) ** (np.sqrt(2.0 * (servers + 1.0)) - 1.0)
+    return out
+
+
+def waits(busy: float, servers: int) -> float:
+    """``all_taken`` of one station."""
+    return float(all_taken(np.asarray(busy), np.asarray(servers)))
 
 
 def mean_wait(busy: float, servers: int, each: float, spread: float) -> float:

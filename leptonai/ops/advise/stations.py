@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from leptonai.ops.advise.queues import all_taken
 from leptonai.protocols import Floats
 
 SERVERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -94,8 +95,7 @@ def stations(calls: Floats, seconds: Floats) -> Stations | None:
 def _seconds(servers: Floats, capacity: Floats, busy: Floats) -> Floats:
     each = servers / capacity
     free = np.maximum(1.0 - busy, 1e-9)
-    waits = np.minimum(np.maximum(busy, 0.0), 1.0) ** (np.sqrt(2.0 * (servers + 1.0)) - 1.0)
-    out: Floats = np.where(busy < 1.0, each * (1.0 + waits / (servers * free)), np.inf)
+    out: Floats = np.where(busy < 1.0, each * (1.0 + all_taken(busy, servers) / (servers * free)), np.inf)
     return out
 
 
