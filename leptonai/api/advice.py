@@ -45,8 +45,9 @@ async def measured(asked: Asked[Any, None], key: Key, seconds: float, deep: bool
     costs = [r.cost for r in ready if r.cost is not None]
     cost = (median(c[0] for c in costs), median(c[1] for c in costs)) if costs else None
     return await run_in_threadpool(
-        advise, service, len(ready), seen, now - seconds, now, cores=float(os.cpu_count() or 0), cost=cost, below=below
-    )
+        advise, service, len(ready), seen, now - seconds, now, cores=float(os.cpu_count() or 0), cost=cost, below=below,
+        theirs=bool(world.platform.scaled(service)),
+    )  # fmt: skip
 
 
 async def _series(asked: Asked[Any, None], key: Key, start: float, end: float) -> dict[str, list[Series]]:

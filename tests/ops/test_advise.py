@@ -210,6 +210,18 @@ def test_a_service_that_scales_by_itself_ends_at_scale_max() -> None:
     assert found.first.load == pytest.approx(5 * 0.97 / 0.02, rel=0.05) and found.proposal.dial == "most"
 
 
+@pytest.mark.parametrize(("ready", "most"), [(2, 5), (4, 16), (4, 4)])
+def test_replicas_that_somebody_else_sets_are_never_proposed_and_who_sets_them_is_said(ready: int, most: int) -> None:
+    mine = service(ready=ready, scale=Scale(replicas=ready, max=most, owner="keda"))
+    found = told(mine, telemetry(ready=ready, mean=45.0 * ready), ready, theirs=True)
+    assert found.proposal is not None and found.proposal.dial == "most" and "keda sets the replicas" in found.told
+    change = found.proposal.change
+    assert isinstance(change, SpecChange) and change.spec.scale == Scale(
+        replicas=ready, max=int(found.proposal.to), owner="keda"
+    )
+    assert found.proposal.to > most
+
+
 @pytest.mark.parametrize(
     ("seen", "ready", "why"),
     [({}, 2, "0 windows"), (telemetry(), 0, "no replica is ready"), (telemetry(mean=0.0), 2, "0 windows")],

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from itertools import count
+
 import pytest
 
-from leptonai.serve.idle import Quiet, wake
-from leptonai.types import Dials, Scale, Service, Spec, Variant, VariantDials
+from leptonai.platforms.memory import MemoryPlatform, World
+from leptonai.serve.idle import IdleLoop, Quiet, wake
+from leptonai.types import DialChange, Dials, Scale, Service, Spec, Variant, VariantDials
 
 AT = ("digits", "main")
 
@@ -49,3 +54,28 @@ def test_only_a_service_that_nobody_asked_for_so_long_sleeps() -> None:
     assert len(quiet.sleep([mine], {}, {}, 1060.0)) == 1
     assert quiet.sleep([service(2, idle=None)], asked, {}, 5000.0) == []
     assert quiet.sleep([service(0)], asked, {}, 5000.0) == []
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_service_whose_replicas_somebody_else_sets_is_not_sent_to_sleep(theirs: bool) -> None:
+    world, made, looks = World(scaled={"digits": {"main": 2}} if theirs else {}), [], []
+    enough = asyncio.Event()
+
+    def services(now: float) -> list[Service]:
+        looks.append(now)
+        if len(looks) == 5:
+            enough.set()
+        return [service(2)]
+
+    def propose(change: DialChange, why: str) -> bool:
+        made.append(change.set)
+        return True
+
+    async def look() -> None:
+        loop = IdleLoop(MemoryPlatform(world), services, propose, clock=partial(next, count(0.0, 100.0)), period=1e-3)
+        task = asyncio.create_task(loop.run())
+        await enough.wait()
+        task.cancel()
+
+    asyncio.run(look())
+    assert bool(made) != theirs and all(m == {"main.replicas": 0.0} for m in made)

@@ -29,11 +29,13 @@ LEAST_SHARE = 0.005
 def advise(
     service: Service, ready: int, series: Mapping[str, Sequence[Series]], start: float, end: float, *,
     cores: float = 0.0, cost: tuple[float, float] | None = None, below: Mapping[str, Below] | None = None,
+    theirs: bool = False,
 ) -> Advice:  # fmt: skip
     """What telemetry of ``[start, end)`` tells of the first limit of ``service``.
 
     ``series``: by signal name, those of SIGNALS. ``cores``: processors of the machine, 0: not known; ``cost``: seconds
-    a sample and a batch take, as a replica has learnt; ``below``: what is known of called services of ours.
+    a sample and a batch take, as a replica has learnt; ``below``: what is known of called services of ours;
+    ``theirs``: ``scale.owner`` sets the replicas in our place, so no proposal does.
     """
     seen = look(series, start, end)
     missing = _missing(seen, ready)
@@ -41,7 +43,7 @@ def advise(
     blank = Advice(service=service.key, start=start, end=end, windows=len(seen), rate=rate, peak=peak)
     if missing:
         return msgspec.structs.replace(blank, cannot_tell=missing)
-    known = known_of(service, ready, cores, cost, below or {})
+    known = known_of(service, ready, cores, cost, below or {}, theirs)
     limits = _with_chances(bounds(seen, known), seen, known, peak)
     told = [limit for limit in limits if limit.load is not None]
     cannot = tuple(f"{limit.what}: {limit.why}" for limit in limits if limit.load is None)
@@ -56,15 +58,18 @@ def advise(
 
 
 def known_of(
-    service: Service, ready: int, cores: float, cost: tuple[float, float] | None, below: Mapping[str, Below]
-) -> Known:
-    """What the wish declares. A service that scales by itself has the compute threads that it may get."""
+    service: Service, ready: int, cores: float, cost: tuple[float, float] | None, below: Mapping[str, Below],
+    theirs: bool = False,
+) -> Known:  # fmt: skip
+    """What the wish declares. A service whose replicas follow its load, by us or by ``scale.owner``, has the compute
+    threads that it may get."""
     spec = service.spec
     first = spec.variants[0]
-    auto = spec.scale.auto is not None and spec.scale.max > ready
+    auto = (theirs or spec.scale.auto is not None) and spec.scale.max > ready
     return Known(
         replicas=spec.scale.max if auto else ready,
         bound_by="scale.max" if auto else "",
+        set_by=spec.scale.owner if theirs else "",
         latency=spec.slo.latency,
         tail=1.0 - spec.slo.latency_objective,
         size=first.batching.max_size,

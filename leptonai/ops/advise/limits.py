@@ -40,12 +40,14 @@ class Below(NamedTuple):
 
 class Known(NamedTuple):
     """What is declared or observed besides telemetry. ``replicas``: each with a compute thread; ``bound_by``: what
-    decides how many, when that is a bound of the spec. ``cores`` 0: not known. ``below``: called services of ours."""
+    decides how many, when that is a bound of the spec; ``set_by``: who else than us sets them. ``cores`` 0: not known.
+    ``below``: called services of ours."""
 
     replicas: int
     latency: float
     tail: float
     bound_by: str = ""
+    set_by: str = ""
     size: int = 1
     queue: int = 1024
     cost: tuple[float, float] | None = None

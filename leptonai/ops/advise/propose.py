@@ -83,6 +83,8 @@ def _replicas(service: Service, known: Known, peak: float, before: float) -> lis
     each = before / known.replicas
     count = max(ceil(MORE * known.replicas), ceil(peak / NEEDED / max(each, 1e-9)))
     other = known._replace(replicas=count)
+    if known.set_by:
+        return [_most(service, other)]
     name = spec.variants[0].name
     if count <= spec.scale.max:
         change = DialChange(service=spec.key, set={f"{name}.replicas": float(count)})
@@ -125,10 +127,16 @@ def _declared(service: Service, seen: Seen, known: Known, first: Limit) -> list[
         change = _spec(service, limits=limits)
         return [Move(known._replace(requests=most), change, "requests", most, f"limits.requests {most}")]
     if known.bound_by:
-        count = ceil(MORE * known.replicas)
-        scale = msgspec.structs.replace(spec.scale, max=count)
-        return [Move(known._replace(replicas=count), _spec(service, scale=scale), "most", count, f"scale.max {count}")]
+        return [_most(service, known._replace(replicas=ceil(MORE * known.replicas)))]
     return []
+
+
+def _most(service: Service, after: Known) -> Move:
+    """As many replicas are let be, by whoever sets them."""
+    count = after.replicas
+    text = f"scale.max {count}" + (f", up to which {after.set_by} sets the replicas" if after.set_by else "")
+    scale = msgspec.structs.replace(service.spec.scale, max=count)
+    return Move(after, _spec(service, scale=scale), "most", count, text)
 
 
 def _spec(service: Service, **changes: object) -> SpecChange:
