@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from leptonai.admit import Door
 from leptonai.client.wire import ServiceView
 from leptonai.errors import LeptonError
-from leptonai.serve.resource.decide import AGAIN, Decision, Known, Refused, Word, decide, failed, rivals
+from leptonai.serve.resource.decide import AGAIN, PENDING, Decision, Known, Refused, Word, decide, failed, rivals
 from leptonai.serve.resource.form import ADOPT, FINALIZER, KEEP, Declared, read
 from leptonai.serve.resource.status import HELD, patch, status
 from leptonai.settings import Admit, Settings
@@ -67,6 +67,7 @@ def word(model: str = A, history: tuple[Revision, ...] = (), **more: Any) -> Dec
 ADOPTS = {"annotations": {ADOPT: "true"}}
 GOING = {"deletionTimestamp": "2026-01-02T00:00:00Z"}
 ADMITTED = {"status": {"admittedGeneration": 1, "service": "digits"}}
+WAITED = {"status": {"admittedGeneration": 1, "observedGeneration": 2, "revision": 1, "service": "digits"}}
 OTHER = "human:ana"
 FIRST, SECOND = revision(1, A), revision(2, B, "gitops:models/digits@2")
 
@@ -92,6 +93,8 @@ FIRST, SECOND = revision(1, A), revision(2, B, "gitops:models/digits@2")
         (word(history=(FIRST, revision(2, None, OTHER)), **ADMITTED), "Deleted", "human:ana deleted digits"),
         (word(spec={"name": "other"}, **ADMITTED), "Renamed", "cannot become other"),
         (word(refused=Refused(1, Word(False, "Denied", "frozen"), 101.0, 5.0)), "Denied", "frozen"),
+        (word(B, (FIRST, revision(2, C, OTHER)), generation=2, **WAITED), "Overridden", "revision 2 of human:ana"),
+        (word(B, (FIRST, revision(2, None, OTHER)), generation=2, **WAITED), "Deleted", "human:ana deleted digits"),
         (word(metadata=GOING, history=(FIRST,), running=2, **ADMITTED), "Deleting", "2 left"),
     ],
 )
@@ -111,6 +114,8 @@ def test_the_word_says_who_is_right_and_why(found: Decision, reason: str, words:
         (word(B, history=(FIRST, SECOND, revision(3, A, "rollout")), generation=2), None, None),
         (word(B, history=(FIRST, SECOND, revision(3, A, "rollout")), generation=3), SpecChange(spec=said(B), base=3),
          None),
+        (word(B, (FIRST,), generation=2, **WAITED), SpecChange(spec=said(B), base=1), None),
+        (word(B, (FIRST, revision(2, C, OTHER)), generation=3, **WAITED), SpecChange(spec=said(B), base=2), None),
         (word(history=(), **ADMITTED), SpecChange(spec=said(A), base=0), None),  # a store that was lost
         (word(refused=Refused(1, Word(False, "Denied", ""), 99.0, 5.0)), SpecChange(spec=said(A), base=0), None),
         (word(refused=Refused(0, Word(False, "Denied", ""), 101.0, 5.0)), SpecChange(spec=said(A), base=0), None),
@@ -281,8 +286,15 @@ class World:
         change = DeleteChange(service="digits", base=head.number) if model is None else SpecChange(
             spec=said(model), base=head.number
         )  # fmt: skip
-        if self.propose(change, by) == "admitted":
+        ends = self.obj is not None and "deletionTimestamp" in self.obj["metadata"] and self.owned()
+        if self.propose(change, by) == "admitted" and not ends:
             self.spoke = (by or "human", model)
+
+    def owned(self) -> bool:
+        """Whether the service, as it lives now, was ever the resource's: it ends with it then."""
+        history = self.store.revisions("digits")
+        ended = max((r.number for r in history if r.spec is None), default=0)
+        return any(r.by.startswith("gitops:") for r in history if r.number > ended)
 
     def freeze(self, on: bool) -> None:
         self.frozen = "human:ana: wait" if on else ""
@@ -297,7 +309,7 @@ class World:
     # what we do
 
     def step(self) -> bool:
-        """One look; whether anything was done."""
+        """One look, and a word about it; whether anything was done."""
         if self.obj is None:
             return False
         self.now += 1.0
@@ -308,6 +320,7 @@ class World:
             if not found.finalizer:
                 self.obj = None
             return True
+        word = found.word
         if found.change is not None:
             try:
                 outcome = self.propose(found.change, one.by)
@@ -315,15 +328,20 @@ class World:
                 outcome = e.message
             if outcome != "admitted":
                 self.refused = failed(one, self.refused, "Denied", outcome, self.now)
-            return True
-        if found.word.reason == "Pending":
-            return True
-        self.tell(one, found.word)
-        return False
+                word = self.refused.word
+        elif word.ok:
+            self.refused = None
+        if word.reason != PENDING.reason:
+            self.tell(one, word)
+        return found.change is not None or word.reason == PENDING.reason
 
     def tell(self, one: Declared, word: Word) -> None:
         assert self.obj is not None
-        self.obj["status"] = status(one, word, view(1, 1) if word.ok else None, None, self.now)
+        head, seen = self.store.head("digits"), None
+        if head is not None and head.spec is not None and (word.ok or word.reason in HELD or one.admitted):
+            seen = view(1, 1)
+            seen = replace(seen, service=replace(seen.service, revision=head.number))
+        self.obj["status"] = status(one, word, seen, None, self.now)
 
     def settle(self) -> None:
         for _ in range(12):
@@ -352,18 +370,18 @@ few = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @few
 @given(ACTS, st.booleans())
 def test_the_newest_word_counts_whatever_happened_before(acts: list[tuple[Any, ...]], forgets: bool) -> None:
-    """Who changed the wish last has it: the resource once per generation, others until it changes again. No look ever
-    proposes what was settled, nobody's service is deleted but the resource's own, and each generation is admitted once.
-    """
+    """Who changed the wish last has it: the resource once per generation, though the door would not have it at first;
+    others until it changes again, or is deleted. No look ever proposes what was settled, nobody's service is deleted
+    but the resource's own, and each generation is admitted once."""
     with tempfile.TemporaryDirectory() as folder:
         world = World(folder)
         try:
             for name, *arguments in acts:
                 getattr(world, name)(*arguments)
-                if name in ("others", "apply", "delete") and not world.frozen:
+                world.settle()  # we look whenever something changes
+                if forgets and not world.refused:
+                    world.lose_status()
                     world.settle()
-                    if forgets and not world.refused:
-                        world.lose_status()
             world.freeze(False)
             world.now += 2 * AGAIN[1]
             world.settle()

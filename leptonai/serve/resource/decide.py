@@ -2,7 +2,8 @@
 
 The newest word counts. A resource speaks when its generation changes, and is not repeated: what anybody else made of
 the service since (a rollback, an undo, a deploy, a deletion) stands until the resource changes again, and the status
-says so. Dials are no part of it: they are the platform's, as ``replicas`` of a Deployment are its autoscaler's.
+says so; also where the door would not have that generation, and would be asked again. Dials are no part of it: they
+are the platform's, as ``replicas`` of a Deployment are its autoscaler's.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def decide(one: Declared, known: Known, now: float) -> Decision:
         return Decision(PENDING, finalizer=True)
     if head is not None and head.spec == one.spec:
         return Decision(Word(True, "Synced", f"revision {head.number} runs as generation {one.generation} says"))
-    if known.history and _spoken(one, life):
+    if known.history and (_spoken(one, life) or _overruled(one, known.history[-1])):
         return Decision(_held(one, known.history, life))
     if waits := _waits(known, one, now):
         return Decision(waits)
@@ -110,6 +111,13 @@ def _spoken(one: Declared, life: Sequence[Revision]) -> bool:
     """Whether this very generation was admitted before: by the status, or, where that was lost, by who made what."""
     mine = [r for r in life if r.by.startswith(one.owner)]
     return one.admitted == one.generation or (bool(mine) and mine[-1].by == one.by and mine[-1].spec == one.spec)
+
+
+def _overruled(one: Declared, newest: Revision) -> bool:
+    """Whether others changed the service since the status told that this generation is refused or waits."""
+    heard = one.status.get("observedGeneration") == one.generation
+    told = int(one.status.get("revision") or 0)
+    return heard and 0 < told < newest.number and not newest.by.startswith(one.owner)
 
 
 def _held(one: Declared, history: Sequence[Revision], life: Sequence[Revision]) -> Word:

@@ -12,7 +12,7 @@ from leptonai.types import Incident
 
 Json = dict[str, Any]
 
-HELD = ("RolledBack", "Overridden", "Deleted")  # words about a generation that was admitted
+HELD = ("RolledBack", "Overridden", "Deleted")  # words about a generation that is not proposed any more
 _MOST = 1000  # characters of a message; an object of a cluster has little room
 
 
