@@ -2,6 +2,7 @@
 
 from leptonai.plan.cluster import cluster_name
 from leptonai.plan.gateway import Memo, Snapshot, bootstrap, routes, updates, usual_threads
+from leptonai.plan.linger import linger
 from leptonai.plan.steps import Room, delay, plan
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "bootstrap",
     "cluster_name",
     "delay",
+    "linger",
     "plan",
     "routes",
     "updates",

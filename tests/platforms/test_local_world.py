@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
 import pytest
-from local_world import DOUBLE, SETTINGS, World
+from local_world import DOUBLE, SETTINGS, World, closed
 
 from leptonai.errors import StartError
 from leptonai.platforms.local.probe import UnixClient
 from leptonai.platforms.local.rundir import runtime_folder
 from leptonai.settings import Gateway
-from leptonai.types import Fault, Replica
+from leptonai.types import Dials, Fault, Replica, Service, Spec, VariantDials
 
 SLOW = """
 import time
@@ -307,5 +309,47 @@ def test_requests_in_flight_finish_while_their_replica_is_retired(live: Callable
         await world.platform.apply(world.service(0, service.spec.variants[0], drain=20.0))
         assert await asked == (200, 42.0)
         await world.until(lambda: not world.platform.observe())
+
+    live(story)
+
+
+def test_a_request_still_being_sent_is_answered_though_its_variant_leaves(
+    live: Callable[[Story], None],
+) -> None:
+    """Envoy had chosen its cluster by the headers; the variant's part of the service has it answered."""
+
+    async def story(world: World) -> None:
+        variant = world.variant()
+        both = tuple(msgspec.structs.replace(variant, name=name) for name in ("main", "other"))
+        dials = {"main": VariantDials(replicas=1, weight=0.0), "other": VariantDials(replicas=1, weight=1.0)}
+        spec = Spec(name="double", variants=both, drain=2.0)
+        service = Service(spec=spec, dials=Dials(variants=dials), revision=1)
+        platform = world.platform
+
+        def ready() -> list[Replica]:
+            return [r for r in platform.observe() if r.state == "ready"]
+
+        await world.until(lambda: len(ready()) == 2, service)
+        while (await world.ask("double"))[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        url = urlsplit(platform.url("double"))
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        head = f"POST {url.path}/predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 9\r\n"
+        writer.write(head.encode() + b'\r\n{"x":')
+        while not await world.gateway_stat("http.gateway.downstream_rq_active"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        alone = msgspec.structs.replace(
+            service,
+            spec=msgspec.structs.replace(spec, variants=both[:1]),
+            dials=Dials(variants={"main": VariantDials(replicas=1)}),
+            revision=2,
+        )
+        await world.until(lambda: [r.variant for r in platform.observe()] == ["main"], alone)
+        assert (await world.ask("double"))[0] == 200
+        writer.write(b" 21}")
+        assert b" 200 " in await reader.readline()
+        await closed(writer)
+        clusters = json.loads((world.home / "envoy" / "cds.json").read_bytes())["resources"]
+        assert {c["name"] for c in clusters} == {"double@main", "double@other"}, "it stays a while"
 
     live(story)

@@ -65,7 +65,7 @@ class Gateway:
         self._known = _Known()
         self._record = record
         self._client = UnixClient(str(self.admin))
-        self._written: Snapshot = {}
+        self.written: Snapshot = {}  # the files as they are on disk
         self._going: Snapshot = {}  # of the push under way, and which of its files it has written
         self._changed: set[str] = set()
         self._unwatched: set[str] = set()  # files of endpoints that Envoy is told in cds.json
@@ -109,9 +109,9 @@ class Gateway:
             with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
                 content = json.loads(path.read_bytes())
                 content.pop("version_info", None)
-                self._written[str(path.relative_to(self.folder))] = content
-        if "cds.json" not in self._written:
-            self._written = {}
+                self.written[str(path.relative_to(self.folder))] = content
+        if "cds.json" not in self.written:
+            self.written = {}
 
     async def start(self, snapshot: Snapshot) -> None:
         """An Envoy with this configuration listens: the one that was running, when it was started the same way.
@@ -153,7 +153,7 @@ class Gateway:
         clusters = snapshot["cds.json"]["resources"]
         self._unwatched = {f"eds/{c['name']}.json" for c in clusters if c["type"] == "STATIC"}
         self._unconfirmed -= self._unwatched
-        for name, content in updates(self._written, snapshot):
+        for name, content in updates(self.written, snapshot):
             if not await self._taken(needed(name, content, changed), changed):
                 return False
             try:
@@ -162,8 +162,8 @@ class Gateway:
                 self._tell("gateway.push_failed", {"file": name, "error": e.strerror or str(e)})
                 return False
             changed.add(name)
-        self._written = going  # the same by value, and by identity at the next call
-        taken = await self._taken(set(self._written), changed)
+        self.written = going  # the same by value, and by identity at the next call
+        taken = await self._taken(set(self.written), changed)
         if taken:
             self.trouble = ""
         if changed and taken:
@@ -224,7 +224,7 @@ class Gateway:
         await self._end(grace=5.0)
         self.close()
         self.admin.unlink(missing_ok=True)
-        for name in [*self._written, "bootstrap.json"]:
+        for name in [*self.written, "bootstrap.json"]:
             (self.folder / name).unlink(missing_ok=True)
         self._remember(_Known(port=self.settings.port))
 
@@ -423,11 +423,11 @@ class Gateway:
         path = self.folder / name
         if content is None:
             path.unlink(missing_ok=True)
-            self._written.pop(name, None)
+            self.written.pop(name, None)
             self._unconfirmed.discard(name)
             return
         write_atomically(path, msgspec.json.encode({"version_info": content_version(content), **content}))
-        self._written[name] = content
+        self.written[name] = content
         if name not in self._unwatched:
             self._unconfirmed.add(name)
 
@@ -439,9 +439,7 @@ class Gateway:
         deadline, pause = loop.time() + _TAKEN_WITHIN, 0.002
         while waiting := self._unconfirmed & names:
             versions = await self._stats("TextReadouts", "version_text")
-            done = {
-                n for n in waiting if versions.get(f"{prefix(n)}.version_text") == content_version(self._written[n])
-            }
+            done = {n for n in waiting if versions.get(f"{prefix(n)}.version_text") == content_version(self.written[n])}
             if "cds.json" in done:
                 warming = await self._stats("Gauges", "warming_clusters")
                 if warming.get("cluster_manager.warming_clusters", "0") != "0":

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from leptonai.errors import LeptonError, PlatformError
-from leptonai.plan import Memo, routes
+from leptonai.plan import Memo, Snapshot, linger, routes
 from leptonai.platforms.local.asked import variants
 from leptonai.platforms.local.edge import Edge
 from leptonai.platforms.local.envoy import Gateway
@@ -43,6 +43,8 @@ class Front:
         self._changed = asyncio.Event()
         self._edge: Edge | None = None
         self._memo: Memo = {}
+        self._left: dict[str, float] = {}  # clusters that no route names any more: loop time until which they stay
+        self._due: asyncio.TimerHandle | None = None
 
     def recall(self) -> None:
         """The wishes that an earlier platform routed are known."""
@@ -62,7 +64,7 @@ class Front:
         fresh = self._edge.start()
         gateway.prepare()
         try:
-            await gateway.start(self._snapshot())
+            await gateway.start(self._lingering())
         except LeptonError:
             if fresh:  # what was adopted may still hold requests
                 await self._edge.stop()
@@ -70,6 +72,8 @@ class Front:
 
     def close(self) -> None:
         """Let go: both keep running, to be adopted."""
+        if self._due:
+            self._due.cancel()
         if self._edge:
             self._edge.close()
             self._edge.release()
@@ -116,7 +120,7 @@ class Front:
             if self._unremembered:  # once for all that changed together
                 self._unremembered = False
                 self._remember_wishes()
-            return await self.gateway.push(self._snapshot())
+            return await self.gateway.push(self._lingering())
 
     async def push_when_changed(self) -> None:
         while True:
@@ -170,7 +174,16 @@ class Front:
             "services": sorted(self.services),
         }
 
-    def _snapshot(self) -> dict[str, dict[str, Any]]:
+    def _lingering(self) -> Snapshot:
+        """As ``_snapshot``, with the clusters that are to stay a while yet; their last moment is a change."""
+        loop = asyncio.get_running_loop()
+        snapshot, self._left = linger(self.the_gateway.written, self._snapshot(), self._left, loop.time())
+        if self._due:
+            self._due.cancel()
+        self._due = loop.call_at(min(self._left.values()), self._changed.set) if self._left else None
+        return snapshot
+
+    def _snapshot(self) -> Snapshot:
         gateway = self.the_gateway
         edge = str(self._edge.sockets) if self._edge else ""
         return routes(
