@@ -158,9 +158,9 @@ def test_stations_at_which_it_never_holds_are_within_reach_of_the_others() -> No
     """Four of ten stations never answer in time, the others up to about what was seen: that is known, not vague."""
     one = np.array([1.0, 1.0])
     made = Stations(one, np.array([8.0, 12.0]), 0.0 * one, np.array([0.4, 0.6]), least=5.0)
-    load, spread = made.until(lambda y: (made.capacity > 10.0) & (y <= 6.0), 1e4)
+    load, spread, _ = made.until(lambda y: (made.capacity > 10.0) & (y <= 6.0), 1e4)
     assert load == pytest.approx(6.0, rel=1e-3) and spread == pytest.approx(np.log(6.0 / 5.0) * 0.4**0.5, rel=1e-2)
-    assert made.until(lambda y: y < 0.0, 1e4) == (0.0, 0.0)
+    assert made.until(lambda y: y < 0.0, 1e4) == (0.0, 0.0, 0.0)
 
 
 def test_memory_that_requests_hold() -> None:
@@ -323,9 +323,23 @@ def test_several_servers_are_told_by_how_they_slow_down(servers: int) -> None:
     noisy = exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls)))
     made = stations(calls, noisy)
     assert made is not None
-    load, spread = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
+    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
     ends = next(y for y in np.linspace(1, 100, 2000) if 1 + waits(y / 100, servers) / (servers * (1 - y / 100)) > 4.0)
-    assert load == pytest.approx(ends, rel=0.15) and spread < 0.3
+    assert load == pytest.approx(ends, rel=0.15) and spread < 0.3 and 0.7 * ends < least <= load
+
+
+@pytest.mark.parametrize("servers", [2, 4, 8])
+def test_the_least_that_is_not_refuted_goes_down_to_the_truth_where_nothing_is_seen_of_it(servers: int) -> None:
+    """Answers hardly slow down at a fifth of the capacity of 100: how many servers there are is not told by that, and
+    the middle of what is thought is far too high; the least is not, and no lower than what was carried."""
+    calls = np.linspace(15.0, 20.0, 200)
+    each = servers / 100.0
+    exact = each * (1.0 + np.array([waits(y / 100.0, servers) / (servers * (1.0 - y / 100.0)) for y in calls]))
+    noisy = exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls)))
+    made = stations(calls, noisy)
+    assert made is not None
+    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
+    assert spread > VAGUE and load > 150.0 and 20.0 < least < 100.0
 
 
 def test_a_station_that_does_not_slow_down_is_not_told() -> None:

@@ -114,8 +114,9 @@ def _with_chances(found: Sequence[Bound], seen: Seen, known: Known, peak: float)
     loads[:, far > AHEAD] = inf
     whole = np.isfinite(loads).any(axis=1)
     first = np.bincount(loads[whole].argmin(axis=1), minlength=len(found)) / max(int(whole.sum()), 1)
-    # What cannot be told may still end first.
+    # What cannot be told may still end first: where it is thought to, and at the least that is not refuted.
     least = float(np.quantile(loads.min(axis=1), 0.05)) if vague else inf
+    least = min([least, *(within(b.name, b.least, 0.0, 0.0)[0] for b in found if isfinite(b.least))])
     nearest = min((bound.load for bound in found), default=inf)
     out = []
     for n, bound in enumerate(found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import exp, inf, isfinite, log
+from math import inf, isfinite, log
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ FULL = 0.9  # of the processors, in the mean: a machine on which who computes wa
 MOST_BUSY = 0.97  # of a processor, a thread or a dependency: queues in balance go no further
 BLOCKED = 0.5  # of a thread's time that it waits for others, from which they are its limit
 FITS = 1.25  # how much longer calls may take than a thread is idle, to be what it is idle for
-SIDE = 1.645  # deviations to one side, beyond which is one of twenty
 SAME = 0.98  # of the load at which the threads end, from which it is they that do
 VAGUE = 0.7  # deviation of the logarithm of a limit, from which it is not told
 AHEAD = 30.0  # times the load seen, beyond which a line through what was seen says nothing
@@ -61,7 +60,8 @@ class Known(NamedTuple):
 
 class Bound(NamedTuple):
     """``load`` inf: not within reach, or it cannot be told; ``why`` says which. ``spread``: deviation of its logarithm
-    that the telemetry leaves open; where that is too much to tell it, ``maybe`` is where it is thought."""
+    that the telemetry leaves open; where that is too much to tell it, ``maybe`` is where it is thought, and ``least``
+    the nearest that it can be."""
 
     name: Name
     what: str
@@ -69,6 +69,7 @@ class Bound(NamedTuple):
     why: str
     spread: float = 0.0
     maybe: float = inf
+    least: float = inf
 
 
 def bounds(seen: Seen, known: Known) -> list[Bound]:
@@ -77,6 +78,7 @@ def bounds(seen: Seen, known: Known) -> list[Bound]:
     known. What is hardly known is told all the same where it more likely than not ends first."""
     carried = seen.carried(known.tail)
     found = [b if min(b.load, b.maybe) >= carried else _refuted(b, carried) for b in _bounds(seen, known)]
+    found = [b._replace(least=max(b.least, carried)) for b in found]
     nearest = min((b.load for b in found), default=inf)
     return [b._replace(load=b.maybe, maybe=inf) if b.maybe < nearest else b for b in found]
 
@@ -208,15 +210,14 @@ def _dependencies(seen: Seen, known: Known, found: Threads | None) -> Iterator[B
             within, own = found.replicas, max(found.each - spent, 0.0)
         elif found is not None:
             own = found.each + max(found.rest - spent, 0.0)
-        load, spread = made.until(_kept(made, fan, own, within, known), AHEAD * float(np.nanmax(calls)))
-        load /= fan
+        load, spread, least = made.until(_kept(made, fan, own, within, known), AHEAD * float(np.nanmax(calls)))
+        load, least = load / fan, least / fan
         if found is not None and within and load >= SAME * MOST_BUSY * found.capacity:
             yield Bound("dependency", name, inf, f"{name} does not end before the threads that wait for it")
             continue
         if spread > VAGUE:
-            least = load * exp(-SIDE * spread)
             why = f"{name} hardly gets slower with the load that was seen, which only tells that it carries {least:.3g}"
-            yield Bound("dependency", name, inf, why, spread, load)
+            yield Bound("dependency", name, inf, why, spread, load, least)
             continue
         servers = float((made.weight * made.servers).sum())
         why = f"{name} gets slower with load, as about {servers:.2g} servers would; {fan:.2g} calls for a request"

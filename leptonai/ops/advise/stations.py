@@ -21,6 +21,7 @@ OTHERS = (0.0, 0.1, 0.25)  # of its capacity, that others ask of it
 QUICKEST = 0.02  # of the quickest answer that was seen: what s is sought from
 FEW = 8  # windows
 BINS = 10  # of load: what the likelihood is made of
+REFUTED = 0.2585  # of the likeliest: below it 90 % of the truths lie not (likelihood ratio, Wilks 1938: exp(-chi2 / 2))
 UNLIKELY = 1e-3  # of the likeliest, below which a station is left out
 STEPS = 24
 FULL = 1e6  # seconds of an answer of what is full
@@ -42,9 +43,10 @@ class Stations(NamedTuple):
         """Of an answer, at ``calls`` a second of ours; inf where the station is full."""
         return _seconds(self.servers, self.capacity, (calls + self.others) / self.capacity)
 
-    def until(self, holds: Callable[[Floats], Floats], most: float) -> tuple[float, float]:
-        """The load up to which it holds, and the deviation of its logarithm: the median over all stations, of what
-        holds below a point only; 0 where it never holds. ``holds``: of a load for each station.
+    def until(self, holds: Callable[[Floats], Floats], most: float) -> tuple[float, float, float]:
+        """The load up to which it holds, the deviation of its logarithm, and the least that is not refuted: the median
+        over all stations, of what holds below a point only; 0 where it never holds. ``holds``: of a load for each
+        station. The least is of no prior: how many servers there may be at most says nothing of it.
 
         For the deviation all loads below ``least`` are one: the logarithm of what is next to 0 tells how small it is,
         not how unsure."""
@@ -56,7 +58,8 @@ class Stations(NamedTuple):
         order = np.argsort(low)
         median = float(low[order][np.searchsorted(np.cumsum(self.weight[order]), 0.5)])
         logs = np.log(np.maximum(low, self.least) / max(median, self.least))
-        return median, float(np.sqrt((self.weight * logs**2).sum()))
+        least = float(low[self.weight >= REFUTED * self.weight.max()].min())
+        return median, float(np.sqrt((self.weight * logs**2).sum())), least
 
 
 def stations(calls: Floats, seconds: Floats) -> Stations | None:
