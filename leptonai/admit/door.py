@@ -16,7 +16,19 @@ from leptonai.admit.undo import taking_back
 from leptonai.admit.world import World, dialled, diff
 from leptonai.errors import Conflict, Denied, LeptonError, SpecError
 from leptonai.store import Artifacts, Store
-from leptonai.types import Change, Dial, DialChange, JobChange, Key, Proposal, Revision, SpecChange, Token, canonical
+from leptonai.types import (
+    Change,
+    Dial,
+    DialChange,
+    JobChange,
+    Key,
+    Proposal,
+    Revision,
+    Spec,
+    SpecChange,
+    Token,
+    canonical,
+)
 
 MACHINES = frozenset({"ops"})  # tokens that no person holds: what they propose is automatic
 REACH = 10_000  # admitted proposals of one service, as far back as undo looks for a person's
@@ -34,11 +46,13 @@ class Door:
         on_change: Callable[[Key], None] = lambda key: None,
         artifacts: Artifacts | None = None,
         frozen: Callable[[], str] = lambda: "",
+        fits: Callable[[Spec], None] = lambda spec: None,
     ) -> None:
         """``on_change`` is called with the key after each admitted change was committed; it carries a name only.
 
         With ``artifacts``, a spec may name only models that are stored there. ``frozen`` says who turned the kill
-        switch on and why, "" while it is off; it is asked for every proposal.
+        switch on and why, "" while it is off; it is asked for every proposal. ``fits`` raises why the platform cannot
+        have such a service.
         """
         self._store = store
         self._admit = settings.admit
@@ -46,6 +60,7 @@ class Door:
         self._on_change = on_change
         self._artifacts = artifacts
         self._frozen = frozen
+        self._fits = fits
 
     def propose(
         self,
@@ -85,7 +100,7 @@ class Door:
             world = self.world(proposal.service, now)
             status, reasons = judge(proposal, actor, world)
             if status in ("admitted", "pending"):
-                self._check_models(change)
+                self._check(change)
                 reasons += diff(change, world.service)
             proposal = msgspec.structs.replace(proposal, status=status, reasons=reasons)
             if not dry_run:
@@ -123,7 +138,7 @@ class Door:
             try:
                 status, reasons = judge(approved, actor, world)
                 if status == "admitted":
-                    self._check_models(approved.change)
+                    self._check(approved.change)
                     reasons += diff(approved.change, world.service)
             except LeptonError as e:
                 status, reasons, failure = "denied", (e.message,), e
@@ -196,7 +211,7 @@ class Door:
             status, reasons = judge(wish, actor, self.world(key, now))
             if status != "admitted":
                 raise Denied(f"{key} was not taken over: {reasons[0]}", hint="deploy it, then have it approved")
-            self._check_models(change)
+            self._check(change)
             expected = 0
             for past in revisions:
                 made = self._store.append_revision(
@@ -231,8 +246,12 @@ class Door:
             frozen=self._frozen(),
         )
 
-    def _check_models(self, change: Change) -> None:
-        if self._artifacts is not None and isinstance(change, SpecChange):
+    def _check(self, change: Change) -> None:
+        """The platform can have it, and its models are there."""
+        if not isinstance(change, SpecChange):
+            return
+        self._fits(change.spec)
+        if self._artifacts is not None:
             for variant in change.spec.variants:
                 self._artifacts.path(variant.model)
 

@@ -177,9 +177,11 @@ async def serve(
     idle = IdleLoop(platform, services, scale)
     reconciler = Reconciler(platform, services, record, drop_evictions=evicted)
     switch = Switch(home.frozen)
-    # On a cluster models are in images, and a replica whose image lacks its model says so.
-    kept = None if isinstance(platform, KubernetesPlatform) else artifacts
-    door = Door(store, settings, on_change=changed, artifacts=kept, frozen=switch.said)
+    if isinstance(platform, KubernetesPlatform):
+        # Models are in images, and a replica whose image lacks its model says so.
+        door = Door(store, settings, on_change=changed, frozen=switch.said, fits=platform.fits)
+    else:
+        door = Door(store, settings, on_change=changed, artifacts=artifacts, frozen=switch.said)
     app = create_app(
         door,
         store,

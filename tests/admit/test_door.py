@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from leptonai.admit import Door, bootstrap, issue
 from leptonai.errors import Conflict, Denied, LeptonError, NotFound, SpecError
 from leptonai.settings import Admit, Settings
 from leptonai.store import Artifacts, Store
 from leptonai.store.copy import tables
-from leptonai.types import DeleteChange, DialChange, Proposal, Role, Scale, Spec, SpecChange, Token, Variant
+from leptonai.types import DeleteChange, DialChange, Proposal, Revision, Role, Scale, Spec, SpecChange, Token, Variant
 
 SPEC = Spec(name="digits", variants=(Variant(model="sha256:" + "a" * 64),), scale=Scale(max=9))
 SCALE = DialChange(service="digits", set={"main.replicas": 3})
@@ -134,6 +135,22 @@ def test_a_structural_error_is_raised_and_leaves_nothing(house: House, tmp_path:
     with pytest.raises(SpecError, match="expires_in is 0"):
         door.propose(SCALE, ANA, "", expires_in=0.0)
     assert (house.store.proposals(), house.store.events(), house.woken) == ([], [], [])
+
+
+def test_what_the_platform_cannot_have_is_refused_and_leaves_nothing(house: House) -> None:
+    def fits(spec: Spec) -> None:
+        if spec.name == "digits":
+            raise SpecError("name: taken", hint="another one")
+
+    door = Door(house.store, Settings(), clock=lambda: house.now, fits=fits)
+    for dry_run in (False, True):
+        with pytest.raises(SpecError, match="name: taken"):
+            door.propose(SpecChange(spec=SPEC, base=0), ANA, "", dry_run=dry_run)
+    past = Revision(service="digits", number=1, spec=SPEC, by="human:ana", why="", at=1.0)
+    with pytest.raises(SpecError, match="name: taken"):
+        door.adopt("digits", [past], {}, ROOT)
+    assert (house.store.proposals(), house.store.events()) == ([], [])
+    assert door.propose(SpecChange(spec=replace(SPEC, name="other"), base=0), ANA, "").status == "admitted"
 
 
 def test_a_change_that_changes_nothing_makes_no_revision(house: House) -> None:

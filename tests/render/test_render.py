@@ -15,6 +15,7 @@ from render_stage import VERSIONS, by_kind, check, ground, model, possible, serv
 from leptonai.errors import LeptonError, PlatformError, SpecError
 from leptonai.plan.lanes import lanes
 from leptonai.plan.render import Apis, render, to_yaml
+from leptonai.plan.render.control import Seat, control
 from leptonai.plan.render.names import lane_name
 from leptonai.plan.render.weights import parts, weighed
 from leptonai.types import (
@@ -75,6 +76,19 @@ def test_a_wish_is_made_of_valid_objects_in_the_order_to_apply_them(asked):
     assert places == sorted(places)
     identities = [(o["kind"], o["metadata"]["name"]) for o in made]
     assert len(set(identities)) == len(identities)
+
+
+def test_no_service_stands_where_the_platform_has_its_own_address():
+    """Every Service that the platform makes of itself is a name that no service may have, and only those."""
+    seat = Seat("models")
+    own = [o["metadata"]["name"] for o in by_kind(control(seat, {}, "leptonai", Apis.of("1.28")), "Service")]
+    assert sorted(own) == ["leptonai-control", "leptonai-gateway"]
+    for name, namespace in (*((name, "models") for name in own), ("kubernetes", "default")):
+        with pytest.raises(SpecError, match=f"name: '{name}' would be called by Service/{name}") as refused:
+            render(service(name=name), ground("1.28")._replace(namespace=namespace))
+        assert (refused.value.code, refused.value.exit_code) == ("name_taken", 2) and refused.value.hint
+        assert render(service(name=name, workspace="team"), ground("1.28")._replace(namespace=namespace)).objects
+    assert render(service(name="kubernetes"), ground("1.28")._replace(namespace="models")).objects
 
 
 @fewer

@@ -137,7 +137,7 @@ def test_a_service_that_is_named_as_the_gateway_or_control_gets_none_of_their_tr
             wanted = chosen.get("matchLabels", chosen)
             whose = "leptonai-control" if chosen in asks else name
             assert wanted.items() <= own[whose].items(), one["kind"]
-            (deployment,) = by_kind(render(service(name=whose), ground()).objects, "Deployment")
+            (deployment,) = by_kind(render(service(name=whose, workspace="team"), ground()).objects, "Deployment")
             theirs = deployment["spec"]["template"]["metadata"]["labels"]
             assert theirs["app.kubernetes.io/name"] == whose and not wanted.items() <= theirs.items(), one["kind"]
     assert asked == 6

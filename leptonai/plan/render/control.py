@@ -16,7 +16,7 @@ from leptonai.plan.render import gate
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.gate import Gate
 from leptonai.plan.render.names import DOTTED, MANAGER, OWN, PART, legal
-from leptonai.plan.render.pod import LEAVE, UID, confined, leaving, named, nobody
+from leptonai.plan.render.pod import LEAVE, UID, house, housed, leaving, named, nobody
 from leptonai.settings import Settings
 from leptonai.store.secret import may_hold_password
 
@@ -166,24 +166,10 @@ def _pod(seat: Seat, account: str, database: bool) -> Json:
                 "resources": {"requests": {"cpu": seat.cpu, "memory": seat.memory}, "limits": {"memory": seat.memory}},
                 **_probes(seat),
                 "lifecycle": leaving("python"),
-                "securityContext": confined(),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": [
-                    {"name": "home", "mountPath": PLACE},
-                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
-                    {
-                        "name": "settings",
-                        "mountPath": f"{PLACE}/settings.yaml",
-                        "subPath": "settings.yaml",
-                        "readOnly": True,
-                    },
-                ],
+                **housed(PLACE),
             }
         ],
-        "volumes": [
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "settings", "configMap": {"name": NAME}},
-        ],
+        "volumes": house(NAME),
     }
 
 

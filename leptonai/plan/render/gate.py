@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.names import MANAGER, PART
-from leptonai.plan.render.pod import LEAVE, SECRET_KEY, confined, leaving, nobody
+from leptonai.plan.render.pod import LEAVE, SECRET_KEY, house, housed, leaving, nobody, spread
+from leptonai.plan.render.rbac import account
 
 Json = dict[str, Any]
 
@@ -16,7 +17,6 @@ PLACE = "/var/lib/leptonai"  # its home: what it needs to go on when its contain
 HTTP, PAGES = 8320, 8321  # what users ask; what control and ops ask
 PATIENCE = 100  # seconds that requests under way have once it has been told to end; those of ``handover``, with room
 _START = 120  # seconds until one that does not come up is started again
-_RBAC = "rbac.authorization.k8s.io"
 
 
 class Gate(NamedTuple):
@@ -87,22 +87,13 @@ def gate(wanted: Gate, settings: str, marked: Json, control: str, orders: str, a
 
 def _rights(meta: Json, control: str) -> list[Json]:
     """It looks and changes nothing: pods, wishes, and where control answers."""
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": meta["namespace"]}
-    rules: list[Json] = [
-        {"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["list", "watch"]},
-        {"apiGroups": [""], "resources": ["services"], "verbs": ["get"], "resourceNames": [control]},
-    ]
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": meta, "rules": rules},
-        {
-            "apiVersion": f"{_RBAC}/v1",
-            "kind": "RoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": NAME},
-            "subjects": [subject],
-        },
-    ]
+    return account(
+        meta,
+        [
+            {"apiGroups": [""], "resources": ["pods", "configmaps"], "verbs": ["list", "watch"]},
+            {"apiGroups": [""], "resources": ["services"], "verbs": ["get"], "resourceNames": [control]},
+        ],
+    )
 
 
 def _pod(wanted: Gate, settings: str, control: str, orders: str) -> Json:
@@ -113,15 +104,7 @@ def _pod(wanted: Gate, settings: str, control: str, orders: str) -> Json:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": LEAVE + PATIENCE,
         "securityContext": nobody() | {"fsGroup": nobody()["runAsGroup"]},
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": key,
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": CHOSEN},
-            }
-            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-        ],
+        "topologySpreadConstraints": spread(CHOSEN),
         "containers": [
             {
                 "name": "gateway",
@@ -143,23 +126,11 @@ def _pod(wanted: Gate, settings: str, control: str, orders: str) -> Json:
                 "readinessProbe": alive | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
                 "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
                 "lifecycle": leaving("python"),
-                "securityContext": confined(),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": [
-                    {"name": "home", "mountPath": PLACE},
-                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
-                    {
-                        "name": "settings",
-                        "mountPath": f"{PLACE}/settings.yaml",
-                        "subPath": "settings.yaml",
-                        "readOnly": True,
-                    },
-                ],
+                **housed(PLACE),
             }
         ],
         "volumes": [
             {"name": "home", "emptyDir": {"sizeLimit": "256Mi"}},
-            {"name": "tmp", "emptyDir": {}},
-            {"name": "settings", "configMap": {"name": settings}},
+            *house(settings),
         ],
     }

@@ -100,6 +100,42 @@ def leaving(python: str) -> Json:
     return {"preStop": {"exec": {"command": [python, "-c", f"import time; time.sleep({LEAVE})"]}}}
 
 
+def spread(labels: Json) -> list[Json]:
+    """Over zones and nodes, as far as there is room."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def housed(place: str) -> Json:
+    """Of a container of the platform itself: its home at ``place``, and no right that it does not need."""
+    return {
+        "securityContext": confined(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "home", "mountPath": place},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - in the container
+            {
+                "name": "settings",
+                "mountPath": f"{place}/settings.yaml",
+                "subPath": "settings.yaml",
+                "readOnly": True,
+            },
+        ],
+    }
+
+
+def house(settings: str) -> list[Json]:
+    """The volumes of ``housed`` but the home. ``settings``: a ConfigMap."""
+    return [{"name": "tmp", "emptyDir": {}}, {"name": "settings", "configMap": {"name": settings}}]
+
+
 def template(service: Service, lane: Lane, image: str, account: str, config: str, orders: str = "") -> Json:
     """The pod template of a lane's Deployment."""
     labels = held(service.key, lane.name)
@@ -120,15 +156,7 @@ def template(service: Service, lane: Lane, image: str, account: str, config: str
             "enableServiceLinks": False,  # every service of the namespace as environment: a replica needs none
             "terminationGracePeriodSeconds": grace(service.spec.drain),
             "securityContext": nobody(),
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": key,
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": labels},
-                }
-                for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
-            ],
+            "topologySpreadConstraints": spread(labels),
             "containers": [_container(service, lane.variant, image, orders)],
             "volumes": [
                 {"name": "run", "emptyDir": {"sizeLimit": "256Mi"}},

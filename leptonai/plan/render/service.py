@@ -7,18 +7,19 @@ from typing import Any, Literal, NamedTuple
 
 from leptonai.errors import PlatformError, SpecError
 from leptonai.plan.lanes import Lane, lanes
-from leptonai.plan.render import gateway, istio, keda, names, objects, pod, weights
+from leptonai.plan.render import control, gate, gateway, istio, keda, names, objects, pod, weights
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.lost import lost
 from leptonai.plan.render.wish import wish
 from leptonai.settings import Kubernetes
-from leptonai.types import Service
+from leptonai.types import Key, Service
 
 Json = dict[str, Any]
 Traffic = Literal["service", "gateway", "istio"]
 
 # Of a registry that nobody else can fill: "localhost/" is never looked up in a public one.
 IMAGE = Kubernetes().image
+_TAKEN = {gate.NAME: "the gateway's pods of the platform", control.NAME: "the platform itself"}
 _GATEWAY = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -44,6 +45,19 @@ class Rendering(NamedTuple):
     lost: list[str]
 
 
+def nameable(key: Key, namespace: str) -> None:
+    """SpecError when clients would call the service by a name that is not a service's there: the platform's own, or
+    the cluster's."""
+    name = names.front_name(key)
+    taken = _TAKEN | ({"kubernetes": "the cluster's API server"} if namespace == "default" else {})
+    if name in taken:
+        raise SpecError(
+            f"name: {key!r} would be called by Service/{name}, which is the address of {taken[name]}",
+            hint="give the service another name",
+            code="name_taken",
+        )
+
+
 def render(service: Service, ground: Ground) -> Rendering:
     """What ``service`` is on ``ground``. Equal arguments give equal objects; a lane keeps its names and selectors.
 
@@ -54,6 +68,7 @@ def render(service: Service, ground: Ground) -> Rendering:
     if ground.gateway and not _GATEWAY.fullmatch(ground.gateway):
         raise SpecError(f"{ground.gateway!r} is no name of a Gateway", hint="as in infra/public")
     namespace, apis, key = ground.namespace, ground.apis, service.key
+    nameable(key, namespace)
     found = lanes(service)
     made = [objects.account(service, namespace), objects.policy(service, namespace, ground.callers, apis)]
     made += [wish(service, namespace)] if ground.wishes else []

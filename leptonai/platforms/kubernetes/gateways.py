@@ -23,8 +23,8 @@ from leptonai.plan.render.wish import read
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.local.asked import ASKED, Count, clusters, variants
-from leptonai.platforms.local.edge import Page
 from leptonai.platforms.local.front import path
+from leptonai.platforms.local.held import Held
 from leptonai.platforms.local.logs import rotate
 from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.rundir import write_atomically
@@ -35,7 +35,6 @@ Json = dict[str, Any]
 
 _PERIOD = 1.0  # seconds between two looks at one
 _TIMEOUT = 2.0
-_HELD = 15.0  # its edge answers within 10 s that nothing has changed
 _ACCESS_BYTES = 32 << 20  # of lines for traces, as a gateway beside us keeps
 _NONE_FOR = 30.0  # seconds without one that is ready until that is a trouble: all of them may be new
 
@@ -196,13 +195,17 @@ class _Followed:
     def __init__(self, address: str, secret: str, access: Path, woken: Callable[[Key], None]) -> None:
         self.address = address
         self.ready = False  # as the cluster says
-        self.held: dict[tuple[Key, str], int] = {}
         self.trouble = ""
-        self._access, self._woken = access, woken
+        self._access, self._holding = access, Held(woken)
         self._head = f"authorization: Bearer {secret}"
         self._place = ""
         self._counts = UnixClient(address)
-        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._look())]
+        self._tasks = [asyncio.create_task(self._holding.follow(address, _PERIOD)), asyncio.create_task(self._look())]
+
+    @property
+    def held(self) -> dict[tuple[Key, str], int]:
+        """As ``Held.counts``."""
+        return self._holding.counts
 
     def close(self) -> None:
         for task in self._tasks:
@@ -216,25 +219,6 @@ class _Followed:
             return clusters(answer.body.decode()) if answer.status == 200 else None
         except (Unanswered, ValueError):
             return None
-
-    async def _hear(self) -> None:
-        """It answers as soon as it begins to hold requests, so that waking loses no time to polling."""
-        client, version = UnixClient(self.address), ""
-        try:
-            while True:
-                try:
-                    answer = await client.request("GET", f"/-/held?after={version}", _HELD)
-                    page = msgspec.json.decode(answer.body, type=Page)
-                except (Unanswered, msgspec.MsgspecError):
-                    version, self.held = "", {}
-                    await asyncio.sleep(_PERIOD)
-                    continue
-                version = str(page.version)
-                before, self.held = self.held, {(h.service, h.variant): h.count for h in page.held}
-                for key in {key for key, variant in self.held if (key, variant) not in before}:
-                    self._woken(key)
-        finally:
-            client.close()
 
     async def _look(self) -> None:
         client = UnixClient(self.address, self._head)

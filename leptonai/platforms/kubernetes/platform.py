@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from leptonai.errors import LeptonError, NotFound, PlatformError, StartError
-from leptonai.plan.render import Apis, Ground, names
+from leptonai.plan.render import Apis, Ground, nameable, names
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.around import Around
 from leptonai.platforms.kubernetes.attend import Attendant, shared_secret
@@ -42,6 +42,7 @@ from leptonai.types import (
     Replica,
     Retire,
     Service,
+    Spec,
     Step,
     Tune,
     Tuning,
@@ -181,6 +182,10 @@ class KubernetesPlatform:
         shutil.rmtree(self.home / "run", ignore_errors=True)
 
     # --- the wish ----------------------------------------------------------------------------------------------------
+
+    def fits(self, spec: Spec) -> None:
+        """SpecError for a service that no cluster could have, whatever it serves."""
+        nameable(spec.key, self.settings.kubernetes.namespace or self._the_cluster.namespace)
 
     async def apply(self, service: Service) -> list[Step]:
         """Steps are ``Applied`` objects, ``Retire`` of evicted pods, ``Forget`` of those that are gone.

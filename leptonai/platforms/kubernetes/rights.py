@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from leptonai.plan.render import Apis
+from leptonai.plan.render import Apis, rbac
 from leptonai.plan.render.control import ORDERS
 from leptonai.plan.render.names import MANAGER, OWN
 from leptonai.platforms.kubernetes import lease
@@ -71,20 +71,8 @@ def role(apis: Apis, namespace: str, account: str, *, nodes: bool = False, room:
     """
     rules = [_rule(right) for right in (*needed(kinds(apis)), EVENTS, *RESOURCES)]
     meta = {"name": account, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": MANAGER}}
-    rbac = "rbac.authorization.k8s.io"
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": rules},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": account},
-            "subjects": [subject],
-        },
-        *(_of_the_cluster(account, namespace, subject, room) if nodes or room else ()),
-    ]
+    return [*rbac.account(meta, rules), *(_of_the_cluster(account, namespace, subject, room) if nodes or room else ())]
 
 
 def _rule(right: Right) -> Json:
@@ -93,19 +81,9 @@ def _rule(right: Right) -> Json:
 
 
 def _of_the_cluster(account: str, namespace: str, subject: Json, room: bool) -> list[Json]:
-    rbac = "rbac.authorization.k8s.io"
     meta = {"name": f"{account}-{namespace}", "labels": {"app.kubernetes.io/managed-by": MANAGER}}
     rules = [_rule(right) for right in ((NODES, EVERYBODY) if room else (NODES,))]
-    return [
-        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": meta,
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": meta["name"]},
-            "subjects": [subject],
-        },
-    ]
+    return rbac.grant("ClusterRole", meta, rules, subject)
 
 
 async def usable(cluster: Cluster, apis: Apis) -> Apis:

@@ -14,8 +14,8 @@ import msgspec
 
 from leptonai import __version__
 from leptonai.errors import LeptonError
+from leptonai.platforms.local.held import Held
 from leptonai.platforms.local.logs import rotate
-from leptonai.platforms.local.probe import Unanswered, UnixClient
 from leptonai.platforms.local.process import Ending, Process, boot_id
 from leptonai.platforms.local.rundir import write_atomically
 from leptonai.protocols import Record
@@ -24,7 +24,8 @@ from leptonai.types import Key, Noun, canonical
 _LOG_BYTES = 8_000_000
 _STABLE = 5.0  # seconds: one that lived shorter is started again only after _PAUSE
 _PAUSE = 0.5
-_ASKED = 15.0  # seconds to wait for an answer that the edge gives after 10 s at the latest
+_PATIENCE, _LOOK = 10.0, 0.02  # seconds for one that is started to listen; between two looks
+_AGAIN = 0.1  # seconds until one that does not say what it holds is asked again
 
 
 class _Known(Noun, frozen=True, kw_only=True):
@@ -37,19 +38,6 @@ class _Known(Noun, frozen=True, kw_only=True):
     socket: str = ""
 
 
-class _Held(msgspec.Struct):
-    service: Key
-    variant: str
-    count: int
-
-
-class Page(msgspec.Struct):
-    """The answer to ``/-/held``."""
-
-    version: int
-    held: list[_Held]
-
-
 class Edge:
     """Level, not edge: whatever happens to the process, one with today's command runs, or the next is on its way."""
 
@@ -57,12 +45,17 @@ class Edge:
         """``folder``: the gateway's. ``woken`` is called with a service's key when requests begin to be held for it."""
         self.sockets, self.own, self.log = runtime / "edge", runtime / "edge.sock", log
         self._endpoints, self._known_path = folder / "eds", folder.parent / "edge.json"
-        self._record, self._woken = record, woken
+        self._record = record
         self._process: Process | None = None
         self._started = 0.0
         self._open = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self.held: dict[tuple[Key, str], int] = {}  # (service, variant) -> requests that wait for a replica
+        self._holding = Held(woken)
+
+    @property
+    def held(self) -> dict[tuple[Key, str], int]:
+        """As ``Held.counts``."""
+        return self._holding.counts
 
     @property
     def pid(self) -> int | None:
@@ -89,8 +82,21 @@ class Edge:
             if found is not None:  # the new one takes its sockets over; what it holds it still answers
                 found.terminate()
                 found.release()
-        self._later(self._ask_for_ever())
+        self._later(self._holding.follow(str(self.own), _AGAIN))
         return found is None
+
+    async def answering(self) -> None:
+        """It listens for all that has an endpoint file, or _PATIENCE is over: then Envoy serves without it meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while True:
+                    try:
+                        _, writer = await asyncio.open_unix_connection(self.own)
+                    except OSError:
+                        await asyncio.sleep(_LOOK)
+                        continue
+                    writer.close()
+                    return
 
     def tick(self) -> None:
         with contextlib.suppress(OSError):
@@ -134,7 +140,7 @@ class Edge:
         self._record("edge.started", "edge", {"pid": process.pid})
 
     def _on_exit(self, ending: Ending) -> None:
-        self.held = {}
+        self._holding.counts = {}
         if self._process:
             self._record("edge.exited", "edge", {"pid": self._process.pid, "how": ending.text})
             self._process.release()
@@ -151,28 +157,6 @@ class Edge:
             except (LeptonError, OSError) as e:
                 self._record("edge.failed", "edge", {"error": str(e)})
                 await asyncio.sleep(_PAUSE)
-
-    # --- what it holds -----------------------------------------------------------------------------------------------
-
-    async def _ask_for_ever(self) -> None:
-        """The edge answers as soon as it begins to hold requests, so that waking loses no time to polling."""
-        client = UnixClient(str(self.own))
-        version: Any = ""
-        try:
-            while True:
-                try:
-                    answer = await client.request("GET", f"/-/held?after={version}", _ASKED)
-                    page = msgspec.json.decode(answer.body, type=Page)
-                except (Unanswered, msgspec.MsgspecError):
-                    version = ""
-                    await asyncio.sleep(0.1)
-                    continue
-                version = page.version
-                before, self.held = self.held, {(h.service, h.variant): h.count for h in page.held}
-                for key in {key for key, variant in self.held if (key, variant) not in before}:
-                    self._woken(key)
-        finally:
-            client.close()
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)

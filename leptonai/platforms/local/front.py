@@ -63,6 +63,7 @@ class Front:
         self._edge = Edge(gateway.folder, runtime, logs / "edge.log", self._record, self._woken)
         fresh = self._edge.start()
         gateway.prepare()
+        await self._edge.answering()  # else the first requests that nobody can answer find nobody to hold them
         try:
             await gateway.start(self._lingering())
         except LeptonError:

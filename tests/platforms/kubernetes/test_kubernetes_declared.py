@@ -106,8 +106,8 @@ class Platform:
         found = self.space.kubectl("get", "lsvc", name, "-o", "json", check=False)
         return (json.loads(found).get("status") or {}) if found else {}
 
-    def synced(self) -> tuple[str, str]:
-        found = [c for c in self.status().get("conditions", []) if c["type"] == "Synced"]
+    def synced(self, name: str = "digits") -> tuple[str, str]:
+        found = [c for c in self.status(name).get("conditions", []) if c["type"] == "Synced"]
         return (found[0]["reason"], found[0]["message"]) if found else ("", "")
 
     def pods(self) -> list[str]:
@@ -132,6 +132,11 @@ def test_a_resource_is_a_service_from_apply_to_delete(space: Namespace, platform
     space.kubectl("apply", "-f", "-", stdin=resource(spec | {"scale": {"min": 3, "max": 2}}))
     until(lambda: platform.synced()[0] == "Invalid", "refused")
     assert "scale.min: 3 is over scale.max 2" in platform.synced()[1] and platform.status()["state"] == "Ready"
+
+    space.kubectl("apply", "-f", "-", stdin=resource(spec, "leptonai-gateway"))
+    until(lambda: platform.synced("leptonai-gateway")[0] == "Invalid", "the platform's own name is refused")
+    assert "Service/leptonai-gateway, which is the address of" in platform.synced("leptonai-gateway")[1]
+    space.kubectl("delete", "lsvc", "leptonai-gateway", "--timeout=60s")
 
     # A remedy takes the next revision back: that stands until the resource changes.
     space.kubectl("apply", "-f", "-", stdin=resource(spec | {"timeout": "20s"}))
