@@ -54,7 +54,6 @@ def nameable(key: Key, namespace: str) -> None:
         raise SpecError(
             f"name: {key!r} would be called by Service/{name}, which is the address of {taken[name]}",
             hint="give the service another name",
-            code="name_taken",
         )
 
 

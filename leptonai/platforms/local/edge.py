@@ -86,7 +86,7 @@ class Edge:
         return found is None
 
     async def answering(self) -> None:
-        """It listens for all that has an endpoint file, or _PATIENCE is over: then Envoy serves without it meanwhile."""
+        """It listens for all that has an endpoint file; or _PATIENCE is over, and Envoy serves without it meanwhile."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 while True:
