@@ -1,11 +1,15 @@
 """False actions: ten healthy runs under the guard, each of another kind, on data drawn here.
 
-    python benchmarks/guard_clean.py [--first 0] [--runs 10]
+    python benchmarks/guard_clean.py [--first 0] [--runs 10] [--only NAME]
 
 Networks, data, losses, optimizers, schedules and precisions that the rules were not developed on; the rates are
 ordinary for each. An action is any event but a note. The guarded run is compared with the bare one: bit for bit
-the same weights unless something was done, and then the loss on the held-out fifth tells
+the same weights unless something was done, and then loss and accuracy on the held-out fifth tell
 whether it was well done.
+
+A run is healthy when its bare form is: the loss on the held-out fifth ends at most a tenth above the lowest that it
+had after any epoch. One that is not is told with what the guard did there, and the same run is drawn by a seed ten
+further on instead.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import pi
+from math import isfinite, pi
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,6 +33,8 @@ from leptonai.improve.train import Batches, Guard, seed, warmup
 torch.set_num_threads(1)
 Tensor = torch.Tensor
 Data = tuple[Tensor, Tensor]
+RISE = 0.1  # of the lowest held-out loss: a bare run that ends further above it was not healthy
+DRAWS = 5  # seeds of one run
 
 
 def rows(count: int, width: int, classes: int, noise: float) -> Data:
@@ -169,8 +176,19 @@ RUNS = {
 }  # fmt: skip
 
 
-def train(one: Run, at: int, guarded: bool) -> tuple[nn.Module, list, float, float]:
-    """The model, what was done, the mean loss of the first 20 batches, and the held-out loss at the end."""
+class Trained(NamedTuple):
+    model: nn.Module
+    events: list
+    first: float  # mean loss of the first 20 batches
+    held: list[float]  # held-out loss after each epoch, and of the model as it is at the end
+    accuracy: float | None  # held out; None where nothing is classified
+
+    @property
+    def healthy(self) -> bool:
+        return all(map(isfinite, self.held)) and self.held[-1] <= (1 + RISE) * min(self.held)
+
+
+def train(one: Run, at: int, guarded: bool) -> Trained:
     seed(at)
     x, y = one.data()
     cut = len(x) * 4 // 5
@@ -182,7 +200,7 @@ def train(one: Run, at: int, guarded: bool) -> tuple[nn.Module, list, float, flo
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     precision = "bf16" if one.bf16 else "fp32"
     guard = Guard(model, optimizer, scheduler=scheduler, accumulate=one.accumulate, precision=precision)
-    losses, held = [], 0
+    losses, held, done = [], [], 0
     for _ in range(one.epochs):
         model.train()
         for a, b in batches:
@@ -194,41 +212,65 @@ def train(one: Run, at: int, guarded: bool) -> tuple[nn.Module, list, float, flo
                 with torch.autocast("cpu", torch.bfloat16, enabled=one.bf16):
                     loss = one.loss(model(a), b)
                 (loss / one.accumulate if one.accumulate > 1 else loss).backward()
-                held += 1
-                if held % one.accumulate == 0:
+                done += 1
+                if done % one.accumulate == 0:
                     optimizer.step()
                     scheduler.step()
                     optimizer.zero_grad()
             losses.append(loss.item())
+        model.eval()
+        with torch.no_grad():
+            held.append(one.loss(model(x[cut:]), y[cut:]).item())
+            taught = one.loss(model(x[:cut]), y[:cut]).item()
         if guarded:
-            model.eval()
-            with torch.no_grad():
-                held_out, taught = one.loss(model(x[cut:]), y[cut:]).item(), one.loss(model(x[:cut]), y[:cut]).item()
-            guard.validated(held_out, taught)
+            guard.validated(held[-1], taught)
             if guard.stopped:
                 break
     model.eval()
     with torch.no_grad():
-        return model, guard.events, sum(losses[:20]) / 20, one.loss(model(x[cut:]), y[cut:]).item()
+        out = model(x[cut:])
+        held.append(one.loss(out, y[cut:]).item())
+    accuracy = None if y.is_floating_point() else (out.argmax(1) == y[cut:]).float().mean().item()
+    return Trained(model, guard.events, sum(losses[:20]) / 20, held, accuracy)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--only", default="")
     o = parser.parse_args()
-    false = notes = 0
+    false = notes = runs = exchanged = 0
     for i, (name, one) in enumerate(list(RUNS.items())[: o.runs]):
-        bare, _, first, plain = train(one, o.first + i, False)
-        model, events, _, kept = train(one, o.first + i, True)
-        acts = [e for e in events if e.act.kind != "note"]
-        same = all(torch.equal(a, b) for a, b in zip(bare.parameters(), model.parameters(), strict=True))
-        false, notes = false + len(acts), notes + len(events) - len(acts)
-        told = "the bare run bit for bit" if same else f"held-out loss {kept:.3f} instead of {plain:.3f}"
-        print(f"{name:42} loss {first:6.3f} -> {plain:6.3f} held out   {len(acts)} actions, {told}", flush=True)
-        for e in acts[:6]:
-            print("   ", e.step, e.act.kind, e.act.cause, e.act.terms)
-    print(f"{o.runs} clean runs: {false} actions, {notes} notes")
+        if o.only not in name:
+            continue
+        for at in range(o.first + i, o.first + i + 10 * DRAWS, 10):
+            bare, guarded = train(one, at, False), train(one, at, True)
+            acts = [e for e in guarded.events if e.act.kind != "note"]
+            told(name, at, bare, guarded, acts)
+            if bare.healthy:
+                runs, false, notes = runs + 1, false + len(acts), notes + len(guarded.events) - len(acts)
+                break
+            exchanged += 1
+    print(f"{runs} healthy runs: {false} actions, {notes} notes; {exchanged} that were not healthy are exchanged")
+
+
+def told(name: str, at: int, bare: Trained, guarded: Trained, acts: list) -> None:
+    weights = zip(bare.model.parameters(), guarded.model.parameters(), strict=True)
+    if all(torch.equal(a, b) for a, b in weights):
+        said = "the bare run bit for bit"
+    else:
+        said = f"held-out loss {guarded.held[-1]:.3f} instead of {bare.held[-1]:.3f}"
+        if bare.accuracy is not None:
+            said += f", accuracy {guarded.accuracy:.4f} instead of {bare.accuracy:.4f}"
+    rise = 100 * (bare.held[-1] / min(bare.held) - 1)
+    mark = "healthy" if bare.healthy else "NOT healthy"
+    print(
+        f"{name:42} seed {at} loss {bare.first:6.3f} -> {bare.held[-1]:6.3f} held out, {rise:5.1f} % above its lowest: "
+        f"{mark}   {len(acts)} actions, {said}", flush=True,
+    )  # fmt: skip
+    for e in acts[:6]:
+        print("   ", e.step, e.act.kind, e.act.cause, e.act.terms)
 
 
 if __name__ == "__main__":

@@ -223,11 +223,14 @@ def show(report: Report) -> None:
     columns = ["MODEL", "KB", "x SMALLER", "p50 MS", "p99 MS", "COMPUTE MS", "x FASTER (95 %)", "LOST %", ""]
     print_table(columns, rows, "Nothing was measured.")
     failed = [c for c in report.candidates if c.error]
-    unmeasured = sum(not c.error and not c.measured for c in report.candidates)
+    unmeasured = sum(not c.error and not c.measured and not c.late for c in report.candidates[1:])
     if unmeasured:
         click.echo(f"{unmeasured} more lose too much, or are beaten in loss, size and time; report.json has them.")
     for c in failed:
         click.echo(f"{c.name}: {c.error}")
+    for c in report.candidates:
+        if c.late:
+            click.echo(f"{c.name}: not measured, {c.late}")
     click.echo(f"Budget: {told(report.budget)}. {report.rows['teach']} rows taught, {report.rows['choose']} chose, "
                f"{report.rows['confirm']} confirmed.")  # fmt: skip
     with contextlib.suppress(ValueError):

@@ -1,5 +1,8 @@
 """Budgets, the front, the choice, the costs: pure."""
 
+from math import nan
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +58,19 @@ def test_the_choice_gains_most_within_the_budget() -> None:
     assert pick([ORIGINAL, lucky], b) == ORIGINAL
     better = made("better", 50, -0.004, 9.0, error=0.006)  # looks better than the original, on few rows: no credit
     assert pick([ORIGINAL, better], b) == ORIGINAL
+
+
+def test_who_was_late_may_be_chosen_by_size_and_never_by_speed() -> None:
+    """Invariant: where the clock has no say, the choice is the same whichever replicas were in time."""
+    small, big = made("small", 250, 0.001, 1.0), made("big", 500, 0.0, 3.0)
+    unknown = {"median": nan, "p99": nan, "speedup": nan, "speedup_low": nan, "speedup_high": nan, "late": "30 s"}
+    late = {c.steps: msgspec.structs.replace(c, **unknown) for c in (small, big)}
+    for some in ((small, big), (late["small",], big), (small, late["big",]), (late["small",], late["big",])):
+        assert pick([ORIGINAL, *some], Budget(), "size").steps == small.steps
+    assert pick([ORIGINAL, late["small",], big], Budget(), "both") == big
+    assert pick([ORIGINAL, late["small",]], Budget(latency=2.0), "size") == ORIGINAL, "the budget has a clock"
+    assert "not measured" in outcome(late["small",], ORIGINAL, Budget(), 0.0, 0.0)
+    assert late["small",] not in front([ORIGINAL, *late.values()])
 
 
 def test_speed_is_claimed_only_when_the_whole_interval_says_so() -> None:

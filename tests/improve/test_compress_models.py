@@ -208,6 +208,38 @@ def test_the_command_measures_chooses_and_keeps_golden_answers(
     assert "x SMALLER" in text and "chosen" in text
 
 
+def test_a_machine_that_gives_no_replica_any_time_changes_no_choice_by_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By speed nothing is chosen then, and that is said: an answer for want of a measurement would be another model."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    made = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["scores"])], "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32), "w")],
+    )  # fmt: skip
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32))
+    given = ["compress", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "rows.npz"), "--only", "int8 stored"]
+    given += ["--budget", "agreement=10%", "--plot", str(tmp_path / "f.png"), "--for"]
+    assert run([*given, "size", "--out", str(tmp_path / "quiet")]) == 0
+    assert "times smaller" in capsys.readouterr().out
+    monkeypatch.setattr(replica, "START", 0.0)
+    assert run([*given, "size", "--out", str(tmp_path / "busy")]) == 0
+    assert "int8 stored: not measured, the replica was not ready" in (told := capsys.readouterr().out)
+    assert "its speed was not measured" in told
+    files = [(tmp_path / n / "chosen" / "model.onnx").read_bytes() for n in ("quiet", "busy")]
+    assert files[0] == files[1]
+    assert run([*given, "both", "--out", str(tmp_path / "both")]) == 6
+    assert "not ready within 0 s" in capsys.readouterr().err and not (tmp_path / "both" / "chosen").exists()
+
+
+def test_a_prediction_log_that_ends_in_the_middle_of_a_line_is_read() -> None:
+    assert [replica._computed(line) for line in (b'{"compute":0.5}', b'{"id":"a"}', b'{"comp')] == [0.5, -1.0, -1.0]
+
+
 def test_who_was_beaten_by_one_that_came_to_nothing_goes_on(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

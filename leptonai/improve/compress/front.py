@@ -70,6 +70,7 @@ class Candidate(Noun, frozen=True, kw_only=True):
     speedup_high: float = nan
     error: str = ""  # why it could not be made, run or measured
     left: str = ""  # why it was followed no further: it has no file then
+    late: str = ""  # why its latency is not known: its replica, or the original's, was not in time
 
     @property
     def name(self) -> str:
@@ -101,6 +102,11 @@ def within(c: Candidate, budget: Budget) -> bool:
     )
 
 
+def timed(aim: Aim, budget: Budget) -> bool:
+    """Whether the clock has a say in the choice. Where it has none, the same search ends the same on a busy machine."""
+    return aim != "size" or budget.latency is not None
+
+
 def gain(c: Candidate, original: Candidate, aim: Aim) -> float:
     """What ``pick`` ranks by: times smaller, times faster, or the geometric mean of both."""
     smaller = original.size / max(c.size, 1)
@@ -112,10 +118,11 @@ def gain(c: Candidate, original: Candidate, aim: Aim) -> float:
 def pick(candidates: Sequence[Candidate], budget: Budget, aim: Aim = "both") -> Candidate:
     """The measured candidate within the budget that gains most; the original (the first) when none gains anything.
 
-    Ties go to the smaller loss, then to fewer steps.
+    Ties go to the smaller loss, then to fewer steps. Where the clock has no say, ``late`` ones count as measured.
     """
     original, *others = candidates
-    fit = [c for c in others if c.measured and within(c, budget) and gain(c, original, aim) > 1]
+    known = [c for c in others if c.measured or (c.late and not timed(aim, budget))]
+    fit = [c for c in known if within(c, budget) and gain(c, original, aim) > 1]
     return max(fit, key=lambda c: (gain(c, original, aim), -c.loss, -len(c.steps)), default=original)
 
 
@@ -165,6 +172,8 @@ def outcome(chosen: Candidate, original: Candidate, budget: Budget, confirmed: f
         return "nothing within the budget is smaller or faster: the original is kept"
     smaller = original.size / max(chosen.size, 1)
     speed = f"{chosen.speedup:.2f} times as fast" if chosen.faster != 1 else "no measurable change of speed"
+    if chosen.late:
+        speed = "its speed was not measured"
     return f"{chosen.name}: {smaller:.2f} times smaller, {speed}, {100 * confirmed:.2f} % of {budget.quality} lost"
 
 

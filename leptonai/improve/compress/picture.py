@@ -42,8 +42,10 @@ def plot(report: Report, path: Path) -> None:
             on = c.steps in best
             ax.scatter(at[c.steps], 100 * c.loss, s=36 if on else 14, color=BLUE if on else GREY, zorder=2 + on)
         ax.axhline(100 * report.budget.loss, color="#cf222e", linewidth=1, linestyle="--")
-        for c in (seen[0], report.chosen) if not report.kept else (seen[0],):
-            mark, spot = GREEN if c.steps else "black", (at[c.steps], 100 * c.loss)
+        for c in (report.candidates[0], *([] if report.kept else [report.chosen])):
+            if c.steps not in at and ax is axes[1]:  # not measured in time
+                continue
+            mark, spot = GREEN if c.steps else "black", (at.get(c.steps, c.size / 1e3), 100 * c.loss)
             ax.scatter(*spot, s=90, facecolors="none", edgecolors=mark, linewidths=2, zorder=4)
             ax.annotate(c.name, spot, xytext=(6, 7), textcoords="offset points", color=mark)
         ax.set_xlabel(label)

@@ -28,6 +28,7 @@ from leptonai.types import Batching, Launch, Tuning, Variant
 
 START = 600.0  # seconds a replica may take to load; the machine may be busy
 ANSWER = 30.0  # seconds an answer may take
+BUSY = (429, 503, 504)  # what a replica says that is starved, not broken
 WARM = 30  # requests before any counts
 BLOCK = 16  # pairs of requests in a block, one to each in turn, so that the machine's moods hit both alike
 BLOCK_SECONDS = 1.0  # a block of a slow model ends after so long
@@ -52,6 +53,7 @@ class Replica:
         self._connection = http.client.HTTPConnection("replica", timeout=ANSWER)
 
     def wait(self) -> None:
+        """It is ready. ModelError as it says why not, or StartError, to be tried again, when it is not so in time."""
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -63,12 +65,13 @@ class Replica:
                 body = answer.read()
                 if answer.status == 200:
                     return
-                if msgspec.json.decode(body).get("state") == "failed":
+                told = msgspec.json.decode(body)
+                if told.get("state") == "failed" and told.get("reason") != "hung":  # a starved one looks hung
                     raise _failure(self.folder)
             except (OSError, http.client.HTTPException):
                 self._connection.close()
             time.sleep(0.02)
-        raise StartError(f"the replica was not ready within {START:g} s")
+        raise StartError(f"the replica was not ready within {START:g} s", retry=True)
 
     def _connect(self) -> None:
         if self._connection.sock is None:
@@ -84,7 +87,8 @@ class Replica:
     def ask(self, bodies: Sequence[bytes], count: int, seconds: float) -> list[float]:
         """Seconds of each request, one after the other, until ``count`` of them or ``seconds`` are over.
 
-        ModelError when one is not answered by 200; what is asked next begins on a new connection then.
+        ModelError when one is not answered by 200; what is asked next begins on a new connection then. It is to be
+        tried again (``retry``) where time ran out: that is the machine's doing, not the model's.
         """
         times: list[float] = []
         clock = time.perf_counter
@@ -100,10 +104,14 @@ class Replica:
                 body = answer.read()
             except (OSError, http.client.HTTPException) as e:
                 self._connection.close()  # half asked, or half answered: the next request would get what is left
-                raise ModelError(f"the replica does not answer: {type(e).__name__}: {e}") from e
+                late = isinstance(e, TimeoutError)
+                raise ModelError(f"the replica does not answer: {type(e).__name__}: {e}", retry=late) from e
             times.append(clock() - began)
             if answer.status != 200:
-                raise ModelError(f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}")
+                raise ModelError(
+                    f"the replica answers {answer.status}: {body[:200].decode('utf-8', 'replace')}",
+                    retry=answer.status in BUSY,
+                )
         return times
 
     def tune(self, batching: Batching) -> None:
@@ -118,6 +126,10 @@ class Replica:
     def processor(self) -> float:
         """Seconds of processor time that the process has used."""
         return time.clock_gettime((~self._process.pid << 3) | 2)  # its clock: clock_getcpuclockid(3), as Linux counts
+
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def another(self) -> Replica:
         """One more connection to the same process."""
@@ -137,9 +149,15 @@ class Replica:
             self._process.kill()
             self._process.wait()
         lines = [line for f in self.folder.glob("predictions/*.jsonl") for line in f.read_bytes().splitlines()]
-        found = [orjson.loads(line).get("compute", -1) for line in lines]
-        found = [c for c in found if c > 0]
+        found = [c for line in lines if (c := _computed(line)) > 0]
         return statistics.median(found) if found else nan
+
+
+def _computed(line: bytes) -> float:
+    try:
+        return float(orjson.loads(line).get("compute", -1))
+    except orjson.JSONDecodeError:  # the last line of one that had to be killed
+        return -1.0
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 from functools import partial
 from math import inf, nan
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from leptonai.errors import LeptonError, SpecError, needs
 from leptonai.improve.compress import race
 from leptonai.improve.compress import replica as replicas
-from leptonai.improve.compress.front import Aim, Budget, Candidate, Report, chosen, outcome, pick, slug
+from leptonai.improve.compress.front import Aim, Budget, Candidate, Report, chosen, outcome, pick, slug, timed
 from leptonai.improve.compress.precision import PRECISIONS
 from leptonai.improve.evaluate.answers import Answers, answers, ask, opened
 from leptonai.improve.evaluate.rows import Array, Rows
@@ -25,6 +24,7 @@ from leptonai.protocols import Predictor
 
 CHOOSES, CONFIRMS = 0.3, 0.3  # shares of the rows, where no others are given; the rest teaches and calibrates
 LEAST = 30  # rows that must be there
+TRIES = 3  # replicas of a candidate that are started, while they are late
 Say = Callable[[str], None]
 
 
@@ -163,7 +163,7 @@ class Search:
             return [original, *shapes]
         able = [s for s in shapes if s.file and s.loss <= race.SLACK * self.budget.loss + 1e-12]
         seconds = self._paced(able, work)
-        worth = race.unbeaten({s.steps: race.Standing(s.loss, s.size, seconds[s.steps]) for s in able})
+        worth = race.unbeaten({s.steps: race.Standing(s.loss, s.size, seconds.get(s.steps, 0.0)) for s in able})
         found = [original]
         for base in shapes:
             found.append(base)
@@ -180,7 +180,9 @@ class Search:
         return list(made.values())
 
     def _paced(self, candidates: Sequence[Candidate], work: Path) -> dict[tuple[str, ...], float]:
-        """Seconds of one row in this process."""
+        """Seconds of one row in this process; none where the clock has no say in the choice."""
+        if not timed(self.aim, self.budget):
+            return {}
         row = {k: v[:1] for k, v in self.parts.choose.inputs.items()}
         return race.paced({c.steps: partial(opened, work / c.file) for c in candidates}, self.predictor, row)
 
@@ -258,35 +260,55 @@ class Search:
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _measured(self, found: list[Candidate], work: Path) -> list[Candidate]:
-        """Latency of those that could be chosen, and of the single steps among them, beside the original."""
+        """Latency of those that could be chosen, and of the single steps among them, beside the original.
+
+        Where the original's own replica is late and the clock has no say in the choice, they are ``late``, all of them.
+        """
         original, *others = found
         able = [c for c in others if race.fits(c, self.budget)]
         wanted = race.measured(able, self._paced(able, work), self.aim, self.budget)
+        asked = [c for c in others if c.steps in wanted and c.file]
+        try:
+            original, done = self._beside(original, asked, work)
+        except LeptonError as e:
+            if timed(self.aim, self.budget) or not e.retry:
+                raise
+            done = {c.steps: msgspec.structs.replace(c, late=e.message) for c in asked}
+        return [original, *(done.get(c.steps, c) for c in others)]
+
+    def _beside(
+        self, original: Candidate, asked: Sequence[Candidate], work: Path
+    ) -> tuple[Candidate, dict[tuple[str, ...], Candidate]]:
         requests = replicas.bodies(self.parts.choose.inputs)
         done: dict[tuple[str, ...], Candidate] = {}
-        with ExitStack() as stack:
-            served = stack.enter_context(replicas.replica(self.model, self._options, self._trust))
-            for c in others:
-                if c.steps not in wanted or not c.file:
-                    continue
+        with replicas.replica(self.model, self._options, self._trust) as served:
+            for c in asked:
                 self._say(f"measuring {c.name}")
-                try:
-                    done[c.steps] = self._against(served, c, work / c.file, requests)
-                except LeptonError as e:
-                    done[c.steps] = msgspec.structs.replace(c, error=e.message)
+                done[c.steps] = self._against(served, c, work / c.file, requests)
             times = [t for _ in range(replicas.ROUNDS) for t in served.ask(requests, replicas.BLOCK, 1.0)]
             compute = served.stop()
         original = msgspec.structs.replace(
             original, median=float(np.median(times)), p99=float(np.quantile(times, 0.99)), compute=compute,
             speedup=1.0, speedup_low=1.0, speedup_high=1.0,
         )  # fmt: skip
-        return [original, *(done.get(c.steps, c) for c in others)]
+        return original, done
 
     def _against(self, served: Any, c: Candidate, path: Path, requests: list[bytes]) -> Candidate:
-        with replicas.replica(path) as other:
-            cost = replicas.compare(served, other, requests)
-            compute = other.stop()
-        return msgspec.structs.replace(c, **{**cost._asdict(), "compute": compute})
+        """With its cost; with ``error`` when it cannot be served, ``late`` when TRIES replicas were not in time."""
+        late = ""
+        for _ in range(TRIES):
+            try:
+                with replicas.replica(path) as other:
+                    cost = replicas.compare(served, other, requests)
+                    compute = other.stop()
+                return msgspec.structs.replace(c, **{**cost._asdict(), "compute": compute})
+            except LeptonError as e:
+                if not served.alive():
+                    raise  # it says nothing of the candidate
+                if not e.retry:
+                    return msgspec.structs.replace(c, error=e.message)
+                late = e.message
+        return msgspec.structs.replace(c, late=late)
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
@@ -307,6 +329,8 @@ class Search:
         others = done[1:]
         if others and all(c.error for c in others):
             said = f"nothing could be made of {self.model.name}: {others[0].error}; the original is kept"
+        elif (late := [c for c in others if c.late]) and timed(self.aim, self.budget) and not chosen.steps:
+            said = said or f"{len(late)} could not be measured ({late[0].late}): the original is kept"
         least = min((c.loss + c.error_of_loss for c in others if not c.error), default=inf)
         return Report(
             budget=self.budget, aim=self.aim, candidates=tuple(done), chosen=chosen,

@@ -41,7 +41,10 @@ def steps(flow: Flow, base: Path, root: Path, connect: Connect, say: Say) -> lis
     if (c := flow.compress) is not None:
         outside = [base / flow.evaluate.test] if flow.evaluate else []
         out.append(
-            ("compress", Kept("compress", lambda s, f: smaller(c, base, flow, s, f, say), root, c, outside, say=say))
+            (
+                "compress",
+                Kept("compress", lambda s, f: smaller(c, job, base, flow, s, f, say), root, c, outside, say=say),
+            )
         )
     if flow.canary is not None:
         around = [base / name for name in flow.canary.beside]
@@ -119,12 +122,16 @@ def measured(e: Evaluate, base: Path, flow: Flow, state: State) -> dict[str, Any
     return out
 
 
-def smaller(c: Compress, base: Path, flow: Flow, state: State, folder: Path, say: Say) -> dict[str, Any]:
+def smaller(c: Compress, job: Job, base: Path, flow: Flow, state: State, folder: Path, say: Say) -> dict[str, Any]:
     from leptonai.improve.compress.front import budget
     from leptonai.improve.compress.search import Search
 
     model = trained(state)
     predictor = opened(model)
+    if job.module:
+        import torch
+
+        torch.set_num_threads(job.threads)  # as in training, which a run that goes on may not do again
     rows = read(Path(state.values["collect_files"]) / "collected.npz", predictor.inputs)
     test = read(base / flow.evaluate.test, predictor.inputs, flow.label) if flow.evaluate else None
     report = Search(
