@@ -310,9 +310,48 @@ def load(path: Path | None) -> Settings:
     if path is None or not path.exists():
         return Settings()
     try:
-        return decode(path.read_bytes(), Settings)
+        found = decode(path.read_bytes(), Settings)
+        _check(found, "")
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SpecError(f"{path}: {e}", hint="see docs/settings.md for every setting") from e
+    except OSError as e:
+        raise SpecError(f"{path}: {e.strerror or e}", hint="settings.yaml is a file that we may read") from e
+    except SpecError as e:
+        raise SpecError(f"{path}: {e.message}", hint=e.hint) from e
+    return found
+
+
+MOST = float(1 << 53)  # past it floats skip whole numbers
+SHARES = frozenset({"anomaly_share", "min_confidence", "share", "trace_share"})
+ABOVE_ZERO = frozenset(
+    {
+        "feedback_burst", "feedback_rate", "health_interval", "health_timeout", "host_silent", "hung_after", "interval",
+        "keep", "label_bytes", "labels", "lease", "lines_per_second", "log_bytes", "log_files", "max_body",
+        "ops_deadman", "pace_seconds", "page_bytes", "page_series", "per_minute", "period", "probe_interval",
+        "proposal_ttl", "received_per_second", "request_bytes", "resend", "resync", "segment_lines", "segment_seconds",
+        "send_first", "send_max", "send_timeout", "stale_periods", "timeout", "verify_timeout",
+    }
+)  # fmt: skip
+LIMITS = {"port": (0.0, 65535.0), "utc_offset": (-86400.0, 86400.0)}
+
+
+def _check(value: Any, path: str) -> None:
+    """SpecError for a number below ``path`` with which nothing could work: most are counts, sizes and durations."""
+    if isinstance(value, Noun):
+        for name in value.__struct_fields__:
+            _check(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, tuple):
+        for index, part in enumerate(value):
+            _check(part, f"{path}[{index}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        name = path.rpartition(".")[2]
+        low, high = LIMITS.get(name, (0.0, 1.0 if name in SHARES else MOST))
+        above = name in ABOVE_ZERO
+        if not low <= value <= high or (above and value == 0):
+            said = f"{low:g} to {high:g}" if high < MOST else "above 0" if above else "0 or more"
+            if value > high == MOST:
+                said = "2^53 at most"
+            raise SpecError(f"{path} is {value:g}; it must be {said}", hint="see docs/settings.md for every setting")
 
 
 def dump(settings: Settings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,10 +93,15 @@ class Route:
         if issubclass(self.query, Labels):
             return Labels(given)
         try:
-            return msgspec.convert(given, self.query, strict=False)
+            found = msgspec.convert(given, self.query, strict=False)
         except msgspec.ValidationError as e:
             known = ", ".join(self.query.__struct_fields__)
             raise SpecError(f"{self.method} {self.path}: query: {e}", hint=f"it takes {known}") from e
+        for name in self.query.__struct_fields__:  # a clock never passes nan, and never comes to inf
+            value = getattr(found, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SpecError(f"{self.method} {self.path}: query: {name} is {value}", hint="a finite number")
+        return found
 
     async def decode_body(self, request: Request) -> Any:
         if self.body is None:

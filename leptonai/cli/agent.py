@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from leptonai.cli.session import Session, json_option
+from leptonai.cli.session import Number, Session, json_option
 
 
 @click.command()
@@ -18,7 +18,7 @@ from leptonai.cli.session import Session, json_option
 @click.option("--workspace", metavar="NAME", default="default", show_default=True, help="Whose telemetry it is.")
 @click.option("--log", "logs", type=click.Path(path_type=Path), multiple=True, help="Follow this log file. Repeatable.")
 @click.option("--process", "processes", multiple=True, metavar="NAME", help="Watch processes of this name. Repeatable.")
-@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--interval", type=Number(0.1), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--buffer", type=click.Path(path_type=Path), help="Folder for what waits [~/.leptonai-agent].")
 @click.option("--buffer-mb", type=click.IntRange(1), default=256, show_default=True, help="How much may wait there.")
 @json_option

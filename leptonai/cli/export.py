@@ -69,11 +69,12 @@ def kubernetes(
       leptonai export kubernetes service.yaml | kubectl apply -f -
       leptonai export kubernetes digits --version 1.30 --traffic istio -o cluster/
     """
-    from leptonai.plan.render import render, to_yaml
+    from leptonai.export.withhold import withheld
+    from leptonai.plan.render import to_yaml
 
     ground = ground_of(version, traffic, namespace, gateway, callers, image, prometheus)
     wish = find(session, service, workspace)
-    made = render(wish, ground)
+    made = withheld(wish, ground)
     for sentence in made.lost:
         click.echo(f"note: not on the cluster: {sentence}", err=True)
     if as_json:

@@ -10,7 +10,7 @@ import click
 
 from leptonai.cli.export import find, ground_of, prometheus_option, tell
 from leptonai.cli.exports_control import export
-from leptonai.cli.session import Session, json_option, workspace_option
+from leptonai.cli.session import Number, Session, json_option, workspace_option
 from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ namespace_option = click.option("--namespace", default="default", show_default=T
 version_option = click.option("--version", default="1.20", show_default=True, help="Of the cluster.")
 image_option = click.option("--image", metavar="TEMPLATE", help="Image of a replica, as in `leptonai build`.")
 scrape_option = click.option(
-    "--scrape", type=float, default=15.0, show_default=True, metavar="SECONDS", help="Between two scrapes."
+    "--scrape", type=Number(), default=15.0, show_default=True, metavar="SECONDS", help="Between two scrapes."
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from leptonai.cli.session import json_option, print_json, print_table
+from leptonai.cli.session import Number, json_option, print_json, print_table
 
 
 @click.command()
@@ -17,7 +17,7 @@ from leptonai.cli.session import json_option, print_json, print_table
 )
 @click.option("--time", metavar="COL", help="Column of the times; else the one that looks like it.")
 @click.option("--ahead", type=click.IntRange(1), default=24, show_default=True, help="Rows after the last one.")
-@click.option("--limit", type=float, help="Say when the forecast reaches this value.")
+@click.option("--limit", type=Number(), help="Say when the forecast reaches this value.")
 @json_option
 def forecast(file: Path, value: str | None, time: str | None, ahead: int, limit: float | None, as_json: bool) -> None:
     """Forecast a column of a CSV file, with the band that 8 of 10 values should fall into.

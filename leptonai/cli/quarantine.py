@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from leptonai.cli.services import why_option
-from leptonai.cli.session import Session, json_option, key_of, print_json, workspace_option
+from leptonai.cli.session import Number, Session, json_option, key_of, print_json, workspace_option
 
 
 @click.command()
 @click.argument("name")
 @click.argument("rules", nargs=-1, metavar="[RULE]...")
-@click.option("--seconds", type=click.FloatRange(1, 86400), default=600.0, show_default=True, help="Until it ends.")
+@click.option("--seconds", type=Number(1, 86400), default=600.0, show_default=True, help="Until it ends.")
 @click.option("--lift", is_flag=True, help="Let these requests in again; without a RULE all of them.")
 @workspace_option
 @why_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leptonai.cli.session import Session, clock, json_option, key_of, print_json, workspace_option
+from leptonai.cli.session import Number, Session, clock, json_option, key_of, print_json, workspace_option
 from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def spell(value: Any) -> str:
 @click.argument("about")
 @click.option("--service", metavar="NAME", default="", help="The service that was asked.")
 @click.option("--label", metavar="VALUE", help="What the right answer is, as JSON or plain text.")
-@click.option("--rating", type=float, help="How good it was, on your scale.")
+@click.option("--rating", type=Number(), help="How good it was, on your scale.")
 @click.option("--verdict", metavar="WORD", help="Of an incident: right, wrong, noise ...")
 @click.option("--note", metavar="TEXT", default="", help="In your words.")
 @json_option

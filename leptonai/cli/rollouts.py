@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from leptonai.cli.services import why_option
-from leptonai.cli.session import Session, json_option, key_of, print_json, waiting, workspace_option
+from leptonai.cli.session import Number, Session, json_option, key_of, print_json, waiting, workspace_option
 
 EXITS = {"promoted": 0, "rolled back": 10, "not enough evidence": 11}
 
@@ -14,7 +14,7 @@ EXITS = {"promoted": 0, "rolled back": 10, "not enough evidence": 11}
 @click.argument("name")
 @click.option("--judged", is_flag=True, help="Until the rollout under way is promoted or rolled back.")
 @click.option("--revision", type=click.IntRange(1), help="Of --judged: this one, even when it was judged before.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
+@click.option("--timeout", type=Number(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
 @workspace_option
 @json_option
 @click.pass_context
@@ -56,7 +56,7 @@ def wait(
 
 @click.command()
 @click.argument("name")
-@click.option("--to", type=click.FloatRange(0, 100, min_open=True), metavar="PERCENT", help="This share only.")
+@click.option("--to", type=Number(0, 100, min_open=True), metavar="PERCENT", help="This share only.")
 @workspace_option
 @why_option
 @json_option

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, waiting, workspace_option
+from leptonai.cli.session import (
+    Number,
+    Session,
+    json_option,
+    key_of,
+    print_json,
+    print_table,
+    waiting,
+    workspace_option,
+)
 
 if TYPE_CHECKING:
     from leptonai.client import Client
@@ -24,7 +33,7 @@ why_option = click.option("--why", metavar="TEXT", default="", help="Your reason
 @click.option(
     "--canary", is_flag=True, help="Give it to a few requests first and judge it; the old one stays until then."
 )
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
+@click.option("--timeout", type=Number(0, min_open=True), metavar="SECONDS", help="Wait at most this long.")
 @workspace_option
 @why_option
 @wait_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 workspace_option = click.option(
     "--workspace", metavar="NAME", help="Workspace of the service; or write WORKSPACE/NAME."
 )
+
+
+class Number(click.FloatRange):
+    """A finite number within the range, if there is one. Click alone takes nan for a number in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return found
+
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 @dataclass(frozen=True)

@@ -6,26 +6,31 @@ from pathlib import Path
 
 import click
 
-from leptonai.cli.session import json_option, print_json, print_table
+from leptonai.cli.session import Number, json_option, print_json, print_table
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path), metavar="TRACE.csv")
 @click.option("--policy", default="ours", show_default=True, metavar="ours|hpa|kpa|fixed:N|oracle", help="Who decides.")
-@click.option("--target", type=float, metavar="X", help="Concurrency wanted per replica (default 0.7 x --concurrency).")
+@click.option("--target", type=Number(), metavar="X", help="Requests at once wanted per replica (0.7 x --concurrency).")
 @click.option(
-    "--service-time", type=float, default=1.0, show_default=True, metavar="SECONDS", help="Of one request, on average."
+    "--service-time",
+    type=Number(),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of a request, on average.",
 )
 @click.option("--concurrency", type=int, default=1, show_default=True, help="Requests a replica serves at once.")
-@click.option("--startup", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Until it is ready.")
+@click.option("--startup", type=Number(), default=30.0, show_default=True, metavar="SECONDS", help="Until it is ready.")
 @click.option(
-    "--slo-wait", type=float, default=1.0, show_default=True, metavar="SECONDS", help="A longer wait violates."
+    "--slo-wait", type=Number(), default=1.0, show_default=True, metavar="SECONDS", help="A longer wait violates."
 )
 @click.option("--min-replicas", type=int, default=1, show_default=True, help="0: scale to zero.")
 @click.option("--max-replicas", type=int, default=64, show_default=True, help="Never more than these.")
 @click.option("--replicas", type=int, help="Ready at the first arrival (default 1; fixed and oracle: what they want).")
 @click.option(
-    "--spread", type=float, default=0.0, show_default=True, help="Of service times: coefficient of variation."
+    "--spread", type=Number(), default=0.0, show_default=True, help="Of service times: coefficient of variation."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random service times.")
 @json_option

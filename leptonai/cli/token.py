@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from leptonai.cli.session import Session, ago, json_option, print_json, print_table
+from leptonai.cli.session import Number, Session, ago, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from leptonai.types import Role
@@ -27,7 +27,7 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="viewer", show_default=True)
 @click.option("--workspace", multiple=True, metavar="NAME", help="Covered workspace; '*' for all. May be given again.")
-@click.option("--ttl", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Expires after this long.")
+@click.option("--ttl", type=Number(0, min_open=True), metavar="SECONDS", help="Expires after this long.")
 @json_option
 @click.pass_obj
 def create(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leptonai.cli.session import Session, clock, json_option, print_json, print_table
+from leptonai.cli.session import Number, Session, clock, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from leptonai.types import Span
@@ -18,7 +18,7 @@ BAR = 40  # characters of the time line
 @click.argument("id", required=False)
 @click.option("--service", metavar="NAME", default="", help="List: only traces that passed this service.")
 @click.option("--failed", is_flag=True, help="List: only traces with a failed span.")
-@click.option("--slower-than", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="List: only slower ones.")
+@click.option("--slower-than", type=Number(0), default=0.0, metavar="SECONDS", help="List: only slower ones.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="List: how many.")
 @json_option
 @click.pass_obj

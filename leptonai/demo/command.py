@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from leptonai.cli.session import Number
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,7 +31,7 @@ FAULTS = ("kill", "stop", "wrong", "leak", "slow")
     "--home", type=click.Path(file_okay=False, path_type=Path), help="Home of the demo's platform, a new folder; kept."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides models, traffic and who is hit.")
-@click.option("--rate", type=click.FloatRange(1, 500), default=40.0, show_default=True, help="Requests a second.")
+@click.option("--rate", type=Number(1, 500), default=40.0, show_default=True, help="Requests a second.")
 @click.option("--on", type=click.Choice(["local", "kubernetes"]), default="local", show_default=True)
 @click.option("--load", metavar="COMMAND", help="Of --on kubernetes: imports an OCI archive into the nodes.")
 @click.option("--only", type=click.Choice(FAULTS), multiple=True, help="Only this fault; may be given again.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from leptonai.cli.session import Number
 from leptonai.errors import SpecError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PIPE_WIDTH = 160  # columns where there is no terminal to ask
 @click.option("--yes", is_flag=True, help="Needed with --live: what is broken there is broken for its users.")
 @click.option("--seed", type=int, multiple=True, help="Decides models, traffic and who is hit; may be given again.")
 @click.option("--seeds", type=click.IntRange(1, 1000), metavar="N", help="Short for --seed 0 to --seed N-1.")
-@click.option("--rate", type=click.FloatRange(1, 500), default=16.0, show_default=True, help="Requests a second.")
+@click.option("--rate", type=Number(1, 500), default=16.0, show_default=True, help="Requests a second.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

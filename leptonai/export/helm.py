@@ -20,8 +20,9 @@ from leptonai.export.chart import (
     schema,
 )
 from leptonai.export.site import Files
+from leptonai.export.withhold import withheld
 from leptonai.plan.lanes import lanes
-from leptonai.plan.render import Ground, render
+from leptonai.plan.render import Ground
 from leptonai.types import Service, parse_key
 
 Json = dict[str, Any]
@@ -39,7 +40,7 @@ class Chart(NamedTuple):
 
 def files(service: Service, ground: Ground) -> Chart:
     """The chart. With its own values it renders to what `render` gives, in the release's namespace."""
-    made = render(service, ground._replace(namespace=NAMESPACE))
+    made = withheld(service, ground._replace(namespace=NAMESPACE))
     found = {lane.name: lane for lane in lanes(service)}
     marks, values = Marks(), {}
     templates: dict[str, list[Json]] = {}

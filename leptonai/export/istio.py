@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from leptonai.export.site import Files
-from leptonai.plan.render import Ground, names, render, to_yaml
+from leptonai.export.withhold import withheld
+from leptonai.plan.render import Ground, names, to_yaml
 from leptonai.plan.render.objects import metadata
 from leptonai.settings import Gateway
 from leptonai.types import Service
@@ -25,7 +26,7 @@ def files(service: Service, ground: Ground, retried: bool = False) -> Meshed:
     ``retried``: a gateway of ours in front already repeats failed requests. Then the mesh does not: two that repeat
     multiply a service's trouble.
     """
-    made = render(service, ground._replace(traffic="istio"))
+    made = withheld(service, ground._replace(traffic="istio"))
     objects = [_once(o) for o in made.objects] if retried else made.objects
     return Meshed({"service.yaml": to_yaml(objects), "mesh.yaml": to_yaml(mesh(service, ground))}, made.lost)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from math import isfinite
 from pathlib import Path
 from time import time as clock
 from typing import Any
@@ -275,9 +276,12 @@ def _covers(request: Request) -> Callable[[str], bool]:
 def _number(params: dict[str, str], name: str, default: float) -> float:
     text = params.pop(name, "")
     try:
-        return float(text) if text else default
+        value = float(text) if text else default
     except ValueError as e:
         raise SpecError(f"{name} is {text!r}, wanted seconds", hint="times are unix seconds, step is seconds") from e
+    if not isfinite(value):
+        raise SpecError(f"{name} is {text!r}, wanted finite seconds", hint="times are unix seconds, step is seconds")
+    return value
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -119,3 +120,14 @@ def _note(node: yaml.Node | None, path: str, lines: Lines, depth: int) -> None:
         for index, value in enumerate(node.value):
             lines[f"{path}[{index}]"] = value.start_mark.line + 1
             _note(value, f"{path}[{index}]", lines, depth + 1)
+    elif isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:float" and _endless(node.value):
+        problem = f"{path or 'text'}: expected a finite number, got {node.value[:40]}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _endless(number: str) -> bool:
+    """Whether YAML's spelling of a number is that of none, or of one past all floats."""
+    try:
+        return not math.isfinite(float(re.sub(r"\.(inf|nan)$", r"\1", number.lower().replace("_", ""))))
+    except ValueError:  # base 60
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _NUMBER = r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*"
@@ -34,4 +35,7 @@ def size(text: str) -> int:
     match = _TEXT.fullmatch(text)
     if not match or match[2].lower() not in _BYTES:
         raise ValueError(f"{text!r} is no size; write bytes, or a number with KB, MB, GB, KiB, MiB or GiB, as in 512MB")
-    return int(float(match[1]) * _BYTES[match[2].lower()])
+    found = float(match[1]) * _BYTES[match[2].lower()]
+    if math.isinf(found):
+        raise ValueError(f"{text!r} is more than any number here")
+    return int(found)

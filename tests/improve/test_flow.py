@@ -216,6 +216,10 @@ def test_the_model_that_serves_may_take_other_numbers_under_another_name(folder:
         ({"compress": {"only": ["magic"]}}, "'magic' is not known"),
         ({"compress": {"bugdet": "x"}}, "compress.bugdet: unknown field"),
         ({"canary": {"service": "digits"}}, "canary without evaluate"),
+        ({"compress": {"steps": 0}}, "compress.steps is 0"),
+        ({"evaluate": {"test": "t.npz", "margin": -1.0}}, "evaluate.margin is -1"),
+        ({"canary": {"service": "digits", "timeout": 0}}, "canary.timeout is 0"),
+        ({"trigger": {"wrong": 5}}, "trigger.wrong is 5; it must be 0 to 1"),
         ({"colect": ["x"]}, "colect: unknown field"),
     ],
 )

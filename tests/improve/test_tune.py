@@ -107,6 +107,8 @@ def test_a_poor_trial_ends_early_and_a_failing_one_is_told() -> None:
         ({"space": {"x": Range(low=0, high=1, log=True)}}, "no range"),
         ({"space": {"x": ("a", "a")}}, "choices must differ"),
         ({"space": SPACE, "sampler": "grid"}, "a grid needs a step"),
+        ({"space": SPACE, "workers": 100_000}, "the limits are 1000000 and 256"),
+        ({"space": {"x": Range(low=0, high=1, step=1e-9)}, "sampler": "grid"}, "more than 1000000 values"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(fields: dict[str, object], wanted: str) -> None:

@@ -116,6 +116,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "min over max": ("name: d\nmodel: a\nscale: {min: 3, max: 2}\n", ["f.yaml:3: scale.min: 3 is over scale.max 2"]),
     "replicas twice": ("{name: d, model: a, replicas: 1, scale: {replicas: 1}}", ["given at the top and in scale"]),
     "nan": ("name: d\nmodel: a\ntimeout: .nan\n", ["timeout: expected a finite number"]),
+    "past all floats": ("name: d\nmodel: a\ntimeout: 1e400\n", ["timeout: expected a finite number"]),
+    "a size past all floats": ("name: d\nmodel: a\nresources: {memory: 1e400B}\n", ["resources.memory", "any number"]),
     "inf": ("name: d\nmodel: a\ntimeout: .inf\n", ["timeout: expected a finite number"]),
     "huge": (f"name: d\nmodel: a\nreplicas: 1{'0' * 400}\n", ["replicas: expected a finite number"]),
     "never pages": (
@@ -138,7 +140,7 @@ BAD: dict[str, tuple[str, list[str]]] = {
     "python": ("name: d\nmodel: a\npython: python3\n", ["python: 'python3' is not an absolute path"]),
     "options list": ("name: d\nmodel: a\noptions: [1]\n", ["options: expected fields, got a list"]),
     "options key": ("name: d\nmodel: a\noptions: {1: 2}\n", ["f.yaml:3: options: the key 1 is not text"]),
-    "options nan": ("name: d\nmodel: a\noptions: {a: .nan}\n", ["options.a: nan is not a finite number"]),
+    "options nan": ("name: d\nmodel: a\noptions: {a: .nan}\n", ["options.a: expected a finite number"]),
     "options date": ("name: d\nmodel: a\noptions: {a: 2020-01-01}\n", ["options.a: a date is no plain value"]),
     "digest": ("name: d\nmodel: 'sha256:12'\n", ["model: 'sha256:12' is no artifact digest"]),
     "empty model": ("name: d\nmodel: ''\n", ["model: '' is no path"]),

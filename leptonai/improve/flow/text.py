@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,9 @@ def parse(fields: dict[str, Any], source: str) -> Flow:
         raise SpecError(f"{source}: collect names no file", hint="collect: [rows.csv]")
     if "data" in flow.train:
         raise SpecError(f"{source}: train.data is what collect gives", hint="leave it out")
+    for where, value, low, high in _numbers(flow):
+        if value is not None and not low <= value <= high:
+            raise SpecError(f"{source}: {where} is {value:g}; it must be {low:g} to {high:g}")
     if flow.compress is not None:
         budget(flow.compress.budget)  # what is wrong with it is said before anything is trained
     for step in (flow.compress and flow.compress.only) or ():
@@ -80,6 +84,19 @@ def parse(fields: dict[str, Any], source: str) -> Flow:
             hint="evaluate: {test: test.npz}",
         )
     return flow
+
+
+def _numbers(flow: Flow) -> Iterator[tuple[str, float | None, float, float]]:
+    """Field, value, and what it may be."""
+    if flow.evaluate is not None:
+        yield "evaluate.margin", flow.evaluate.margin, 0.0, 1e12  # of an rmse, in whatever unit the labels have
+    if flow.compress is not None:
+        yield "compress.steps", flow.compress.steps, 1, 10**7
+    if flow.canary is not None:
+        yield "canary.timeout", flow.canary.timeout, 1.0, 30 * 86400.0
+    if flow.trigger is not None:
+        yield "trigger.wrong", flow.trigger.wrong, 0.0, 1.0
+        yield "trigger.complaints", flow.trigger.complaints, 0.0, 1.0
 
 
 def _known(fields: dict[str, Any], noun: type[Noun], source: str, prefix: str) -> None:

@@ -29,6 +29,7 @@ from leptonai.types import Noun
 
 Progress = Callable[[int, float], None]  # (epoch, held-out loss)
 ADDRESS = re.compile(r"(?<![\d.])\d{12,}(?![\d.]*\d)")  # of an object in memory
+MOST_EPOCHS = 1_000_000  # each is kept with its loss
 MOST_THREADS = 256  # some thousands end the process
 WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry in a file of ours: when it was written must not change what it is
 
@@ -84,6 +85,8 @@ def check(job: Job) -> None:
     for name in ("epochs", "batch_size", "every", "threads"):
         if getattr(job, name) < 1:
             raise SpecError(f"{name} is {getattr(job, name)}; it must be at least 1")
+    if job.epochs > MOST_EPOCHS:
+        raise SpecError(f"epochs is {job.epochs}; the limit is {MOST_EPOCHS}")
     if job.threads > MOST_THREADS:
         raise SpecError(f"threads is {job.threads}; torch is given at most {MOST_THREADS}")
     if not (0 < job.rate < float("inf") and 0 <= job.weight_decay < float("inf")):

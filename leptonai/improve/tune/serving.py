@@ -277,6 +277,14 @@ class Serving:
         """SpecError names what cannot be replayed or served."""
         if task.aim not in ("p50", "p99"):
             raise SpecError(f"aim is {task.aim!r}; it must be p50 or p99")
+        for name, value, least, most in (
+            ("rate", task.rate, 0.01, 1e6),
+            ("seconds", task.seconds, 0.1, 3600.0),
+            ("connections", task.connections, 1, 10_000),
+            ("latency", task.latency, 1e-6, 3600.0),
+        ):
+            if value is not None and not least <= value <= most:
+                raise SpecError(f"{name} is {value:g}; it must be {least:g} to {most:g}")
         self.task, self.file = task, file
         self._model, self._traffic = base / task.model, base / task.traffic
         siblings = {name: base / path for name, path in task.siblings.items()}

@@ -21,6 +21,8 @@ Told = Callable[[int, float], bool]  # (step, value so far): whether to go on; F
 Objective = Callable[[dict[str, Value], Told], float]
 HEARTBEAT = 5  # seconds; a trial whose worker has been silent for four of them is given to another
 RETRIES = 60  # draws for a setting that was not tried, the first half of them beside the best
+MOST_TRIALS = 1_000_000
+MOST_WORKERS = 256  # processes
 STARTUP = 5  # random trials before tpe and gp learn from what they saw
 
 
@@ -64,6 +66,10 @@ def check(study: Study) -> None:
         raise SpecError("the space is empty", hint="space: {rate: {low: 1e-4, high: 0.1, log: true}}")
     if study.trials < 1 or study.workers < 1:
         raise SpecError(f"trials is {study.trials}, workers {study.workers}; both must be at least 1")
+    if study.trials > MOST_TRIALS or study.workers > MOST_WORKERS:
+        raise SpecError(
+            f"trials is {study.trials}, workers {study.workers}; the limits are {MOST_TRIALS} and {MOST_WORKERS}"
+        )
     for name, d in study.space.items():
         if isinstance(d, tuple):
             if len(set(map(str, d))) != len(d) or not d:
@@ -72,6 +78,8 @@ def check(study: Study) -> None:
             raise SpecError(f"{name}: low {d.low:g}, high {d.high:g} is no range (a log range is positive, no step)")
         elif study.sampler == "grid" and d.step is None:
             raise SpecError(f"{name}: a grid needs a step or choices", hint="give step, or choose tpe")
+        elif d.step is not None and (d.high - d.low) / d.step > MOST_TRIALS:
+            raise SpecError(f"{name}: step {d.step:g} makes more than {MOST_TRIALS} values of {d.low:g} to {d.high:g}")
 
 
 def optuna() -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations, product
-from math import inf, nextafter
+from math import inf, isfinite, nextafter
 from typing import Any, Literal, NamedTuple
 
 from leptonai.errors import PluginError
@@ -149,9 +149,12 @@ def comparison(text: str) -> tuple[str, str, float]:
     """Feature, operator and limit; a bare name asks whether it is 1."""
     if match := _COMPARE.fullmatch(text.strip()):
         try:
-            return match[1], match[2], float(match[3])
+            limit = float(match[3])
         except ValueError:
             raise fault(f"{match[3]!r} in {text!r} is no number") from None
+        if not isfinite(limit):
+            raise fault(f"{match[3]!r} in {text!r} is no finite number")
+        return match[1], match[2], limit
     return text.strip(), "==", 1.0
 
 

@@ -284,6 +284,8 @@ def _check_case(case: Case, of: Mapping[str, About], causes: frozenset[str]) -> 
     for named in (*case.expect, *case.never):
         if named.split(" of ")[0] not in causes:
             raise fault(f"case {case.name!r}: no such cause {named!r}")
+    if not 0.0 <= case.at_least <= 1.0:
+        raise fault(f"case {case.name!r}: at_least {case.at_least:g} is not in [0, 1]")
     if not case.expect and not case.never:
         raise fault(f"case {case.name!r} expects nothing: it cannot fail")
 

@@ -19,6 +19,8 @@ from leptonai.protocols import Remedy
 from leptonai.yaml import decode
 
 MOST_BYTES = 1 << 20  # of one file
+MOST_TRIES = 100
+MOST_FACTOR = 100  # times the replicas wished; scale.max bounds them in any case
 HINT = "see docs/runbooks.md for the form of a runbook"
 
 
@@ -89,8 +91,8 @@ def _step(row: RowText, text: StepText, remedies: Remedies) -> Step:
         _numbers(limits, verify)
     except PluginError as e:
         raise PluginError(f"step {text.do}: {e.message}", hint=e.hint) from e
-    if text.tries < 1:
-        raise PluginError(f"step {text.do}: tries is {text.tries}; it is tried once at least")
+    if not 1 <= text.tries <= MOST_TRIES:
+        raise PluginError(f"step {text.do}: tries is {text.tries}; it must be 1 to {MOST_TRIES}")
     reversal, wanted = reversal_of(remedy), text.compensate if text.compensate is not None else row.compensate
     if text.compensate and reversal == "none":
         raise PluginError(
@@ -133,6 +135,13 @@ def _made(name: str, given: dict[str, Any], remedies: Remedies) -> Remedy:
         value = getattr(made, field)
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value <= 1e6:
             raise PluginError(f"step {name}: with.{field} is {value:g}; it must be between 0 and 1,000,000")
+        if field == "factor" and isinstance(value, float) and not 1 <= value <= MOST_FACTOR:
+            raise PluginError(
+                f"step {name}: with.factor is {value:g}; it must be 1 to {MOST_FACTOR}",
+                hint="leave it out for as many times as the traffic is",
+            )
+        if field == "refuse" and not 0 <= value <= 86400:
+            raise PluginError(f"step {name}: with.refuse is {value:g} s; it must be between 0 s and a day")
         if field in ("share", "above", "most") and isinstance(value, int | float) and not 0 < value <= 1:
             raise PluginError(f"step {name}: with.{field} is {value:g}; it is a share above 0, up to 1")
         if field in ("seconds", "timeout") and not 1 <= value <= 86400:
