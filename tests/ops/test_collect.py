@@ -249,7 +249,7 @@ def test_a_silent_replica_is_counted_and_a_dead_one_is_not(short: Path) -> None:
         async def give(path: bytes) -> bytes | None:
             return None if quiet else ok(page(1, 0, 0, 0))
 
-        collector = Collector(timeout=0.05)
+        collector = Collector(timeout=0.5)
         replicas = [replica(short / "r1"), replica(short / "dead")]
         async with serving(short / "r1", give):
             await collector.collect([SERVICE], replicas, (), 100.0)

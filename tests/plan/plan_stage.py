@@ -19,7 +19,7 @@ from leptonai.plan import Snapshot, bootstrap, routes, updates
 from leptonai.settings import Gateway
 from leptonai.types import Replica, Service
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 async def until(done: Callable[[], Any], what: str) -> None:
@@ -36,14 +36,16 @@ async def until(done: Callable[[], Any], what: str) -> None:
 
 
 class TinyReplica:
-    """HTTP/1.1 on a Unix socket. Answers its name and what it was asked; hangs, fails and dies when told to."""
+    """HTTP/1.1 on a Unix socket. Answers its name and what it was asked; hangs, fails and dies when told to. While
+    ``gate`` is closed it takes requests and answers none but its probe."""
 
     def __init__(self, id: str, folder: Path, service: str = "s", variant: str = "main") -> None:
         self.id, self.service, self.variant = id, service, variant
         self.path = folder / f"{id}.sock"
         self.ready, self.status, self.delay = True, 200, 0.0
-        self.running = asyncio.Event()
+        self.running, self.gate = asyncio.Event(), asyncio.Event()
         self.running.set()
+        self.gate.set()
         self.asked: list[dict[str, Any]] = []
         self.probes = self.busy = self.busiest = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -87,6 +89,7 @@ class TinyReplica:
                     self.busy += 1
                     self.busiest = max(self.busiest, self.busy)
                     await asyncio.sleep(self.delay)
+                    await self.gate.wait()
                     self.busy -= 1
                     status = self.status
                     answer = json.dumps({"by": self.id, "path": path, "size": len(body)}).encode()
@@ -172,8 +175,8 @@ async def stage(
     """A running Envoy with replicas of these names behind the first service, all healthy."""
     (folder / "eds").mkdir()
     made = Stage(
-        folder, Gateway(**{"port": 0, "health_interval": 0.1, "health_timeout": 1.0} | gateway), control, watches
-    )
+        folder, Gateway(**{"port": 0, "health_interval": 0.1, "health_timeout": 10.0} | gateway), control, watches
+    )  # a probe that times out because this machine is busy would take a replica out
     for name in names:
         await made.replica(name)
     await made.push(services, [r.noun() for r in made.replicas])

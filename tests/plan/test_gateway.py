@@ -78,10 +78,12 @@ def test_requests_in_flight_finish_on_a_replica_that_was_taken_out(tmp_path: Pat
 def test_a_session_stays_on_one_replica(tmp_path: Path, balance: Policy) -> None:
     async def story(stage: Stage) -> None:
         served = set()
-        for session in range(12):
+        for session in range(60):  # which one is whose depends on the folder's name
             answers = await stage.ask(times=5, headers={"x-session-id": str(session)})
             assert len(answers) == 1
             served |= set(answers)
+            if session >= 12 and served == {"a", "b"}:
+                break
         assert served == {"a", "b"}
 
     play(tmp_path, story, service(balance=balance))
@@ -188,7 +190,7 @@ def test_a_hung_replica_leaves_rotation_and_no_idempotent_request_waits_for_it(t
         await stage.push([service()], [a.noun(), b.noun()])
         await until(lambda: is_equal(stage.healthy(), 2), "it is back")
 
-    play(tmp_path, story, hedge_after=1.0)
+    play(tmp_path, story, hedge_after=1.0, health_timeout=1.0)
 
 
 def test_a_replica_that_says_it_is_not_ready_gets_nothing(tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ def test_time_and_size_have_limits_said_in_our_shape(tmp_path: Path) -> None:
         late = await stage.client.post("/services/s/x")
         assert (late.status_code, late.json()["code"]) == (504, "timeout")
 
-    play(tmp_path, story, service(timeout=0.5), names="a", max_body=2_000_000)
+    play(tmp_path, story, service(timeout=2.0), names="a", max_body=2_000_000)
 
 
 def test_large_bodies_are_repeated_too(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from waiting import eventually
 
 from leptonai.platforms.local import cgroup
 from leptonai.platforms.local.process import Starved
@@ -62,6 +64,7 @@ def test_what_may_not_run_though_it_would_is_starved() -> None:
 
 def test_what_sleeps_or_is_gone_is_not_starved() -> None:
     with started(IDLE) as pid:
+        eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_SLEEPING, "it sleeps")
         idle = Starved(pid)
         time.sleep(0.3)
         assert idle.seconds() < 0.1

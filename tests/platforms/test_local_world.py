@@ -133,7 +133,7 @@ def test_a_stop_heals_by_itself_after_its_time(live: Callable[[Story], None]) ->
     async def story(world: World) -> None:
         service = world.service(1)
         victim = (await world.settle(service))[0]
-        await world.platform.inject(Fault(kind="stop", replica=victim.id, heal_after=2.0))
+        await world.platform.inject(Fault(kind="stop", replica=victim.id, heal_after=5.0))
         await world.until(lambda: world.platform.observe()[0].reason == "hung", service)
         await world.until(lambda: world.platform.observe()[0].state == "ready", service)
         assert world.platform.observe()[0].id == victim.id

@@ -31,8 +31,19 @@ class Batched:
 """
 
 
-def test_it_answers_probes_while_loading_and_refuses_inference(start: Callable[..., Running]) -> None:
-    text = "import time\nclass A:\n    def setup(self): time.sleep(1.5)\n    def predict(self): return 1\n"
+def test_it_answers_probes_while_loading_and_refuses_inference(start: Callable[..., Running], tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    text = f"""
+import os, time
+
+class A:
+    def setup(self):
+        while not os.path.exists({str(loaded)!r}):
+            time.sleep(0.01)
+
+    def predict(self):
+        return 1
+"""
     replica = start({"model.py": text})
     seen = replica.until(lambda: replica.ready() if replica.ready()["state"] == "starting" else None)
     assert set(seen) == {"state", "reason", "detail", "since", "in_flight", "running_for", "tuning", "cost"}
@@ -47,6 +58,7 @@ def test_it_answers_probes_while_loading_and_refuses_inference(start: Callable[.
         True,
         "1",
     )
+    loaded.touch()
     assert replica.wait_ready().predict({}).json() == 1
 
 
