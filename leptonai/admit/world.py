@@ -22,6 +22,7 @@ from leptonai.types import (
     Service,
     Spec,
     SpecChange,
+    Variant,
     effective_dials,
 )
 
@@ -76,6 +77,15 @@ def diff(change: Change, service: Service | None) -> tuple[str, ...]:
             until = "" if (lasts := change.lasts(path)) is None else f" for {lasts:g} s"
             lines.append(f"{path}: {was.get(path, 0.0):g} → {value:g}{until}")
     return tuple(lines)
+
+
+def reset(old: Spec, new: Spec) -> tuple[str, ...]:
+    """What ``old`` said and ``new`` leaves at its default, one line a field as in ``diff``; models are not compared."""
+    plain = tuple(Variant(name=v.name, model=v.model, idempotent=v.idempotent) for v in new.variants)
+    usual = _flat(Spec(name=new.name, workspace=new.workspace, variants=plain))
+    was, now = _flat(old), _flat(new)
+    back = [p for p in was if was[p] != now.get(p) and now.get(p) == usual.get(p) and not p.endswith(".model")]
+    return tuple(f"{p}: unset" if ".env." in p else f"{p}: {was[p]} → {now.get(p, 'unset')}" for p in back)
 
 
 def dialled(service: Service, named: Iterable[str] = ()) -> dict[str, float]:

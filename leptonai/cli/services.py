@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,6 +58,9 @@ def deploy(
     model is tried beside the old one, on copies of requests, then on 1, 5, 25, 50 and 100 % of them, and promoted or
     rolled back by what was measured (see docs/rollouts.md); all else of the service stays as it is.
 
+    A deploy states the whole wish: what PATH does not say has its default again, and a note tells what that changed.
+    --name only renames what PATH describes. `leptonai undo` takes it back.
+
     \b
     Example:
       leptonai deploy digits.onnx --replicas 2
@@ -65,9 +69,12 @@ def deploy(
     """
     import msgspec
 
+    from leptonai.admit.world import reset
+    from leptonai.errors import NotFound
     from leptonai.serve import spec as texts
 
     spec, _ = texts.load(path)
+    before = None
     given = {k: v for k, v in {"name": name, "workspace": workspace}.items() if v is not None}
     if given:
         spec = msgspec.structs.replace(spec, **given)
@@ -75,6 +82,8 @@ def deploy(
     with session.client() as client, waiting(as_json) as say:
         if canary:
             spec = client.as_canary(spec, whole=path.endswith((".yaml", ".yml")))
+        with suppress(NotFound):
+            before = client.service(spec.key).service.spec
         say(f"uploading {path}")
         view = client.deploy(
             spec,
@@ -84,6 +93,8 @@ def deploy(
             timeout=timeout,
             report=lambda progress: say(progress.text),
         )
+    if before is not None and (lines := reset(before, view.service.spec)):
+        click.echo(f"note: {path} does not say, so {view.key} has the default again: {'; '.join(lines)}", err=True)
     if as_json:
         print_json(view)
         return

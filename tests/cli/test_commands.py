@@ -71,6 +71,21 @@ def test_a_service_is_led_through_its_life_in_sentences(shell: Any) -> None:
     assert "services  1, all as wished" in ok(shell("status"))
 
 
+def test_a_deploy_tells_what_it_sets_back_to_defaults_without_values_of_env(shell: Any) -> None:
+    """A model file says nothing of what a text said before: that is no secret, and `undo` brings it back."""
+    Path("service.yaml").write_text("name: kept\nmodel: digits.py\nscale: {max: 8}\nenv: {API_TOKEN: plainly}\n")
+    code, _, err = shell("deploy", "service.yaml")
+    assert code == 0 and "note:" not in err, "there was nothing before"
+    code, _, err = shell("deploy", "digits.py", "--name", "kept")
+    assert code == 0 and "plainly" not in err
+    assert "note: digits.py does not say, so kept has the default again:" in err
+    assert "scale.max: 8 → 64" in err and "main.env.API_TOKEN: unset" in err
+    ok(shell("undo", "kept"))
+    assert json.loads(ok(shell("status", "kept", "--json")))["service"]["service"]["spec"]["scale"]["max"] == 8
+    code, _, err = shell("deploy", "service.yaml")
+    assert code == 0 and "note:" not in err, "the text says all that is there"
+
+
 def test_every_reading_command_speaks_json(shell: Any) -> None:
     ok(shell("deploy", "digits.py", "--json"))
     assert [v["service"]["spec"]["name"] for v in json.loads(ok(shell("ls", "--json")))] == ["digits"]
