@@ -37,7 +37,7 @@ class Machine:
             [sys.executable, "-m", "leptonai.cli", "--home", str(self.home), *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             cwd=self.work,
             env={k: v for k, v in os.environ.items() if not k.startswith("LEPTONAI_")},
         )
