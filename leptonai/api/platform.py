@@ -18,8 +18,8 @@ from leptonai.types import DEFAULT_WORKSPACE, NAME, Token
 
 
 def healthz(asked: Asked[Query, None]) -> Health:
-    """Answered whenever control runs; says nothing about services."""
-    return Health(status="ok", version=__version__)
+    """Answered whenever control runs; says nothing about services. ``read_only``: the store has no room."""
+    return Health(status="read_only" if asked.world.store.full else "ok", version=__version__)
 
 
 def platform(asked: Asked[Query, None]) -> dict[str, Any]:
@@ -37,7 +37,11 @@ def platform(asked: Asked[Query, None]) -> dict[str, Any]:
         "version": __version__,
         "started": world.started,
         "ops": {"alive": alive, "seen": seen, "broken": {} if trouble else _broken(world)},
-        "store": {"place": world.store.place, "trouble": trouble},
+        "store": {
+            "place": world.store.place,
+            "trouble": trouble,
+            "full": f"{full.message}; {full.hint}" if (full := world.store.full) else "",
+        },
         "frozen": world.switch.said(),
     }
 

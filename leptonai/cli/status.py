@@ -57,6 +57,8 @@ def show_platform(client: Client, as_json: bool) -> None:
         click.echo(f"cluster   not watched, for want of rights: {', '.join(cluster['blind'])}")
     if store.get("trouble"):
         click.echo(f"store     NOTHING CAN BE CHANGED, AND INCIDENTS ARE NOT KNOWN: {store['trouble']}")
+    elif store.get("full"):
+        click.echo(f"store     NOTHING CAN BE CHANGED OR RECORDED: {store['full']}")
     silent = f"NO SIGN OF IT for {ago(ops['seen'], now)}" if ops.get("seen") else "NO SIGN OF IT since control started"
     click.echo(f"ops       {'watching' if ops.get('alive') else silent}")
     for path, said in (ops.get("broken") or {}).items():

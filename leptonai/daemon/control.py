@@ -356,11 +356,13 @@ async def tidy(store: Store, settings: Settings) -> None:
 
 async def watch(store: Store, forget: Callable[[], None]) -> None:
     """Ends when another platform has taken the store. ``forget`` is called when it was away: what was committed last
-    may not be what was answered last.
+    may not be what was answered last. That it was full is an event once there is room.
     """
-    session = store.session
+    session, full_since = store.session, 0.0
     while True:
         await asyncio.sleep(WATCH_PERIOD)
+        if store.full is not None:
+            full_since = relieve(store, full_since or time.time())
         try:
             store.held()
         except Conflict:
@@ -370,6 +372,17 @@ async def watch(store: Store, forget: Callable[[], None]) -> None:
         if store.session != session:
             session = store.session
             forget()
+
+
+def relieve(store: Store, since: float) -> float:
+    """0 once a store that was full since ``since`` has kept an event that says so, else ``since``."""
+    now = time.time()
+    with contextlib.suppress(LeptonError), store.relieved() as roomy:
+        if roomy:
+            store.record("store.full", "platform", {"since": since, "seconds": now - since}, actor="control", at=now)
+            log.warning("there is room for the store again, after %.0f s", now - since)
+            return 0.0
+    return since
 
 
 async def keep_parent(home: Home, seats: Seats) -> None:

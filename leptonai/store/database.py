@@ -41,6 +41,9 @@ class Engine(Protocol):
     def held(self) -> None:
         """Raises why nothing can be read or written now; nothing when it can, as far as is known. From any thread."""
 
+    def roomy(self) -> bool:
+        """Whether there is room for some writes, as far as can be seen from here."""
+
     def close(self) -> None: ...
 
 
@@ -60,6 +63,7 @@ class Database:
         """
         self._lock = threading.RLock()
         self._depth = 0
+        self.full: LeptonError | None = None  # the refusal of the first write that found no room, until ``relieved``
         self._engine: Engine
         if re.match(r"[a-z]+://", str(place)):
             from leptonai.store.postgres.engine import PostgresEngine
@@ -83,6 +87,14 @@ class Database:
     def held(self) -> None:
         """Nothing while this process is the one writer; raises why it is not."""
         self._engine.held()
+
+    @contextmanager
+    def relieved(self) -> Iterator[bool]:
+        """Whether the store that was ``full`` may be written again; it is full no more once what is inside was kept."""
+        roomy = self._engine.roomy()
+        yield roomy
+        if roomy:
+            self.full = None
 
     def close(self) -> None:
         """Let go. Further calls raise LeptonError; closing twice is fine."""
@@ -114,11 +126,16 @@ class Database:
             try:
                 yield
                 self._run(f"RELEASE {inner}" if inner else "COMMIT")
-            except BaseException:
+            except BaseException as e:
                 self._undo(inner)
+                self._note(e)
                 raise
             finally:
                 self._depth -= 1
+
+    def _note(self, e: BaseException) -> None:
+        if self.full is None and isinstance(e, LeptonError) and e.code == "disk_full":
+            self.full = e
 
     def _undo(self, inner: str) -> None:
         if not self._engine.in_transaction():  # the database itself has rolled back, or is away
@@ -135,7 +152,11 @@ class Database:
             raise LeptonError(
                 f"{self.place}: this transaction was rolled back by an earlier error", hint="let that error leave it"
             )
-        return self._engine.execute(sql, values)
+        try:
+            return self._engine.execute(sql, values)
+        except LeptonError as e:
+            self._note(e)
+            raise
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, _storable():

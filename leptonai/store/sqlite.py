@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from leptonai.store.schema import APPLICATION, MIGRATIONS, statements
 
 _CHECK_BYTES = 256 << 20  # a larger store is opened unchecked: reading it all would delay the start by seconds
 _BUSY_SECONDS = 1.0  # a second platform is told at once; a killed writer's lock is already gone
+_ROOM = (
+    1 << 20
+)  # bytes free from which on a full disk counts as relieved: what a deploy and its events take, many times
 
 
 class SqliteEngine:
@@ -90,6 +94,9 @@ class SqliteEngine:
 
     def held(self) -> None:
         """A file is held from the opening to the end of the process."""
+
+    def roomy(self) -> bool:
+        return shutil.disk_usage(self._path.parent).free >= _ROOM
 
     def close(self) -> None:
         self._db.close()

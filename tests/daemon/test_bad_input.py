@@ -324,6 +324,9 @@ def test_what_was_acknowledged_outlives_a_full_disk_and_a_killed_control_on_it(t
                 write(client)
         assert refused.value.code == "disk_full" and str(home / "store.db") in refused.value.message
         assert f"free space under {home}" in refused.value.hint
+        assert "NOTHING CAN BE CHANGED OR RECORDED: the disk of" in machine.run("status").stdout
+        with Client(home=home) as client:
+            assert client.healthz().status == "read_only"
         assert serves()
         os.kill(json.loads((home / "control.json").read_bytes())["pid"], signal.SIGKILL)
         assert serves()
