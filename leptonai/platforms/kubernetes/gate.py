@@ -18,8 +18,10 @@ import msgspec
 from msgspec.structs import replace
 
 from leptonai.errors import LeptonError
+from leptonai.plan.render.gate import CHOSEN
 from leptonai.plan.render.names import MANAGER, OWN, account_name
 from leptonai.plan.render.wish import LABEL, read
+from leptonai.plan.share import share
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.cluster import Cluster, Of, together
 from leptonai.platforms.kubernetes.doubt import Doubts
@@ -28,7 +30,7 @@ from leptonai.platforms.local.front import Front
 from leptonai.platforms.local.rundir import make_runtime_folder, write_atomically
 from leptonai.protocols import Record
 from leptonai.settings import Settings
-from leptonai.types import Key, Replica
+from leptonai.types import Key, Replica, Service
 
 Json = dict[str, Any]
 
@@ -57,6 +59,9 @@ class Gate:
         self._cluster = cluster = Cluster(wanted.context, wanted.namespace)
         self._pods = Mirror(cluster, Of("v1", "Pod", f"{MINE},{OWN}/service"), wanted.resync, self._pod_changed)
         self._wishes = Mirror(cluster, Of("v1", "ConfigMap", f"{MINE},{LABEL}"), wanted.resync, self._wish_changed)
+        gateways = Of("v1", "Pod", ",".join(f"{name}={value}" for name, value in CHOSEN.items()))
+        self._gates = Mirror(cluster, gateways, wanted.resync, self._gate_changed)
+        self._wished: dict[Key, Service] = {}  # as stated for all gateways together
         self._replicas: dict[str, Replica] = {}
         self._doubts = Doubts()
         self._memory = self.home / "replicas.json"
@@ -74,7 +79,7 @@ class Gate:
         self._recall()
         while True:
             try:
-                await together([self._wishes.relist(), self._pods.relist(), self._find_control()])
+                await together([self._gates.relist(), self._wishes.relist(), self._pods.relist(), self._find_control()])
                 break
             except LeptonError as e:
                 log.warning("the cluster tells nothing: %s", e)
@@ -84,7 +89,8 @@ class Gate:
                 await asyncio.sleep(AGAIN)
         await self.front.start(make_runtime_folder(self.home))
         for work in (
-            self._wishes.run(), self._pods.run(), self._forget(), self._follow_control(), self._doubts.run(self._say),
+            self._gates.run(), self._wishes.run(), self._pods.run(),
+            self._forget(), self._follow_control(), self._doubts.run(self._say),
             self.front.push_when_changed(), self._tick(),
         ):  # fmt: skip
             self._go(work)
@@ -120,11 +126,23 @@ class Gate:
             if after is not None:
                 service = read(after)
                 self._named[account_name(service.key)] = service.key
-                self.front.wish(service)
+                self._wished[service.key] = service
+                self.front.wish(share(service, self._sharing()))
             elif before is not None and (key := self._named.pop(before["metadata"]["name"], None)) is not None:
+                self._wished.pop(key, None)
                 self.front.drop(key)
         except LeptonError as e:  # of a newer platform: what is routed stays as it is
             log.error("%s", e)
+
+    def _gate_changed(self, before: Json | None, after: Json | None) -> None:
+        gateways = self._sharing()
+        for service in self._wished.values():
+            self.front.wish(share(service, gateways))
+
+    def _sharing(self) -> int:
+        """How many gateways users are led to."""
+        here = self._gates.objects.values()
+        return sum(pods.said_ready(pod) and not pod["metadata"].get("deletionTimestamp") for pod in here)
 
     def _pod_changed(self, before: Json | None, after: Json | None) -> None:
         if after is None or pods.over(after):

@@ -22,6 +22,7 @@ from leptonai.plan.render.gate import CHOSEN, NAME, PAGES
 from leptonai.plan.render.wish import read
 from leptonai.platforms.kubernetes.cluster import Cluster, Of
 from leptonai.platforms.kubernetes.mirror import Mirror
+from leptonai.platforms.kubernetes.pods import said_ready
 from leptonai.platforms.local.asked import ASKED, Count, clusters, variants
 from leptonai.platforms.local.front import path
 from leptonai.platforms.local.held import Held
@@ -177,7 +178,7 @@ class Gateways:
         if known is None and address:
             known = self._followed[name] = _Followed(address, self._secret, self._access, self._woken)
         if known is not None:
-            known.ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+            known.ready = said_ready(pod)
         self._tell()
 
     def _addresses(self) -> list[str]:

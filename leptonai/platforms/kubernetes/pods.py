@@ -57,6 +57,12 @@ def replica(pod: Json, stable_after: float, now: float) -> Replica:
     )
 
 
+def said_ready(pod: Json) -> bool:
+    """Whether the cluster calls it ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
 def over(pod: Json) -> bool:
     """Whether nothing of a pod that was told to end runs any more, though its object waits for the node to tidy up.
 

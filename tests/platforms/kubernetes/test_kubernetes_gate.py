@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from leptonai.platforms.kubernetes.mirror import Mirror
 from leptonai.platforms.kubernetes.pods import replica
 from leptonai.platforms.local.port import free
 from leptonai.settings import Kubernetes, Settings
-from leptonai.types import Dials, Scale, Service, Spec, Variant, VariantDials
+from leptonai.types import Dials, RateLimit, Scale, Service, Spec, Variant, VariantDials
 
 pytestmark = pytest.mark.world
 
@@ -252,6 +253,42 @@ def test_control_hears_what_they_hold_and_were_asked_and_who_is_not_control_does
                 await cluster.close()
 
     asyncio.run(story())
+
+
+def test_what_a_service_states_is_shared_by_as_many_gateways_as_serve(tmp_path: Path) -> None:
+    """Four requests at once of one caller: all by one gateway, two by each of two, four again when the other goes."""
+
+    async def story() -> None:
+        async with world(tmp_path) as (api, gateway, client, run):
+            one = await run("one")
+            api.put("configmaps", wish(service(rate_limit=RateLimit(rate=0.01, burst=4)), "models"))
+            api.put("pods", pod("one", one.address))
+            gateway.start()
+
+            async def granted() -> int:
+                """Of a caller who was not seen yet."""
+                headers = {"authorization": f"Bearer {secrets.token_hex(8)}"}
+                codes = [(await client.post(gateway.url, json={}, headers=headers)).status_code for _ in range(6)]
+                return codes.count(200)
+
+            await answers(client, gateway.url, "one")
+            assert await granted() == 4
+            for name, ready in (("a", True), ("b", True), ("c", False)):
+                gate = pod(name, loopback(), ready)
+                gate["metadata"]["labels"] = {"app.kubernetes.io/name": NAME} | CHOSEN
+                api.put("pods", gate)
+            await reached(granted, 2)
+            api.drop("pods", "a")
+            await reached(granted, 4)
+
+    asyncio.run(story())
+
+
+async def reached(count: Callable[[], Awaitable[int]], wanted: int) -> None:
+    end = asyncio.get_running_loop().time() + 60.0
+    while (found := await count()) != wanted:
+        assert asyncio.get_running_loop().time() < end, found
+        await asyncio.sleep(0.1)
 
 
 def test_a_copy_of_a_wish_does_nothing_one_that_cannot_be_read_goes_with_its_object_and_what_broke_is_started_again(
