@@ -31,6 +31,7 @@ from leptonai.daemon.declared import follow
 from leptonai.daemon.led import led
 from leptonai.daemon.seats import Seats
 from leptonai.daemon.spawn import SUPERVISED, open_log, spawn
+from leptonai.daemon.standby import PERIOD, Relay, stop_ops
 from leptonai.errors import Conflict, LeptonError, PlatformError
 from leptonai.ops.alert.route import compile_policy
 from leptonai.platforms.kubernetes import KubernetesPlatform
@@ -109,8 +110,48 @@ async def main(home: Home) -> None:
         loop.add_signal_handler(number, told.set)
     settings = setting.load(home.settings)
     compile_policy(settings.alerts)  # wrong routes are told by `leptonai up`, not when somebody should be called
-    with open_store(home, settings) as store, listen(home, settings) as listener:
-        await serve(home, seats, settings, store, listener, told)
+    with listen(home, settings) as listener:
+        store = await store_of_ours(home, seats, settings, listener, told)
+        if store is not None:
+            with store:
+                await serve(home, seats, settings, store, listener, told)
+
+
+async def store_of_ours(
+    home: Home, seats: Seats, settings: Settings, listener: socket.socket, told: asyncio.Event
+) -> Store | None:
+    """The store, held. On a cluster, while another copy holds it, whoever asks us is led to that one; None when
+    ``told`` to end meanwhile."""
+    try:
+        return open_store(home, settings)
+    except Conflict as e:
+        if (
+            e.code != "store_locked"
+            or not settings.store.url
+            or not settings.kubernetes.enabled
+            or SUPERVISED not in os.environ
+        ):
+            raise
+        log.warning("%s: this copy stands by", e)
+    await asyncio.to_thread(stop_ops, home, seats)
+    relay = Relay(listener, settings)
+    await relay.start()
+    try:
+        while not told.is_set():
+            await relay.look()
+            try:
+                store = await asyncio.to_thread(open_store, home, settings)
+            except LeptonError as e:
+                if e.code != "store_locked":
+                    log.warning("the store is not to be had: %s", e)
+            else:
+                log.warning("the store is free: this copy goes on with it")
+                return store
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(told.wait(), PERIOD)
+        return None
+    finally:
+        await relay.close()
 
 
 def open_store(home: Home, settings: Settings) -> Store:

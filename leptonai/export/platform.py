@@ -25,7 +25,7 @@ from leptonai.export.chart import (
 from leptonai.export.site import Files
 from leptonai.plan.render import Apis
 from leptonai.plan.render.control import NAME, QUANTITY, STORE_SECRET, Seat, control
-from leptonai.plan.render.names import DOTTED, OWN, PART
+from leptonai.plan.render.names import DOTTED, OWN
 from leptonai.platforms.kubernetes.rights import role
 from leptonai.settings import Settings
 
@@ -133,18 +133,10 @@ def _opened(workload: Json, which: str, account: str, marks: Marks) -> Json:
     spec, own = workload["spec"], f".Values.{which}"
     template, pod = spec["template"], spec["template"]["spec"]
     (container,) = pod["containers"]
-    secret = [e for e in container.get("env", ()) if e["name"] == "PGPASSWORD"]
-    fixed = [e for e in container.get("env", ()) if e not in secret]
-    container["env"] = list(fixed)
+    secret = [e for e in container["env"] if e["name"] == "PGPASSWORD"]
+    container["env"] = [e for e in container["env"] if e not in secret] + ([_password(marks)] if secret else [])
     values = open_pod(pod, marks, own) | {"replicas": spec["replicas"]}
-    if not fixed:  # a list that may be empty is no list at all
-        del container["env"]
-        container[_environment(own, bool(secret), marks)] = ""
     spec["replicas"] = marks.put(f"{own}.replicas")
-    if workload["kind"] == "StatefulSet":
-        # The standby is not ready while the other leads, and a rolling update would wait for it for ever.
-        several = f"{{{{- if gt (int {own}.replicas) 1 }}}}"
-        spec[marks.lines(several, "updateStrategy:", "  type: OnDelete", "{{- end }}")] = ""
     if pod["serviceAccountName"] == account:
         pod["serviceAccountName"] = marks.put(".Values.serviceAccount.name | quote")
     annotations = template["metadata"]["annotations"]
@@ -158,26 +150,16 @@ def _opened(workload: Json, which: str, account: str, marks: Marks) -> Json:
     return values
 
 
-def _environment(own: str, database: bool, marks: Marks) -> str:
-    """``env``, where there is any: the password of a database, and what the site says."""
-    password = (
-        "{{- if .Values.store.url }}",
-        "  - name: PGPASSWORD",
-        "    valueFrom:",
-        "      secretKeyRef:",
-        "        name: {{ .Values.store.secret | quote }}",
-        "        key: {{ .Values.store.key | quote }}",
-        "        optional: true",
-        "{{- end }}",
-    )
+def _password(marks: Marks) -> str:
+    """Of a database, where there is one."""
     return marks.lines(
-        f"{{{{- if or .Values.store.url {own}.env }}}}" if database else f"{{{{- if {own}.env }}}}",
-        "env:",
-        *(password if database else ()),
-        f"{{{{- range $name, $value := {own}.env }}}}",
-        "  - name: {{ $name | quote }}",
-        "    value: {{ $value | quote }}",
-        "{{- end }}",
+        "{{- if .Values.store.url }}",
+        "- name: PGPASSWORD",
+        "  valueFrom:",
+        "    secretKeyRef:",
+        "      name: {{ .Values.store.secret | quote }}",
+        "      key: {{ .Values.store.key | quote }}",
+        "      optional: true",
         "{{- end }}",
     )
 
@@ -260,7 +242,7 @@ _HEAD = """\
 # What may differ from site to site; values.schema.json has the types.
 #
 # control.image             as `leptonai build --control` writes it, in a registry of yours
-# control.replicas          1; with store.url 2: the second waits, not ready, and takes over; upgrades by hand (NOTES)
+# control.replicas          1; with store.url 2: the second stands by, leads callers to the first, and takes over
 # control.env               more variables of its process
 # gateway                   the gateway's pods, where they are their own
 # storage                   of the home: store, models, logs, telemetry; class "": the cluster's own
@@ -272,21 +254,9 @@ _HEAD = """\
 _NOTES = f"""\
 The platform starts in {{{{ .Release.Namespace }}}}:
 
-{{{{- if gt (int .Values.control.replicas) 1 }}}}
-  kubectl -n {{{{ .Release.Namespace }}}} get pods -l {PART}=control
-{{{{- else }}}}
   kubectl -n {{{{ .Release.Namespace }}}} rollout status statefulset/{NAME}
-{{{{- end }}}}
   kubectl -n {{{{ .Release.Namespace }}}} exec {NAME}-0 -- python -m leptonai.cli token create ana --role admin
 
 Its API answers inside of the cluster at http://{NAME}.{{{{ .Release.Namespace }}}}:8310.
 Upgrades keep the home: it is on a volume, which `helm uninstall` leaves there.
-{{{{- if gt (int .Values.control.replicas) 1 }}}}
-
-One of the two pods of control stands by and is not ready, so `--wait` would wait in vain. After an upgrade, replace
-them yourself, the second once the new one of the first runs:
-
-  kubectl -n {{{{ .Release.Namespace }}}} delete pod {NAME}-1
-  kubectl -n {{{{ .Release.Namespace }}}} delete pod {NAME}-0
-{{{{- end }}}}
 """

@@ -105,12 +105,13 @@ def test_what_a_site_says_is_in_the_objects(tmp_path: Path) -> None:
     spec, template = made["spec"], made["spec"]["template"]
     (container,) = template["spec"]["containers"]
     (claim,) = spec["volumeClaimTemplates"]
-    assert spec["updateStrategy"] == {"type": "OnDelete"}, "the standby is never ready"
+    assert "updateStrategy" not in spec, "the standby is ready while it sees who leads: one after another"
     assert (spec["replicas"], container["image"], container["imagePullPolicy"]) == (2, image, "Always")
     assert container["resources"]["requests"] == {"cpu": 2, "memory": "2Gi"}, "Helm lays one over the other"
     assert container["resources"]["limits"] == {"memory": "4Gi"} and template["spec"]["serviceAccountName"] == "plant"
     secret = {"secretKeyRef": {"name": "db", "key": "word", "optional": True}}
-    assert container["env"] == [
+    assert container["env"][0]["name"] == "LEPTONAI_ADDRESS"
+    assert container["env"][1:] == [
         {"name": "PGPASSWORD", "valueFrom": secret},
         {"name": "NO", "value": "1"},
         {"name": "TZ", "value": "UTC"},

@@ -15,6 +15,7 @@ from leptonai.plan.render import Apis, render, wish
 from leptonai.plan.render.control import Seat, control
 from leptonai.plan.render.gate import PAGES
 from leptonai.plan.render.pod import LEAVE
+from leptonai.platforms.kubernetes.lead import ADDRESS
 from leptonai.platforms.kubernetes.rights import role
 from leptonai.platforms.local.handover import PATIENCE
 from leptonai.settings import Settings
@@ -47,9 +48,10 @@ def test_the_password_of_a_database_comes_from_a_secret_and_stands_nowhere() -> 
             check(one, "1.28")
         return by_kind(made, "StatefulSet")[0]["spec"]["template"]["spec"]["containers"][0]
 
-    (variable,) = container({"store": {"url": "postgresql://ana@db:5432/leptonai?sslmode=require"}})["env"]
+    (address, variable) = container({"store": {"url": "postgresql://ana@db:5432/leptonai?sslmode=require"}})["env"]
     assert variable["name"] == "PGPASSWORD" and variable["valueFrom"]["secretKeyRef"]["name"] == "leptonai-store"
-    assert "env" not in container({})
+    assert container({})["env"] == [address], "where other copies find this one"
+    assert address == {"name": ADDRESS, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     for url in (
         "postgresql://ana:s3cret@db/x",
         "postgresql://ana@db/x?sslmode=require&password=s3cret",

@@ -126,6 +126,10 @@ def _settings(seat: Seat, given: Json) -> str:
     return msgspec.yaml.encode(merged).decode()
 
 
+def _address() -> Json:
+    return {"name": "LEPTONAI_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
 def _password() -> Json:
     chosen = {"name": STORE_SECRET, "key": "password", "optional": True}
     return {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": chosen}}
@@ -160,8 +164,8 @@ def _pod(seat: Seat, account: str, database: bool) -> Json:
                 "image": seat.image,
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["up", "--foreground"],
-                # Read by PostgreSQL's library; optional, for there are logins without a password.
-                **({"env": [_password()]} if database else {}),
+                # Where other copies find this one; read by PostgreSQL's library, for there are logins with a password.
+                "env": [_address(), *([_password()] if database else [])],
                 "ports": ports,
                 "resources": {"requests": {"cpu": seat.cpu, "memory": seat.memory}, "limits": {"memory": seat.memory}},
                 **_probes(seat),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import secrets
 import socket
 import time
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _RELEASE_WITHIN = 3.0  # seconds that ending may wait for the Lease to be let go
 _PATIENCE = 2.5  # renewals' time that one call may take: two may fail before the lead is lost
 _KIND = "Lease"
+ADDRESS = "LEPTONAI_ADDRESS"  # in the environment of control's pod: the pod's own
 
 
 def boot_clock() -> float:
@@ -61,8 +63,7 @@ async def led(cluster: Cluster, home: Path, settings: Settings, control: str, oc
     """
     wanted = settings.kubernetes
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known = control and settings.api.host not in ("0.0.0.0", "::")  # else by which address?
-    me = Me(identity(home), own_store(home), f"http://{control}" if known else "")
+    me = Me(identity(home), own_store(home), _reached(control, settings))
     own = Cluster(wanted.context, wanted.namespace, timeout=_PATIENCE * wanted.lease / lease.TRIES)
     leader = Leader(own, me, wanted.lease, occupied)
     try:
@@ -72,6 +73,15 @@ async def led(cluster: Cluster, home: Path, settings: Settings, control: str, oc
         raise
     cluster.fence = leader.left
     return leader
+
+
+def _reached(control: str, settings: Settings) -> str:
+    """Where other copies reach our API; "": by which address is not known."""
+    if not control:
+        return ""
+    if address := os.environ.get(ADDRESS, ""):
+        return f"http://{f'[{address}]' if ':' in address else address}:{control.rpartition(':')[2]}"
+    return "" if settings.api.host in ("0.0.0.0", "::") else f"http://{control}"
 
 
 class Leader:
