@@ -141,7 +141,7 @@ def alert_rules(asked: Asked[RulesQuery, None]) -> str:
     """Prometheus alert rules (YAML) for the promises of one service, or of all the token covers."""
     world, q = asked.world, asked.query
     if not 0.1 <= q.scrape <= 3600.0:
-        raise SpecError(f"scrape is {q.scrape:g}, wanted 0.1 to 3600 seconds between two scrapes")
+        raise SpecError(f"scrape is {q.scrape:g}, wanted 0.1 to 3600 seconds between two scrapes", hint="15 is usual")
     if q.service is not None:
         asked.caller.require_workspace(parse_key(q.service)[0])
         world.known_service(q.service)

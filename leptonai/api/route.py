@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from leptonai.api.world import World
 
 PREFIX = "/api/v1"
-Limit = Annotated[int, msgspec.Meta(ge=0)]  # items of one answer
+Limit = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]  # items of one answer, or a number that one has
 JSON_BODY = 4 << 20  # bytes of one JSON body: an incident with all its evidence is far below; artifacts are streamed
 LET_PASS = 32 << 20  # bytes of a body that is too long, read past so that the refusal arrives
 

@@ -149,6 +149,12 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:
+        named = Path(str(e.filename)).name
+        if named and named in {Path(g.rpartition("=")[2]).name for g in given}:  # a path that a person gave
+            said = SpecError(f"{str(e.filename)[:200]}: {e.strerror}", hint="is the path right, and may we use it?")
+            return say(said, as_json)
+        return say(unexpected(e, given), as_json)
     except ModuleNotFoundError as e:
         ours = (e.name or "").partition(".")[0] in EXTRAS  # an extra that was not asked for before it was needed
         return say(NotInstalled("this command", e.name) if ours else unexpected(e, given), as_json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
-from math import isfinite
 from pathlib import Path
 from time import time as clock
 from typing import Any
@@ -30,6 +29,7 @@ from leptonai.platforms.embedded import Embedded
 from leptonai.protocols import TelemetryStore
 from leptonai.types import DEFAULT_WORKSPACE, Alert, Anomaly
 
+MOST = float(1 << 53)  # of any number that is asked with
 MOST_SPAN = 3600.0  # seconds that are judged for one question
 
 
@@ -259,8 +259,15 @@ def app(
             Route("/logs", logs),
             Route("/logs/templates", templates),
             Route("/healthz", health),
-        ]
+        ],
+        exception_handlers={Exception: _failed},
     )
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """A mistake of ours; the server writes its traceback into ops.log."""
+    said = LeptonError(f"{request.method} {request.url.path} failed inside ops", hint="ops.log tells more")
+    return _json(said.body(), said.status)
 
 
 def _workspace(request: Request) -> str:
@@ -279,8 +286,8 @@ def _number(params: dict[str, str], name: str, default: float) -> float:
         value = float(text) if text else default
     except ValueError as e:
         raise SpecError(f"{name} is {text!r}, wanted seconds", hint="times are unix seconds, step is seconds") from e
-    if not isfinite(value):
-        raise SpecError(f"{name} is {text!r}, wanted finite seconds", hint="times are unix seconds, step is seconds")
+    if not abs(value) <= MOST:
+        raise SpecError(f"{name} is {text!r}, wanted a number under 2^53", hint="times are unix seconds")
     return value
 
 

@@ -44,6 +44,7 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/feedback?after=-272987920206505213952", None, 400, "2^63"),
     ("GET", "/incidents/272987920206505213952", None, 400, "2^63"),
     ("GET", "/services/digits?colour=red", None, 400, "colour"),
+    ("GET", f"/logs?template=1{'0' * 28}", None, 400, "template"),
     ("GET", "/services/digits/logs?since=nan", None, 400, "since is nan"),
     ("GET", "/traces?slower_than=inf", None, 400, "slower_than is inf"),
     ("GET", "/graph?seconds=1e400", None, 400, "seconds"),

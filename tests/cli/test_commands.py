@@ -187,6 +187,8 @@ def test_a_proposal_that_waits_is_approved_by_its_hash(
 # arguments, exit code, what the message names
 BAD: list[tuple[list[str], int, str]] = [
     (["deploy", "nothing.onnx"], 2, "nothing.onnx"),
+    (["forecast", "x" * 3000], 2, "File name too long"),
+    (["import", "x" * 3000], 2, "File name too long"),
     (["deploy", "bad.yaml"], 2, "colour"),
     (["deploy", "broken.yaml"], 2, "broken.yaml"),
     (["deploy", "digits.py", "--name", "Not A Name"], 2, "Not A Name"),

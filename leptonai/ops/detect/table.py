@@ -186,9 +186,9 @@ def open_table(path: Path, value: str | None = None, time: str | None = None, la
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             lines = [line for line in islice(file, SAMPLE + 1) if line.strip()]
     except FileNotFoundError as e:
-        raise NotFound(f"no file {path}") from e
+        raise NotFound(f"no file {path}", hint="give the path of a CSV file") from e
     except OSError as e:
-        raise SpecError(f"{path} cannot be read: {e.strerror or e}") from e
+        raise SpecError(f"{path} cannot be read: {e.strerror or e}", hint="give the path of a CSV file") from e
     if not lines:
         raise SpecError(f"{path} is empty", hint="a CSV file has at least one row with a number")
     delimiter = max(DELIMITERS, key=lambda d: (min(line.count(d) for line in lines), lines[0].count(d)))
