@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-import shutil
+import sys
 from bisect import bisect_left
 from collections import deque
 from pathlib import Path
@@ -13,6 +14,7 @@ from leptonai.types import LogLine
 
 _COLLAPSE_RANGE = 0x08  # FALLOC_FL_COLLAPSE_RANGE, <linux/falloc.h>
 _BLOCK = 1 << 16  # a multiple of every common file system's block size, which collapsing needs
+_AT_ONCE = 1 << 30  # bytes that one call copies; Linux takes no more than 2 GiB
 _TAIL = 4 << 20  # bytes read at most from one file to answer for its last lines
 
 
@@ -30,31 +32,34 @@ def rotate(path: Path, limit: int, files: int) -> int:
     if size <= limit:
         return 0
     for n in range(files - 1, 1, -1):
-        older = path.with_name(f"{path.name}.{n - 1}")
-        if older.exists():
-            older.replace(path.with_name(f"{path.name}.{n}"))
+        elder = path.with_name(f"{path.name}.{n - 1}")
+        if elder.exists():
+            elder.replace(path.with_name(f"{path.name}.{n}"))
     cut = (size - 1) // _BLOCK * _BLOCK  # collapsing may not reach the end of the file
-    with path.open("rb+") as source:
+    with path.open("rb+") as source, contextlib.ExitStack() as stack:
+        older = None
         if files > 1:
-            with path.with_name(f"{path.name}.1").open("wb") as target:
-                os.fchmod(target.fileno(), 0o600)
-                shutil.copyfileobj(source, target, 1 << 20) if not cut else _copy(source.fileno(), target.fileno(), cut)
+            older = stack.enter_context(path.with_name(f"{path.name}.1").open("wb"))
+            os.fchmod(older.fileno(), 0o600)
+            _copy(source.fileno(), older.fileno(), 0, cut)
         libc = ctypes.CDLL(None, use_errno=True)
         zero, length = ctypes.c_int64(0), ctypes.c_int64(cut)
         if cut and libc.fallocate(source.fileno(), _COLLAPSE_RANGE, zero, length) == 0:
             return cut
+        if older is not None:
+            _copy(source.fileno(), older.fileno(), cut, sys.maxsize)
         size = os.fstat(source.fileno()).st_size
         os.ftruncate(source.fileno(), 0)
         return size
 
 
-def _copy(source: int, target: int, count: int) -> None:
-    offset = 0
-    while offset < count:
-        sent = os.sendfile(target, source, offset, count - offset)
+def _copy(source: int, target: int, begin: int, end: int) -> None:
+    """Bytes of ``source`` from ``begin`` to ``end``, or to where it ends, go behind what was written to ``target``."""
+    while begin < end:
+        sent = os.sendfile(target, source, begin, min(end - begin, _AT_ONCE))
         if sent == 0:
             return
-        offset += sent
+        begin += sent
 
 
 class Log:
