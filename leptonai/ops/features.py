@@ -13,6 +13,7 @@ from leptonai.ops.edge import HELD, REFUSED
 from leptonai.ops.evidence import Facts
 from leptonai.ops.scene import Level, Scene, latest_change
 from leptonai.ops.world import wished_replicas
+from leptonai.types import Incident
 
 # name -> what it says. Shifts are log2 of since / before, -6..6; rises are since - before; shares are 0..1.
 FEATURES: Mapping[str, str] = {
@@ -30,9 +31,12 @@ FEATURES: Mapping[str, str] = {
     # the newest change of what runs
     "change_recent": "1: made at most ten minutes before the onset",
     "change_age": "log10 of its age in seconds at the onset",
+    "change_verified": "1: it had proved itself before the onset",
     "change_compute": "its compute against that of the version before, log2",
     "change_errors": "its share of errors less that of the version before",
     "own_compute_shift": "compute of the version that served before",
+    "former_compute": "its compute before the onset against that of the version before, log2",
+    "former_errors": "its share of errors before the onset",
     "failed_starts": "its replicas that ended by themselves, log2(1 + n)",
     "load_failures": "... that could not load it, log2(1 + n)",
     # labels
@@ -53,18 +57,25 @@ FEATURES: Mapping[str, str] = {
     "rss_apart": "one replica's memory against its siblings, relative",
     "cpu_rise": "processors used by a replica, rise",
     "cpu_apart": "one replica's against its siblings",
+    "cpu_times": "the same, log2 of the ratio",
     "compute_shift": "seconds of compute of a request",
     "compute_apart": "one replica's against its siblings, relative",
+    "compute_times": "the same, log2 of the ratio",
     "queue_shift": "seconds in the queue",
     "queue_share": "of the time in queue and compute, the queue's",
     "in_flight_shift": "requests in flight",
     "in_flight_apart": "one replica's against its siblings, relative",
     "load_shift": "requests a second of a replica",
+    "asked_times": "one replica's against its siblings, log2 of the ratio",
     "replica_error_rise": "share of a replica's answers that are errors, rise",
     "replica_error_apart": "one replica's against its siblings",
     "nan_share": "share of answers with NaN",
+    "model_fails": "share of a replica's requests on which the model itself raises",
+    "unwritten": "log2(1 + lines a second that a replica cannot write to its disk)",
     # what comes in and goes out
     "poisoned_share": "share of failed requests that failed on two replicas or more",
+    "poisoned_requests": "share of all requests that failed on two replicas or more",
+    "repeated_share": "share of the good answers that were given before, to somebody who did not wait",
     "output_shift": "newest answers against those before, Kolmogorov-Smirnov",
     "input_shift": "the same of inputs, where they are sent",
     # what it calls
@@ -77,8 +88,7 @@ FEATURES: Mapping[str, str] = {
     "host_cpu": "share of its processors that is busy",
     "host_cpu_rise": "the same, rise",
     "neighbour_rise": "share of its processors that another service takes, rise",
-    "host_memory": "share of its memory in use",
-    "host_memory_rise": "the same, rise",
+    "host_memory_rise": "share of its memory in use, rise",
     "disk_used": "share of the fullest disk",
     "disk_rise": "the same, rise",
     "inodes_used": "share of inodes of the worst disk",
@@ -98,6 +108,7 @@ FEATURES: Mapping[str, str] = {
     "by_latency": "1: the budget of slow answers burns",
     "by_anomalies": "share of golden signals that are anomalous",
     "by_absence": "1: nothing is heard of it",
+    "by_condition": "1: a condition that a rule file declares holds",
     "edge_held": "log2(1 + requests held at once while none was ready)",
     "edge_refused": "1: requests were refused because nobody could take them",
 }
@@ -112,6 +123,11 @@ _AS_TOLD = {
     "leaking_share": "leaking_share",
     "nan_share": "nan_share",
     "poisoned_share": "poisoned_share",
+    "poisoned_requests": "poisoned_requests",
+    "repeated_share": "repeated_share",
+    "model_fails": "model_fails",
+    "change_verified": "change_verified",
+    "former_errors": "former_error_share",
     "output_shift": "output_shift",
     "input_shift": "input_shift",
     "dependency_errors": "dependency_errors",
@@ -130,19 +146,46 @@ _COUNTS = {
     "load_failures": "load_failures",
     "crashes": "crashes",
     "silent_seconds": "unanswered_seconds",
+    "unwritten": "unwritten",
     "gpu_xids": "gpu_xids",
     "gpu_ecc_errors": "gpu_ecc_errors",
 }
 _RATIOS = {
     "change_compute": "compute_ratio",
     "own_compute_shift": "own_compute_ratio",
+    "former_compute": "former_compute_ratio",
+    "cpu_times": "cpu_times",
+    "compute_times": "compute_times",
+    "asked_times": "asked_times",
     "dependency_shift": "dependency_slowdown",
 }
+# Numbers that incidents of before do not carry: their evidence tells of them where they mattered.
+_LATER = frozenset(
+    ("change_verified", "former_compute", "former_errors", "cpu_times", "compute_times", "asked_times", "model_fails",
+     "unwritten", "poisoned_requests", "repeated_share")
+)  # fmt: skip
 
 
 def features(scene: Scene, facts: Facts) -> dict[str, float]:
     """The numbers of FEATURES that could be told, in its order, each finite."""
-    found = dict(_found(scene, _told(facts)))
+    return _ordered({**dict(_of_facts(_told(facts))), **dict(_of_scene(scene))})
+
+
+def completed(incident: Incident) -> dict[str, float]:
+    """The numbers that were kept with it, and of those that nobody knew then what its evidence tells: of the newest
+    diagnosis the facts that mattered."""
+    told: dict[str, float] = {}
+    for fact in incident.evidence:
+        for name, value in fact.data.items():
+            if isinstance(value, bool | int | float):
+                told[name] = max(float(value), told.get(name, float("-inf")))
+    found = {name: value for name, value in _of_facts(told) if name in _LATER}
+    if any(e.kind == "condition" for e in incident.evidence):
+        found["by_condition"] = 1.0
+    return _ordered({**found, **incident.features})
+
+
+def _ordered(found: Mapping[str, float]) -> dict[str, float]:
     return {name: round(found[name], 6) for name in FEATURES if name in found and isfinite(found[name])}
 
 
@@ -155,7 +198,7 @@ def _told(facts: Facts) -> dict[str, float]:
     return out
 
 
-def _found(scene: Scene, told: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+def _of_facts(told: Mapping[str, float]) -> Iterator[tuple[str, float]]:
     yield from ((name, told[fact]) for name, fact in _AS_TOLD.items() if fact in told)
     yield from ((name, _count(told[fact])) for name, fact in _COUNTS.items() if fact in told)
     yield from ((name, _log(told[fact])) for name, fact in _RATIOS.items() if fact in told)
@@ -167,6 +210,9 @@ def _found(scene: Scene, told: Mapping[str, float]) -> Iterator[tuple[str, float
         yield "gpu_celsius", told["gpu_celsius"] / 100.0
     if "credential_left" in told:
         yield "credential_left", min(log10(1.0 + max(told["credential_left"], 0.0)), NEVER)
+
+
+def _of_scene(scene: Scene) -> Iterator[tuple[str, float]]:
     yield from _users(scene)
     yield from _change(scene)
     yield from _replicas(scene)
@@ -247,9 +293,8 @@ def _moved(levels: Mapping[str, Level]) -> Iterator[tuple[str, float]]:
     for name, signal in (("cpu_apart", "replica_cpu_ratio"), ("replica_error_apart", "replica_error_ratio")):
         if (level := levels.get(signal)) is not None:
             yield name, level.apart
-    for name, signal in (("host_cpu", "host_cpu_ratio"), ("host_memory", "host_memory_used_ratio")):
-        if (level := levels.get(signal)) is not None:
-            yield name, level.since
+    if (level := levels.get("host_cpu_ratio")) is not None:
+        yield "host_cpu", level.since
     queue, compute = levels.get("replica_queue_seconds"), levels.get("replica_compute_seconds")
     if queue is not None and compute is not None and queue.since + compute.since > 0:
         yield "queue_share", queue.since / (queue.since + compute.since)
@@ -268,6 +313,7 @@ def _triggers(scene: Scene) -> Iterator[tuple[str, float]]:
     yield "by_errors", float("burn_errors" in kinds)
     yield "by_latency", float("burn_latency" in kinds)
     yield "by_absence", float("service_absent" in kinds)
+    yield "by_condition", float("declared" in kinds)
     yield (
         "by_anomalies",
         max((float(t.terms.get("share", 0)) for t in scene.triggers if t.kind == "anomaly_rate"), default=0.0),

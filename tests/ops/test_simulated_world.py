@@ -127,6 +127,14 @@ def test_drawn_incidents_are_labelled_and_carry_features_only() -> None:
     assert right >= len(found.cases) / 2  # the shipped rules see what they were written for
 
 
+def test_drawn_incidents_are_opened_and_told_as_live_ones_are() -> None:
+    """By the conditions of rule files too, with what counters and prediction logs tell; and what ran well for long
+    before the trouble counts as verified."""
+    found = draw(4, 4, ("disk_full",), controls=0.0)
+    full = [c.last.features for c in found.cases if c.last.features.get("unwritten", 0.0) > 0]
+    assert full and all(f["by_condition"] == 1.0 for f in full) and any(f["change_verified"] == 1.0 for f in full)
+
+
 @pytest.mark.parametrize("rate", [25, 200])
 @pytest.mark.parametrize("ramp", [1, 16, 40])
 def test_how_far_newest_answers_are_from_those_before_is_as_ops_measures_it(rate: int, ramp: int) -> None:

@@ -14,7 +14,7 @@ from leptonai.errors import SpecError
 from leptonai.ops.classify.ensemble import CLASSES, RULES, of_rules
 from leptonai.ops.classify.opinion import OPINION
 from leptonai.ops.classify.train import Data
-from leptonai.ops.features import FEATURES
+from leptonai.ops.features import FEATURES, completed
 from leptonai.protocols import Floats
 from leptonai.types import Incident
 
@@ -68,7 +68,7 @@ def lived(incidents: Iterable[Incident], truths: Mapping[int, str]) -> list[Samp
         rules = of_rules(incident.causes)
         if told and told[-1]:
             rules = np.array([float(told[-1].get(c, 0.0)) for c in CLASSES], dtype=np.float64)
-        out.append(Sample(f"{LIVE}{incident.id}", incident.features, rules, cause, incident.subject))
+        out.append(Sample(f"{LIVE}{incident.id}", completed(incident), rules, cause, incident.subject))
     return out
 
 

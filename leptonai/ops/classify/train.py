@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 LANDMARKS = 200
 TREES, LEAVES = 80, 160
 HIDDEN, ROUNDS = 64, 60
-FOLDS = 2  # inside the training data, for sharpness
+FOLDS = 4  # inside the training data, for sharpness
 EQUAL = (0.25, 0.25, 0.25, 0.25)  # svm, forest, net, rules
 OUT_OF_REACH = 0.002  # share of held-out incidents that are further from all learnt ones than ``reach``
 
@@ -63,8 +63,8 @@ def fit(x: Floats, truth: Ints, seed: int) -> tuple[Model, ...]:
 
 def train(data: Data, seed: int = 0) -> Ensemble:
     """An ensemble: its machines learn from all rows; sharpness is fitted on what machines say of rows whose group they
-    have not seen. Weights are equal: fitted ones trust the forest and forget the rules, which is right for incidents of
-    the same make and wrong for others (docs/benchmarks/loop.md)."""
+    have not seen. Weights are equal: fitted ones trust the forest more and the rules less, which is no better for
+    incidents of another make (docs/benchmarks/loop.md)."""
     scaler = scaler_of(data.table)
     x = scaler.rows(data.table)
     held = [np.full((len(x), len(CLASSES)), np.nan) for _ in range(3)]
@@ -78,10 +78,9 @@ def train(data: Data, seed: int = 0) -> Ensemble:
                 near[own] = model.near(x[own]).max(axis=1)
     per = 1.0 / np.bincount(data.group)[data.group]  # every incident counts once, however often it was looked at
     sharpness = tuple(_sharpness(scores, data.truth, per) for scores in held)
-    return Ensemble(
-        scaler, fit(x, data.truth, seed), sharpness, EQUAL, float(np.quantile(near, OUT_OF_REACH)),
-        {"incidents": len(np.unique(data.group)), "seed": seed},
-    )  # fmt: skip
+    reach = float(np.quantile(near, OUT_OF_REACH))
+    about: dict[str, object] = {"incidents": len(np.unique(data.group)), "seed": seed}
+    return Ensemble(scaler, fit(x, data.truth, seed), sharpness, EQUAL, reach, about)
 
 
 def _folds(group: Ints, folds: int, seed: int) -> Ints:

@@ -23,13 +23,10 @@ from leptonai.errors import LeptonError
 from leptonai.ops.case import Case
 from leptonai.ops.casebook import Casebook
 from leptonai.ops.control import Control
-from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Shift
-from leptonai.ops.openers import Openers
 from leptonai.ops.simulate import show
 from leptonai.ops.simulate.flow import REPLACED, Flow
-from leptonai.ops.simulate.told import Told
-from leptonai.ops.simulate.watch import Watching, _Post, _shifts
+from leptonai.ops.simulate.watch import Watching, _Post, _shifts, proved
 from leptonai.settings import Settings
 from leptonai.types import (
     Change,
@@ -38,10 +35,8 @@ from leptonai.types import (
     Incident,
     Key,
     Proposal,
-    Replica,
     Revision,
     Service,
-    Signal,
     Spec,
     SpecChange,
     Token,
@@ -49,7 +44,6 @@ from leptonai.types import (
 )
 
 OPS = Token(name="ops", role="operator", secret_sha256="", created=0.0)
-VERIFIED = 30.0  # seconds after which a revision without an incident counts as good
 
 
 class SimulatedDoor:
@@ -71,18 +65,17 @@ class SimulatedDoor:
         return msgspec.structs.replace(found, scale=scale)
 
     def revisions_(self) -> tuple[Revision, ...]:
-        """Those that stood VERIFIED seconds before any incident are verified-good."""
+        """Those that stood long enough before any incident are verified-good."""
         first = min((i.began for i in self.incidents_.values()), default=self.flow.at)
         out = []
         for made in self.flow.made:
             if made.service != self.s:
                 continue
-            good = made.at + VERIFIED <= min(first, self.flow.at)
             out.append(
                 Revision(
                     service=self.flow.system.names[self.s], number=made.number,
                     by=self._by.get(made.number, "human:ana"), why=made.why, at=made.at, spec=self.spec(made.number),
-                    verified=made.at + VERIFIED if good else None,
+                    verified=proved(made.at, first, self.flow.at),
                 )
             )  # fmt: skip
         return tuple(out)
@@ -192,8 +185,6 @@ class Acting(Watching):
     ) -> None:
         self._made = settings
         self.platforms: dict[int, Platform] = {}
-        self._openers = {s: Openers() for s in watched}
-        self._told = {s: Told(s) for s in watched}
         self._doors = {s: SimulatedDoor(flow, s, settings, most) for s in watched}
         super().__init__(flow, watched, lookouts_from, settings.ops)
         for post in self.posts:
@@ -204,7 +195,6 @@ class Acting(Watching):
             self.platforms[post.s] = Platform(
                 door, Casebook(settings, control, post.store, shifts=_reader(post), cores=cores)
             )
-            self._openers[post.s].use(self._rules)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Acting:
@@ -233,16 +223,6 @@ class Acting(Watching):
         for post in self.posts:
             if post.s == s:
                 post.over = True
-
-    def _logged(self, s: int) -> Sequence[Signal]:
-        return self._told[s].step(self.flow)
-
-    def _heard(self, s: int, signals: Sequence[Signal]) -> None:
-        self._openers[s].saw(signals)
-
-    def _declared(self, s: int, replicas: Sequence[Replica]) -> Sequence[Trigger]:
-        key = self.flow.system.names[s]
-        return self._openers[s].step(self.flow.at, {key: replicas}).get(key, ())
 
     def _attend(self, post: _Post, unanswered: dict[str, float]) -> None:
         """One round of the casebook instead of a look."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import msgspec
@@ -21,19 +22,21 @@ from leptonai.ops.diagnosis.rules import RuleBook
 from leptonai.ops.evidence import gather
 from leptonai.ops.exits import as_seen
 from leptonai.ops.features import features
-from leptonai.ops.judge import Trigger
 from leptonai.ops.logs.shifts import Seen, Shift, Step, shifts
 from leptonai.ops.lookout import Lookout
+from leptonai.ops.openers import Openers
 from leptonai.ops.outcomes import Outcomes
 from leptonai.ops.scenery import set_scene
 from leptonai.ops.simulate import show
 from leptonai.ops.simulate.flow import Flow
 from leptonai.ops.simulate.lines import Log
+from leptonai.ops.simulate.told import Told
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops
-from leptonai.types import Cause, Incident, Key, Replica, Revision, Service, Signal
+from leptonai.types import Cause, Incident, Key, Revision, Service, Signal
 
 LOOKS = (0.0, 3.0, 8.0, 20.0)  # seconds after the opening of an incident at which it is diagnosed
+VERIFIED = 30.0  # seconds after which a revision without an incident counts as good
 QUIET = 20.0  # seconds without a trigger after which an incident is over
 
 
@@ -64,7 +67,10 @@ class _Post:
     lookout: Lookout
     store: Memory
     log: Log
+    told: Told
+    openers: Openers
     revision: int = 0
+    proves: float = inf  # when it has, if nothing happens
     open: Found | None = None
     over: bool = False
 
@@ -93,9 +99,13 @@ class Watching:
                 Lookout(show.service(flow, s), self._settings),
                 self._stores[int(flow.system.machine[s])],
                 Log(np.random.default_rng([s, 11]), flow.at),
+                Told(s),
+                Openers(),
             )
             for s in watched
         ]
+        for post in self.posts:
+            post.openers.use(self._rules)
         self._watched = frozenset(watched)
         self._beside = [
             (int(o), self._stores[int(flow.system.machine[o])])
@@ -113,9 +123,9 @@ class Watching:
         for post in self._watched_posts():
             users = show.of_users(flow, post.s)
             golden += [s for s in users if s.name in GOLDEN]
-            heard = [*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s), *self._logged(post.s)]
+            heard = [*users, *show.of_replicas(flow, post.s), *show.of_calls(flow, post.s), *post.told.step(flow)]
             post.store.write(heard)
-            self._heard(post.s, heard)
+            post.openers.saw(heard)
             post.log.step(flow, post.s)
         for o, store in self._beside:
             store.write(show.of_neighbour(flow, o))
@@ -124,7 +134,7 @@ class Watching:
             store.write(heard)
             for post in self._watched_posts():
                 if int(flow.system.machine[post.s]) == m:
-                    self._heard(post.s, heard)
+                    post.openers.saw(heard)
         sick = [flow.system.names[p.s] for p in self.posts if p.open is not None]
         anomalies: dict[Key, list[object]] = {}
         for anomaly in self.watcher.step(now, golden, frozen=sick):
@@ -133,9 +143,11 @@ class Watching:
         for post in self._watched_posts():
             mine = show.collected(flow, (post.s,))
             seen = as_seen(show.replicas(flow, post.s), mine.unanswered, now)
-            if post.revision != flow.head[post.s]:
+            if post.revision != flow.head[post.s] or now >= post.proves:
                 post.revision = int(flow.head[post.s])
                 post.lookout.revisions = self.revisions(post.s)
+                newest = post.lookout.revisions[-1]
+                post.proves = inf if newest.verified or newest.at + VERIFIED <= now else newest.at + VERIFIED
             self._labels(post)
             if now < self._from:
                 continue
@@ -145,27 +157,20 @@ class Watching:
                     post.lookout.ended(exit)
             key = flow.system.names[post.s]
             golden_now = self.watcher.golden(key)
-            declared = self._declared(post.s, seen)
+            declared = post.openers.step(now, {key: seen}).get(key, ())
             own: Any = anomalies.get(key, [])
             post.lookout.step(now, mine, own, golden_now, self._outcomes, post.store, declared)
             self._attend(post, mine.unanswered)
-
-    def _heard(self, s: int, signals: Sequence[Signal]) -> None:
-        """Samples of a service or of its machine: here nobody else needs them."""
-
-    def _logged(self, s: int) -> Sequence[Signal]:
-        """What prediction logs say; the features of classifiers were learnt without."""
-        return ()
-
-    def _declared(self, s: int, replicas: Sequence[Replica]) -> Sequence[Trigger]:
-        """Conditions of rule files that open incidents: here only promises, golden signals and convictions do."""
-        return ()
 
     def wish(self, s: int) -> Service:
         return show.service(self.flow, s)
 
     def revisions(self, s: int) -> tuple[Revision, ...]:
-        return show.revisions(self.flow, s)
+        first = min((f.incident.began for f in self.found if f.service == s), default=inf)
+        return tuple(
+            msgspec.structs.replace(made, verified=proved(made.at, first, self.flow.at))
+            for made in show.revisions(self.flow, s)
+        )
 
     def _watched_posts(self) -> list[_Post]:
         return [post for post in self.posts if not post.over]
@@ -211,6 +216,11 @@ class Watching:
         facts = gather(scene)
         causes = diagnose(facts, self.flow.system.names[post.s], self._rules)
         found.looks.append(Look(age, features(scene, facts), causes))
+
+
+def proved(made: float, first: float, now: float) -> float | None:
+    """When a revision was verified good; None: an incident began before, or it is too soon."""
+    return made + VERIFIED if made + VERIFIED <= min(first, now) else None
 
 
 def _shifts(log: Log, onset: float, now: float) -> tuple[Shift, ...]:

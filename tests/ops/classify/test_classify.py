@@ -25,7 +25,7 @@ from leptonai.ops.classify.opinion import ALONE, OPINION, weigh_in
 from leptonai.ops.classify.samples import Sample, data_of, lived
 from leptonai.ops.classify.train import train
 from leptonai.ops.evidence import Facts
-from leptonai.ops.features import FEATURES
+from leptonai.ops.features import FEATURES, completed
 from leptonai.types import Cause, Evidence, Incident
 
 KINDS = ("replica_killed", "traffic_surge", "dead_dependency", "unknown")
@@ -232,3 +232,19 @@ def test_a_live_incident_is_learnt_from_once_its_cause_was_told() -> None:
     assert (found.cause, found.features) == ("retry_storm", {"rate_shift": 2.0})
     assert found.rules[CLASSES.index("traffic_surge")] > 0.7
     assert lived([incident], {}) == [] and lived([incident], {7: "a_cause_of_ours"}) == []
+
+
+def test_what_an_old_incident_did_not_carry_is_completed_from_its_evidence() -> None:
+    """Only what nobody knew then: what was kept stays as it was."""
+    told = (
+        Evidence(id="e1", kind="signal", at=1.0, text="t", data={"unwritten": 3.0, "about": "service"}),
+        Evidence(id="e2", kind="signal", at=1.0, text="t", data={"cpu_times": 8.0, "disk_used": 0.9, "subject": "r1"}),
+        Evidence(id="e3", kind="condition", at=1.0, text="t", data={"change_verified": True}),
+    )
+    incident = Incident(
+        id=7, subject="default/service/a", severity="critical", title="t", began=1.0, opened=1.0, evidence=told,
+        features={"rate_shift": 2.0, "cpu_times": 1.0},
+    )  # fmt: skip
+    assert completed(incident) == {
+        "rate_shift": 2.0, "cpu_times": 1.0, "unwritten": 2.0, "change_verified": 1.0, "by_condition": 1.0
+    }  # fmt: skip
