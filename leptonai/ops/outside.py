@@ -24,6 +24,7 @@ FULL = {  # of this machine: what is full at 1; programs come and go, and what t
     "host_open_files_ratio": 1.0,
 }
 ENDED = "_ended_count"  # a signal so named says by 1 that its thing has ended, as a job does: silence is right then
+TROUBLED = "_trouble_count"  # a signal so named says by 1 and more what its thing itself judged: it is in trouble
 HOST = f"{DEFAULT_WORKSPACE}/external/host"
 
 
@@ -116,7 +117,10 @@ class Outside:
                     float("inf") if upper is None else upper,
                 )
         by = next((labels[label] for label in self.settings.by if labels.get(label)), None)
-        return Concern(f"{workspace}/external/{_plain(by)}") if by is not None else None
+        if by is None:
+            return None
+        upper = 0.5 if name.endswith(TROUBLED) else float("inf")
+        return Concern(f"{workspace}/external/{_plain(by)}", upper=upper)
 
 
 def chosen(group: Watched, name: str, labels: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ import importlib.util
 import random
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from ops_stage import Direct, Stage
@@ -160,6 +161,61 @@ def test_a_job_that_says_that_it_has_ended_may_be_silent_and_begin_anew(short: P
         for _ in range(90):
             await plant.tell(job(40.0), job="done")
         assert of(plant, "done") == [], "another run is another run"
+        await plant.close()
+
+    asyncio.run(story())
+
+
+def test_a_training_run_whose_loss_explodes_is_an_incident(short: Path) -> None:
+    """A real run under the guard, a second a step: healthy it is quiet; what the guard did is told within the hold."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: training is not tested here")
+    from leptonai.improve.train.signals import Signals
+    from leptonai.improve.train.trainer import Trainer
+
+    class Second:
+        """A second passes with each step; what is sent in it."""
+
+        def __init__(self, start: float) -> None:
+            self.now, self.sent = start, list[tuple[float, bytes]]()
+
+        def write_samples(self, body: bytes, workspace: str) -> None:
+            self.sent.append((self.now, body))
+
+    class Explodes:
+        calls = 0
+
+        def __call__(self, output: Any, target: Any) -> Any:
+            self.calls += 1
+            loss = torch.nn.functional.cross_entropy(output, target)
+            return loss * 1e6 if 150 <= self.calls < 155 else loss
+
+    async def story() -> None:
+        plant = Plant(short)
+        second = Second(plant.now + 1.0)
+        signals = Signals(second, "digits", clock=lambda: second.now)  # type: ignore[arg-type] # of a Client it needs this
+
+        class Board:
+            def tell(self, step: int, **values: float) -> None:
+                second.now += "acts" in values
+                signals.tell(step, **values)
+
+        torch.manual_seed(0)
+        x = torch.randn(640, 8)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+        result = Trainer(model, Explodes(), batch_size=32).fit((x, (x[:, 0] > 0).long()), epochs=10, board=Board())
+        acts = [e.step for e in result.events if e.act.kind != "note"]
+        assert acts and min(acts) >= 149, "before that it was healthy"
+        bodies = {int(at - second.sent[0][0]): body for at, body in second.sent}
+        opened = 0
+        for at in range(max(bodies) + 1):
+            if at in bodies:
+                plant.feeds.receiver.remote_write(bodies[at])
+            await plant.step()
+            if of(plant, "training-digits"):
+                opened = at
+                break
+        assert 149 <= opened <= 149 + 15, "the hold is 10 s"
+        assert of(plant, "training-digits") == ["training_trouble_count of training-digits is beyond its limit"]
         await plant.close()
 
     asyncio.run(story())

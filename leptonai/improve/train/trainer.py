@@ -93,7 +93,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self._rate, weight_decay=self._decay)
         factor = warmup(int(self._warm * total), total, self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        epoch = Epoch()
+        epoch, acts, told_of = Epoch(), 0, 0
         guard = Guard(
             self.model, optimizer, scheduler=scheduler, keep={"batches": batches, "epoch": epoch}, **self._options
         )
@@ -109,7 +109,9 @@ class Trainer:
                         epoch.add(loss.item())
                     if board is not None:
                         rate = float(optimizer.param_groups[0]["lr"]) * guard.rate
-                        board.tell(guard.steps, loss__train=loss.item(), rate=rate, acts=len(guard.events))
+                        acts += sum(e.act.kind != "note" for e in guard.events[told_of:])
+                        told_of = len(guard.events)
+                        board.tell(guard.steps, loss__train=loss.item(), rate=rate, acts=acts)
             told = trained = epoch.total / max(epoch.count, 1)
             if validation is not None:
                 told = self.evaluate(*validation)
