@@ -22,7 +22,6 @@ from waiting import eventually, free_port
 
 from leptonai.client import Client
 from leptonai.client.home import Home, read_json
-from leptonai.daemon.seats import NAMES, Seats
 from leptonai.errors import LeptonError
 from leptonai.testing.postgres import PostgresServer, programs
 from leptonai.types import DialChange, Scale, Spec, SpecChange, Variant
@@ -59,10 +58,10 @@ class Copy:
 
     def kill(self) -> None:
         """Its node is gone: all of it at once."""
-        seats = Seats(Home(self.home))
-        for name in NAMES:
-            if (pid := seats.holder(name)) is not None:
-                os.kill(pid, signal.SIGKILL)
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(self.home) in file.read_bytes().decode(errors="replace").split("\0"):
+                    os.kill(int(file.parent.name), signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
         Home(self.home).control.unlink(missing_ok=True)
