@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from leptonai.ops.classify.score import Score
 
 DRAWN = 1440  # worlds
+OWN = 5  # times that what the platform has lived through counts, beside one that was simulated
 PAGE = 1000
 APART = 1_000_003  # between the seeds of what is learnt from and of what is judged by
 COLUMNS = ["", "INCIDENTS", "FIRST", "FIRST TWO", "MACRO-F1", "CALIBRATION"]
@@ -101,8 +103,8 @@ def train(
     lived = [*(_reviewed(session) if reviewed else []), *live]
     learn = _drawn(seed, simulated, "learn") if simulated else []
     held = _drawn(seed + APART, judge, "judge") if judge else []
-    for i, sample in enumerate(lived):  # every fourth judges
-        (held if i % 4 == 3 else learn).append(sample)
+    taught, judges = dealt(lived)
+    learn, held = learn + taught, held + judges
     about: dict[str, object] = {"simulated": simulated, "reviewed": reviewed, "drills": len(live)}
     folder = session.folder().path / FOLDER
     found = renew(learn, held, Newest(folder).ensemble, seed)
@@ -211,6 +213,13 @@ def _drawn(seed: int, count: int, name: str) -> list[Sample]:
     with ProcessPoolExecutor(2) as pool:
         found = list(pool.map(draw, seeds, counts))
     return [s for own, one in zip(seeds, found, strict=True) for s in drawn(one.cases, f"{name}{own}-")]
+
+
+def dealt(lived: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """What is learnt from and what judges, of what the platform has lived through: every fourth judges, each of the
+    others is learnt from OWN times."""
+    learn = [sample for i, sample in enumerate(lived) if i % 4 != 3 for _ in range(OWN)]
+    return learn, [sample for i, sample in enumerate(lived) if i % 4 == 3]
 
 
 def _reviewed(session: Session) -> list[Sample]:

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from leptonai.cli.classify import OWN, dealt
 from leptonai.cli.main import run
 from leptonai.drill.outcome import Outcome
 from leptonai.ops.classify.files import OURS, SHIPPED, load
@@ -98,6 +100,14 @@ def test_a_drill_s_incident_is_labelled_with_what_was_injected(tmp_path: Path) -
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(told, incidents=(incident,))))
     (again,) = drilled([path])
     assert again.rules.max() == 0.75
+
+
+def test_every_fourth_that_was_lived_through_judges_and_is_not_learnt_from(tmp_path: Path) -> None:
+    """No incident is on both sides, and each that is learnt from counts as often as every other."""
+    lived = drilled([ledger(tmp_path, *[("disk_full", "disk_full", FULL)] * 6)])
+    learn, judges = dealt(lived)
+    assert [s.incident for s in judges] == [lived[3].incident]
+    assert Counter(s.incident for s in learn) == {s.incident: OWN for s in lived if s is not lived[3]}
 
 
 def test_one_ships_that_is_small_and_says_how_good_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
