@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
@@ -235,7 +236,7 @@ async def traces(asked: Asked[TracesQuery, None]) -> Response:
 
 async def trace(asked: Asked[Query, None]) -> Response:
     """The spans of one trace in order of their start; ``id`` is a trace's or a request's."""
-    answer = await _ops(asked, f"/traces/{asked.path['id']}", _covers(asked))
+    answer = await _ops(asked, f"/traces/{quote(asked.path['id'], safe='')}", _covers(asked))
     if answer.status_code == 200 and answer.body == b"[]":
         raise NotFound(
             f"no trace of {asked.path['id'][:80]!r} is kept",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from leptonai.cli.session import Session, json_option, key_of, print_json, print_table, workspace_option
-from leptonai.errors import LeptonError, SpecError
+from leptonai.errors import NotFound, SpecError
 
 if TYPE_CHECKING:
     from leptonai.client.advice import Advice, Limit
@@ -63,7 +63,7 @@ def _propose(client: object, advice: Advice, as_json: bool) -> None:
     change = advice.proposal
     if change is None:
         why = advice.told or "; ".join(advice.cannot_tell)
-        raise LeptonError(f"there is no change to propose for {advice.service}: {why}", hint="see `leptonai advise`")
+        raise NotFound(f"there is no change to propose for {advice.service}: {why}", hint="see `leptonai advise`")
     first = advice.first
     assert first is not None
     why = f"{change.text}: {first.what} ends at {before(advice)}, expected then {change.after:.3g} requests/s"

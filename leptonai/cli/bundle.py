@@ -49,6 +49,8 @@ def write(session: Session, key: str, out: Path) -> Moved:
         if kept[digest].is_dir():
             found = files_of(kept[digest])
             files |= {f"models/{digest.removeprefix('sha256:')}/{name}": file for name, file in found.items()}
+    if out.is_dir():
+        raise SpecError(f"cannot write {out}: it is a folder", hint="name a file with -o")
     with disk(f"the bundle {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         pack(out, files)

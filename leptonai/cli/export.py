@@ -232,6 +232,8 @@ def find(session: Session, service: str, workspace: str | None) -> Service:
 
 def write(path: Path, text: str) -> None:
     """The file as a whole or not at all. SpecError when it cannot be written."""
+    if path.is_dir():
+        raise SpecError(f"cannot write {path}: it is a folder", hint="name a file, or another folder, with -o")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from leptonai.errors import LeptonError, SpecError
+from leptonai.errors import PlatformError, SpecError
 
 CHUNK = 1 << 20
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -153,10 +153,10 @@ def disk(what: str) -> Iterator[None]:
     except OSError as e:
         full = e.errno in (errno.ENOSPC, errno.EDQUOT)
         where = f" ({e.filename})" if e.filename else ""
-        raise LeptonError(
+        raise (PlatformError if full else SpecError)(
             f"the disk is full: {what} was not written" if full else f"{what}{where}: {e.strerror or e}",
             hint="free space, or build to another disk with -o and TMPDIR" if full else "check the path and its rights",
             code="disk_full" if full else "image_files",
-            status=507 if full else 500,
+            status=507 if full else 400,
             retry=full,
         ) from e

@@ -64,6 +64,11 @@ def test_signals_come_from_ops_and_its_silence_is_told(stage: Stage) -> None:
             assert [v for v in series.value if not math.isnan(v)] == [1.0, 4.0]
             assert len(series.value) == 4  # what was not seen is null on the way, and nan again
             assert client.signals("ready_count", 100.0, 104.0, {"service": "other"}) == []
+            with stage.http() as http:
+                for odd in ("a%0Ab", "a%3Fcovers=*", "a%23b", "%00"):
+                    answer = http.get(f"/traces/{odd}")
+                    assert answer.status_code == 501, (odd, answer.text)  # these ops keep no traces
+                    assert "takes nothing from others" in answer.json()["error"], odd
         with pytest.raises(TelemetryError, match="ops does not answer"):
             client.signal_names()
 

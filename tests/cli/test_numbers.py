@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
 
@@ -31,3 +33,13 @@ def test_no_command_takes_what_is_no_number(capsys: pytest.CaptureFixture[str]) 
         for value in ("nan", "inf", "1e400"):
             assert run([*command, f"{option}={value}"]) == 2, (command, option)
             assert f"'{option}'" in capsys.readouterr().err, (command, option)
+
+
+@pytest.mark.parametrize("out", ["", "folder"])
+def test_a_folder_where_a_file_is_to_be_written_is_said(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    assert run(["export", "control", f"--out={out}"]) == 2
+    assert "it is a folder" in capsys.readouterr().err

@@ -265,7 +265,7 @@ def test_a_full_disk_is_said_and_the_file_before_stays(inputs: Path, tmp_path: P
     )
     if "mount:" in done.stderr:
         pytest.skip(f"no mounts here: {done.stderr}")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 6, done.stderr
     assert "the disk is full" in done.stderr and "Traceback" not in done.stderr
     assert out.read_text() == "as before"
 

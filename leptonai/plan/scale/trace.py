@@ -42,7 +42,7 @@ def read(path: Path) -> Trace:
     except OSError as e:
         raise SpecError(f"{path}: {e.strerror or e}", hint="name a CSV file whose first column is arrival times") from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise SpecError(f"{path} is not a CSV text file: {e}") from e
+        raise SpecError(f"{path} is not a CSV text file: {e}", hint="the first column is when each request came") from e
 
 
 def parse(rows: Iterable[list[str]], name: str = "trace") -> Trace:
