@@ -6,10 +6,11 @@ answered 503. On a busy machine that happened to one request in a few promotions
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from leptonai.plan.edge import METADATA
+from leptonai.plan.lanes import NEW
 
 Json = dict[str, Any]
 Snapshot = dict[str, Json]
@@ -20,21 +21,24 @@ LINGER = 60.0  # seconds: twice the usual spec.timeout, and longer than a body o
 def linger(old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float) -> tuple[Snapshot, dict[str, float]]:
     """``new`` with the clusters of ``old`` that it lacks since less than LINGER, and until when each of them stays.
 
-    Such a cluster has the hosts that its service has now under another name, the same variant's other version first.
-    One whose service has gone goes with it. ``until``: what this returned last, on the clock of ``now``.
+    Such a cluster has the hosts that answer its service's users now, the same variant's other version first. One whose
+    service has gone goes with it, and one that had nothing but copies goes at once: nobody waits for their answers.
+    ``until``: what this returned last, on the clock of ``now``.
     """
-    names = [c["name"] for c in new["cds.json"]["resources"]]
-    there = set(names)
+    there = {c["name"] for c in new["cds.json"]["resources"]}
     left = [c for c in old.get("cds.json", {}).get("resources", []) if c["name"] not in there]
+    if not left:
+        return new, {}
+    asked, before, copies = _asked(new), _asked(old), _copies(old)
     made, stay, clusters = dict(new), dict[str, float](), list[Json]()
     for cluster in left:
         name = cluster["name"]
         path, at = f"eds/{name}.json", until.get(name, now + LINGER)
         service = name.partition("@")[0]
-        heirs = [n for n in names if n.partition("@")[0] == service and f"eds/{n}.json" in new]
-        if not heirs or path not in old or at <= now:
+        heirs = [n for n in asked if n.partition("@")[0] == service and f"eds/{n}.json" in new]
+        if not heirs or path not in old or at <= now or (name in copies and name not in before):
             continue
-        heir = max(heirs, key=lambda n: (name.startswith(n), n))
+        heir = max(heirs, key=lambda n: (n == name.removesuffix(NEW), asked[n], n))
         load = _load(name, new[f"eds/{heir}.json"])
         made[path] = {**old[path], "resources": [load]}
         if "load_assignment" in cluster:
@@ -44,6 +48,31 @@ def linger(old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float)
     if clusters:
         made["cds.json"] = {**new["cds.json"], "resources": [*new["cds.json"]["resources"], *clusters]}
     return made, stay
+
+
+def _asked(snapshot: Snapshot) -> dict[str, float]:
+    """The clusters that answer users, with the most of its weight that a route gives each."""
+    found: dict[str, float] = {}
+    for action in _actions(snapshot):
+        parts = action.get("weighted_clusters", {}).get("clusters", ())
+        total = sum(part["weight"] for part in parts)
+        for name, share in [(p["name"], p["weight"] / total) for p in parts] or [(action["cluster"], 1.0)]:
+            found[name] = max(share, found.get(name, 0.0))
+    return found
+
+
+def _copies(snapshot: Snapshot) -> set[str]:
+    """The clusters that are sent copies."""
+    return {copy["cluster"] for action in _actions(snapshot) for copy in action.get("request_mirror_policies", ())}
+
+
+def _actions(snapshot: Snapshot) -> Iterator[Json]:
+    """Of all routes. What another version of us wrote in another shape has none."""
+    for table in snapshot.get("rds.json", {}).get("resources", ()):
+        for host in table.get("virtual_hosts", ()):
+            tree = host.get("matcher", {}).get("matcher_tree", {}).get("prefix_match_map", {}).get("map", {})
+            for match in tree.values():
+                yield from (r["route"] for r in match["action"]["typed_config"]["routes"] if "route" in r)
 
 
 def _load(name: str, heir: Json) -> Json:

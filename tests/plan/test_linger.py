@@ -16,13 +16,13 @@ from leptonai.settings import Gateway
 from leptonai.types import Canary, Dials, Replica, Rollout, Service, Spec, Variant, VariantDials
 
 
-def service(names: str, key: str = "s", canary: bool = False) -> Service:
+def service(names: str, key: str = "s", canary: bool = False, **dials: VariantDials) -> Service:
     variants = tuple(Variant(name=n, model=n + ("2" if canary else ""), idempotent=True) for n in names)
     spec = Spec(name=key, variants=variants, rollout=Rollout(strategy="canary"))
     before = tuple(Variant(name=n, model=n, idempotent=True) for n in names)
     return Service(
         spec=spec,
-        dials=Dials(variants={n: VariantDials(replicas=1) for n in names}),
+        dials=Dials(variants={n: VariantDials(replicas=1) for n in names} | dials),
         revision=1,
         canary=Canary(stable=before, revision=1, weight=0.5, replicas=1) if canary else None,
     )
@@ -75,6 +75,21 @@ def test_hosts_follow_while_it_stays() -> None:
     newer = routes([service("a")], [replica("a", "sha256:else")], Gateway(), folder="/x", edge="/e")
     after, again = linger(before, newer, left, 1.0)
     assert hosts(after, "s@b") == hosts(newer, "s@a") != hosts(before, "s@b") and again == left
+
+
+def test_only_who_answers_users_answers_in_the_name_of_who_has_left() -> None:
+    """Neither one that has copies alone, nor one without a replica; and copies are nobody's to answer."""
+    one, none = VariantDials(replicas=1), VariantDials(replicas=0)
+    shadow = VariantDials(replicas=1, weight=0.0, mirror=0.5)
+    before = files(service("abz", z=shadow))
+    made, _ = linger(before, files(service("az", z=shadow)), {}, 0.0)
+    assert hosts(made, "s@b") == [replica("a", service("a").spec.variants[0].digest).id, "edge"]
+    ready = [replica("a", service("a").spec.variants[0].digest)]
+    for z in (one, none):
+        newer = routes([service("az", z=z)], ready, Gateway(), folder="/x", edge="/e")
+        assert hosts(linger(before, newer, {}, 0.0)[0], "s@b") == [ready[0].id, "edge"]
+    made, left = linger(before, files(service("ab")), {}, 0.0)
+    assert (made, left) == (files(service("ab")), {}), "z had nothing but copies"
 
 
 def test_envoy_takes_those_without_a_file_of_their_own(tmp_path: Path) -> None:
