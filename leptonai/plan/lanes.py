@@ -55,7 +55,8 @@ def lanes(service: Service) -> list[Lane]:
         warms = digest if canary.weight >= 1.0 else None
         rest = 1.0 - canary.weight
         out.append(Lane(variant.name, old, dials, wanted, rest, dials.mirror, rejected | {digest}, warms=warms))
-        few = min(canary.replicas, wanted)
+        # Where somebody else sets replicas, ours say nothing of how many the old version has.
+        few = min(canary.replicas, wanted) if service.spec.scale.owner == "leptonai" else canary.replicas
         out.append(Lane(f"{variant.name}{NEW}", variant, dials, few, canary.weight, canary.mirror, rejected, digest))
     return out
 
@@ -71,7 +72,7 @@ def shares(service: Service, replicas: Sequence[Replica]) -> list[tuple[Lane, fl
     for lane in found:
         if lane.only is not None:
             ready = sum(r.state == "ready" and r.service == service.key and lane.holds(r) for r in replicas)
-            able[lane.variant.name] = min(lane.share, ready / max(1, lane.dials.replicas))
+            able[lane.variant.name] = min(lane.share, ready / max(1, lane.dials.replicas, lane.wanted))
     out = []
     for lane in found:
         new = able.get(lane.variant.name, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -117,6 +117,21 @@ def test_a_version_on_probation_gets_no_more_than_its_ready_replicas_can_bear() 
     assert [round(w, 3) for _, w in shares(s, world(4, 2))] == [0.5, 0.5]
     assert [round(w, 3) for _, w in shares(s, world(4, 1))] == [0.75, 0.25]
     assert [round(w, 3) for _, w in shares(s, world(4, 0))] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("owner", ["kubernetes", "keda"])
+def test_what_a_stage_asks_for_is_wished_for_where_somebody_else_sets_the_replicas(
+    owner: Literal["kubernetes", "keda"],
+) -> None:
+    """Four run by an autoscaler's word, which whoever decides is told; the wish knows of its own dial alone."""
+    seen = service(weight=0.25)
+    asked = turned(move(seen, world(4, 1)))
+    own = service(1, weight=0.25, replicas=int(asked["replicas"]))
+    own = msgspec.structs.replace(own, spec=msgspec.structs.replace(own.spec, scale=Scale(max=9, owner=owner)))
+    assert [lane.wanted for lane in lanes(own)] == [1, 2]
+    assert [round(w, 3) for _, w in shares(own, world(4, 2))] == [0.75, 0.25]
+    full = msgspec.structs.replace(own, canary=Canary(stable=(OLD,), revision=1, weight=1.0, replicas=4))
+    assert [round(w, 3) for _, w in shares(full, world(4, 1))] == [0.75, 0.25], "as one of four can bear"
 
 
 def test_the_two_versions_never_share_a_cluster_until_nobody_asks_the_old_one() -> None:

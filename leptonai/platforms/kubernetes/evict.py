@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from leptonai.plan.lanes import lanes
@@ -19,10 +20,10 @@ class Leaving(NamedTuple):
     end: list[tuple[Json, int | None]]
 
 
-def leaving(service: Service, pods: Sequence[Json]) -> Leaving:
+def leaving(service: Service, pods: Sequence[Json], theirs: Mapping[str, int] = MappingProxyType({})) -> Leaving:
     """A released pod serves until as many others of its lane are ready as are wished; one that is not ready goes at
-    once, and without waiting for requests that it will not finish."""
-    wanted = {lane.name: lane.wanted for lane in lanes(service)}
+    once, and without waiting for requests that it will not finish. ``theirs``: see ``converge.theirs``."""
+    wanted = _wanted(service, theirs)
     here = [p for p in pods if not p["metadata"].get("deletionTimestamp")]
     release = [p for p in here if p["metadata"]["name"] in service.dials.evict and _label(p, EVICTED) != "yes"]
     end: list[tuple[Json, int | None]] = []
@@ -37,10 +38,17 @@ def leaving(service: Service, pods: Sequence[Json]) -> Leaving:
     return Leaving(release, end)
 
 
-def short(service: Service, pods: Sequence[Json]) -> bool:
+def short(service: Service, pods: Sequence[Json], theirs: Mapping[str, int] = MappingProxyType({})) -> bool:
     """Whether a lane has fewer pods than wished that its Deployment counts."""
     held = [_label(p, f"{OWN}/lane") for p in pods if _label(p, EVICTED) != "yes"]
-    return any(held.count(lane.name) < lane.wanted for lane in lanes(service))
+    return any(held.count(lane) < count for lane, count in _wanted(service, theirs).items())
+
+
+def _wanted(service: Service, theirs: Mapping[str, int]) -> dict[str, int]:
+    return {
+        lane.name: lane.wanted if lane.only is not None else theirs.get(lane.variant.name, lane.wanted)
+        for lane in lanes(service)
+    }
 
 
 def ready(pod: Json) -> bool:

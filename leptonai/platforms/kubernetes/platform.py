@@ -332,7 +332,7 @@ class KubernetesPlatform:
         """Evicted pods: released from their Deployment, which makes another; ended once that serves."""
         steps: list[Step] = []
         here = self._pods(service.key)
-        for pod in leaving(service, here).release:
+        for pod in leaving(service, here, self.scaled(service)).release:
             name = pod["metadata"]["name"]
             patch = {"metadata": {"labels": {names.EVICTED: "yes"}}}
             self._mirrors["Pod"].told(await self._the_cluster.merge("v1", "Pod", name, patch))
@@ -340,10 +340,10 @@ class KubernetesPlatform:
         if steps:  # who looks next is to see that another is on its way
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SUBSTITUTE_WITHIN):
-                    while short(service, self._pods(service.key)):
+                    while short(service, self._pods(service.key), self.scaled(service)):
                         self._moved.clear()
                         await self._moved.wait()
-        for pod, grace in leaving(service, self._pods(service.key)).end:
+        for pod, grace in leaving(service, self._pods(service.key), self.scaled(service)).end:
             meta = pod["metadata"]
             await self._the_cluster.delete("v1", "Pod", meta["name"], uid=meta["uid"], grace=grace)
             steps.append(Retire(replica=meta["name"], reason="evicted"))

@@ -16,7 +16,7 @@ from leptonai.plan.render import Apis, Ground, names, render
 from leptonai.platforms.kubernetes import pods
 from leptonai.platforms.kubernetes.compare import drift
 from leptonai.platforms.kubernetes.converge import foreign, moves, ours, theirs
-from leptonai.platforms.kubernetes.evict import leaving
+from leptonai.platforms.kubernetes.evict import leaving, short
 from leptonai.platforms.kubernetes.names import path, ref
 from leptonai.platforms.kubernetes.refused import refusal
 from leptonai.types import Batching, Dials, Resources, Rollout, Scale, Service, Slo, Spec, Variant, VariantDials
@@ -386,6 +386,14 @@ def test_an_evicted_pod_serves_until_enough_others_do() -> None:
     assert leaving(service, members(True, True, False, evicted=(0,))).end == []
     done = leaving(service, members(True, True, True, evicted=(0,))).end
     assert [(p["metadata"]["name"], grace) for p, grace in done] == [("digits-0", None)]
+
+
+def test_of_pods_whose_number_an_autoscaler_sets_none_ends_before_so_many_others_serve() -> None:
+    """The dial of such a service stays at what it began with."""
+    service, pods = wish(1), members(True, True, True, False, evicted=(0,))
+    assert [p["metadata"]["name"] for p, _ in leaving(service, pods, {"main": 2}).end] == ["digits-0"]
+    assert leaving(service, pods, {"main": 3}).end == []
+    assert short(service, pods, {"main": 4}) and not short(service, pods, {"main": 3})
 
 
 def test_an_evicted_pod_that_does_not_answer_goes_at_once() -> None:
