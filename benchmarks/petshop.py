@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rank_systems import KINDS, PAIRS, case, system
 
 from leptonai.ops.rank import Frame, Graph, Key, rank, read_graph, read_metrics
 from leptonai.ops.rank.layers import direction
-from leptonai.ops.rank.simulate import KINDS, PAIRS, case, system
 
 Ranker = Callable[[Frame, Frame, Graph, Key], list[str]]
 SIGMAS = 5.0

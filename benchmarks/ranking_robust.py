@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rank_systems import KINDS, PAIRS, ROW, System, calls_of, case, system
 
 from leptonai.errors import SpecError
 from leptonai.ops.blame import path
 from leptonai.ops.rank import Frame, Graph, Key, rank, read_graph, read_metrics
-from leptonai.ops.rank.simulate import KINDS, PAIRS, ROW, System, calls_of, case, system
 
 SCENARIOS = ("low_traffic", "high_traffic")
 NAMES = {  # a load balancer's or gateway's name -> what answers behind it

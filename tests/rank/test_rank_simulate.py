@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from rank_systems import KINDS, PAIRS, case, system
 
 from leptonai.ops.rank import rank
-from leptonai.ops.rank.simulate import KINDS, PAIRS, case, system
 
 
 def test_the_same_seed_makes_the_same_case() -> None:
