@@ -12,6 +12,7 @@ from leptonai.types import Replica, Series, Service
 
 LATE = 4.0  # seconds that are looked at
 ROOM = 0.8  # of what replicas carry at most, that may come: beyond it the queue is many times as long as a request
+REMEMBERED = 600.0  # seconds for which what a request took is known where nobody asks
 NOW = 1e-3  # the stretch of a read is half open
 
 
@@ -45,18 +46,22 @@ class Load(NamedTuple):
 
 
 def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica], now: float) -> Load | None:
-    """Of the newest LATE seconds; None where nothing was answered or computed in them, or replicas do not tell what is
-    under way. Replicas that no user is sent to, spares and those that get copies, neither carry nor count."""
+    """Of the newest LATE seconds; None where nothing was computed in them although something is under way, or replicas
+    do not tell what is. Where nobody asks, a request takes as long as the last ones of REMEMBERED did. Replicas that
+    no user is sent to, spares and those that get copies, neither carry nor count."""
     asked = answering(service, replicas)
     idle = {r.id for r in replicas} - {r.id for r in asked}
 
-    def seen(name: str) -> list[Series]:
-        found = store.read(name, now - LATE, now + NOW, {"service": service.key})
+    def seen(name: str, back: float = LATE) -> list[Series]:
+        found = store.read(name, now - back, now + NOW, {"service": service.key})
         return [s for s in found if s.labels.get("replica") not in idle]
 
     answered = _mean(seen("request_rate_per_second"))
     under_way = [s for s in seen("replica_in_flight_count") if len(s.at) > 0]
     seconds = _mean(seen("replica_service_seconds")) or _mean(seen("replica_compute_seconds"))
+    if not seconds and answered == 0.0 and not any(v > 0 for s in under_way for v in s.value):
+        past = [_newest(seen(name, REMEMBERED)) for name in ("replica_service_seconds", "replica_compute_seconds")]
+        seconds = past[0] or past[1]
     if answered is None or not seconds or not under_way:
         return None
     grown = sum(s.value[-1] - s.value[0] for s in under_way)
@@ -66,6 +71,12 @@ def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica]
         waiting=sum(s.value[-1] for s in under_way if now - s.at[-1] < LATE / 2),
         carried=ready(asked) / seconds,
     )
+
+
+def _newest(series: Sequence[Series]) -> float | None:
+    """The mean of the newest LATE seconds in which there was any."""
+    last = max((s.at[-1] for s in series if len(s.at) > 0), default=0.0)
+    return _mean([s for s in series if len(s.at) > 0 and s.at[-1] > last - LATE]) if series else None
 
 
 def _mean(series: Sequence[Series]) -> float | None:

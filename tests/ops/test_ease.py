@@ -164,3 +164,32 @@ def test_only_those_that_users_are_sent_to_carry_anything(
     assert load is not None and load.carried == pytest.approx(carried)
     both = carried == pytest.approx(4 / 0.055)
     assert load.waiting == (120.0 if both else 60.0), "copies and what a spare still holds keep no user waiting"
+
+
+@pytest.mark.parametrize(("stuck", "lifted"), [(0.0, True), (3.0, False)])
+def test_a_refusal_ends_where_nobody_asks_any_more(stuck: float, lifted: bool) -> None:
+    """A burst ends with its last request: nothing is computed from then on, and what is refused is refused in vain.
+    Requests that are under way and get no answer say that something else is the matter."""
+    store, ended, moments = Memory(), 60.0, list[Moment]()
+    for second in range(600):
+        asked = second < ended
+        values = {"replica_in_flight_count": 5.0 if asked else stuck} | (
+            {"replica_compute_seconds": 0.1} if asked else {}
+        )
+        store.write(
+            [
+                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=second, value=20.0 * asked),
+                *(
+                    Signal(name=name, labels={"service": "digits", "replica": "a"}, at=float(second), value=value)
+                    for name, value in values.items()
+                ),
+            ]
+        )  # fmt: skip
+        load = load_of(store, service("digits"), replicas("digits", "a"), float(second))
+        moments += [Moment(float(second), load)] if load is not None else []
+    load = load_of(store, service("digits"), replicas("digits", "a"), ended + 300.0)
+    assert (load is not None) == lifted
+    if load is not None:
+        assert (load.arrivals, load.waiting, load.carried) == (0.0, 0.0, pytest.approx(10.0))
+    soon = [m for m in moments if m.at <= ended + 10.0]
+    assert eased(soon, 0.8, ended + 10.0, HOLD) == (0.0 if lifted else None)
