@@ -41,6 +41,7 @@ ROOM = 0.6  # of its capacity that half as much traffic again may use: a control
 MOST = 6  # replicas that a service may be scaled to
 THREE = frozenset({"sick", "sluggish", "cold-start", "stop", "leak", "hog"})  # a sick one is told apart from siblings
 ONCE = frozenset({"sick", "errors", "disk"})  # the model itself answers an error, which the gateway does not repeat
+HIDDEN = frozenset({"retries"})  # the gateway's own repetitions may carry all of it
 NOT_HERE = frozenset({"flash", "latency", "loss"})  # a surge, and a network, which the simulator does not know
 ALONE, ONE = frozenset({"kill", "stop", "oom"}), 0.1  # one replica is hit, as in a live drill
 LASTS = {
@@ -253,7 +254,7 @@ def _outcome(
         (r.spec for r in reversed(door.revisions_()) if r.spec is not None and r.at < injection.at - 1.5), door.spec(1)
     )
     found = judge(fault, injection, incidents, proposals, counts, good, recovered, until, seed)
-    noticed = not fault.only_late or felt(seen, int(injection.at), int(fault.lasts))
+    noticed = not (fault.only_late or fault.kind in HIDDEN) or felt(seen, int(injection.at), int(fault.lasts))
     return msgspec.structs.replace(found, felt=noticed)
 
 

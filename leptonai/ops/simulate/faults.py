@@ -175,11 +175,12 @@ def _surge(flow: Flow, fault: Fault, age: float) -> None:
 
 
 def _retry_storm(flow: Flow, fault: Fault, age: float) -> None:
-    """Tries that wait are given up and repeated. A short failure is enough to begin it, its own load keeps it going."""
+    """Tries that wait are given up and repeated. A network that fails for seconds is enough to begin it,
+    its own load keeps it going."""
     s = fault.service
     flow.forces.hasty[s] = max(0.02, float(flow.system.slo[s]) * (1.0 - 0.7 * fault.severity))
     if age < 4.0 + 12.0 * fault.severity:
-        flow.forces.fail[s] += 0.4 + 0.5 * fault.severity
+        flow.forces.cut[s] += 0.4 + 0.5 * fault.severity
 
 
 def _cold_start(flow: Flow, fault: Fault, age: float) -> None:

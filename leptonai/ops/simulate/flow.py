@@ -118,18 +118,16 @@ class Flow:
         self.p50: Floats = np.full(n, np.nan)
         self.p99: Floats = np.full(n, np.nan)
         self.retried: Floats = np.zeros(n)
-        self.poisoned: Floats = np.full(n, np.nan)
         self.labels: Floats = np.zeros((n, r))
         self.wrong: Floats = np.zeros((n, r))
         self.done: Floats = np.zeros((n, r))
         self.done_errors: Floats = np.zeros((n, r))
-        self.raised: Floats = np.zeros((n, r))  # of the tries that failed, the share on which the model raised
-        self.twice: Floats = np.zeros(n)  # share of the requests that fail on two replicas or more
         self.given_up: Floats = np.zeros(n)  # repeats per request because somebody would not wait
         self.nans: Floats = np.zeros((n, r))
         self.compute: Floats = np.full((n, r), np.nan)
         self.waited: Floats = np.full((n, r), np.nan)
         self.processor: Floats = np.zeros((n, r))
+        self.starved: Floats = np.zeros(n)  # share of the time that who could run waits for a processor
         self.busy: Floats = np.zeros(m)
         self.shifted: Floats = np.zeros(n)
         self.call_seconds: Floats = np.zeros(len(self.system.caller))
@@ -250,6 +248,7 @@ class Flow:
         demand = np.bincount(world.machine, wanted.sum(axis=1), len(world.cores)) + force.hog
         demand = demand + np.bincount(world.machine, (force.idle * self.alive).sum(axis=1), len(world.cores))
         crowd = np.maximum(demand / world.cores, 1.0)[world.machine]
+        self.starved = np.clip(1.0 - 1.0 / crowd + self.dice.normal(0.0, 0.02, len(crowd)), 0.0, 1.0)
         wait_below, fails_below = self._calls(arrived, rng)
         seconds = pure * (1.0 + (crowd - 1.0) * world.cpu)[:, None] + np.where(world.blocking, wait_below, 0.0)[:, None]
         able = np.where(ready & ~hung, 1.0 / seconds, 0.0)
@@ -308,25 +307,22 @@ class Flow:
         total = done.sum(axis=1)
         part = np.divide(done, total[:, None], out=np.zeros_like(done), where=total[:, None] > 0)
         hasty = np.where(force.hasty[:, None] > 0, np.exp(-force.hasty[:, None] / np.maximum(waited, 1e-6)), 0.0)
-        of_try = 1.0 - (1.0 - force.fail) * (1.0 - hasty)  # a try fails for what this replica is
-        try_fails = (part * of_try).sum(axis=1)
+        # The gateway repeats a try that brought no answer, never what the model answered, an error or not.
+        ends = (part * (1.0 - (1.0 - hasty) * (1.0 - force.cut))).sum(axis=1)
         lost = np.array([0.0] * len(total))
         for ended in self.ended:  # what it held is repeated elsewhere, or lost
             lost[ended.service] += 1.0 / max(float(world.replicas[ended.service]), 1.0)
-        at_last = np.where(
-            world.idempotent & self.ready.any(axis=1), try_fails, np.minimum(1.0, try_fails + 0.5 * lost)
-        )
-        try_fails = np.minimum(1.0, try_fails + 0.5 * lost)
+        hit = np.minimum(1.0, ends + 0.5 * lost)
+        in_the_end = np.where(world.idempotent & self.ready.any(axis=1), ends, hit)
         request_fails = 1.0 - (1.0 - force.spoilt) * (1.0 - fails_below) * (1.0 - world.failing)
+        raises = 1.0 - (1.0 - (part * force.fail).sum(axis=1)) * (1.0 - request_fails)
         again = np.where(world.idempotent, RETRIES, 0.0) * (1.0 + 2.0 * (force.hasty > 0))
-        final = request_fails + (1.0 - request_fails) * at_last ** (1.0 + again)
+        unanswered = in_the_end ** (1.0 + again)
+        final = unanswered + (1.0 - unanswered) * raises
         none: Flags = np.asarray(~self.ready.any(axis=1), dtype=np.bool_)
         final = np.where(none, 1.0, final)
-        reach = np.minimum(try_fails, 0.999)
-        of_tries = reach * (1.0 - reach**again) / (1.0 - reach)
-        self.repeats = np.minimum(
-            request_fails * again + (1.0 - request_fails) * of_tries, 0.8 + 2.5 * (force.hasty > 0)
-        )
+        reach = np.minimum(hit, 0.999)
+        self.repeats = np.minimum(reach * (1.0 - reach**again) / (1.0 - reach), 0.8 + 2.5 * (force.hasty > 0))
         count = rng.poisson(np.where(none, arrived, total / (1.0 + self.repeats))).astype(np.float64)
         self.refused = rng.binomial(count.astype(np.int64), world.refused) + np.round(shed.sum(axis=1))
         late_all = late.sum(axis=1)
@@ -338,23 +334,17 @@ class Flow:
         own = np.divide(usual, final, out=np.zeros_like(final), where=final > 0)
         self.anyway = self.dice.binomial(self.errors.astype(np.int64), np.minimum(own, 1.0)).astype(np.float64)
         self.retried = rng.poisson(self.repeats * count).astype(np.float64)
-        twice = np.where(world.idempotent, request_fails + (1 - request_fails) * try_fails**2, 0.0)
-        ever = request_fails + (1.0 - request_fails) * try_fails
-        self.twice = np.where(ever > 0, twice, 0.0)
-        impatient = np.divide((part * hasty).sum(axis=1), ever, out=np.zeros_like(ever), where=ever > 0)
+        impatient = np.divide((part * hasty).sum(axis=1), hit, out=np.zeros_like(hit), where=hit > 0)
         self.given_up = self.repeats * np.minimum(impatient, 1.0)
-        self.poisoned = np.where(
-            self.errors + self.retried > 0.5, np.divide(twice, ever, out=np.zeros_like(ever), where=ever > 0), np.nan
-        )
         below = np.where(world.blocking, 0.0, wait_below)[:, None]
         each = NETWORK + seconds + waited + below
         self._users(each, inner, part, count, none, late_all)
         ok = np.maximum(part * count[:, None], 0.0)
         self.done = rng.poisson(ok * (1.0 + self.repeats[:, None])).astype(np.float64)
-        chance = 1.0 - (1.0 - of_try) * (1.0 - request_fails[:, None])
+        chance = 1.0 - (1.0 - force.fail) * (
+            1.0 - request_fails[:, None]
+        )  # what nobody waits for is answered all the same
         self.done_errors = rng.binomial(self.done.astype(np.int64), np.clip(chance, 0.0, 1.0)).astype(np.float64)
-        of_model = 1.0 - (1.0 - force.fail) * (1.0 - request_fails[:, None])
-        self.raised = np.divide(of_model, chance, out=np.zeros_like(chance), where=chance > 0)
         self.nans = rng.binomial(self.done.astype(np.int64), force.nan).astype(np.float64)
         self.compute = np.where(done > 0, seconds, np.nan)
         self.waited = np.where(done > 0, waited, np.nan)

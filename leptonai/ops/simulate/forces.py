@@ -19,7 +19,8 @@ class Forces:
     def clear(self) -> None:
         n, e, m = self._shape[0], self._edges, self._machines
         self.slow: Floats = np.ones(self._shape)  # times the seconds of compute
-        self.fail: Floats = np.zeros(self._shape)  # a try on this replica fails
+        self.fail: Floats = np.zeros(self._shape)  # a try on this replica is answered with an error
+        self.cut: Floats = np.zeros(self._shape)  # ... ends without an answer
         self.nan: Floats = np.zeros(self._shape)  # an answer holds numbers that are none
         self.wrong: Floats = np.zeros(self._shape)  # an answer is wrong
         self.odd: Floats = np.zeros(self._shape)  # distance of its answers from those of before

@@ -128,7 +128,10 @@ def unanswered(flow: Flow, s: int) -> dict[str, float]:
 def of_users(flow: Flow, s: int) -> list[Signal]:
     """What the gateway saw; ratios and quantiles need at least one answer."""
     key, n = {"service": flow.system.names[s]}, float(flow.answered[s])
-    values = {"request_rate_per_second": n, "ready_count": float(flow.ready[s].sum())}
+    values = {
+        "request_rate_per_second": n, "ready_count": float(flow.ready[s].sum()),
+        "starting_count": float((flow.alive[s] & (flow.at < flow.ready_at[s])).sum()),
+    }  # fmt: skip
     if n > 0:
         values["error_ratio"] = float(flow.errors[s]) / n
         values["client_error_ratio"] = float(flow.refused[s]) / n
@@ -137,8 +140,6 @@ def of_users(flow: Flow, s: int) -> list[Signal]:
         values["slow_ratio"] = min(float(flow.slow[s]) / n, 1.0)
         values["latency_p50_seconds"] = float(flow.p50[s])
         values["latency_p99_seconds"] = float(flow.p99[s])
-    if np.isfinite(flow.poisoned[s]) and flow.system.idempotent[s]:
-        values["poisoned_ratio"] = float(flow.poisoned[s])
     if np.isfinite(flow.shifted[s]):
         values["output_shift_ratio"] = float(flow.shifted[s])
     return [Signal(name=name, labels=key, at=flow.at, value=value) for name, value in values.items()]
@@ -153,6 +154,7 @@ def of_replicas(flow: Flow, s: int) -> list[Signal]:
         values = {
             "replica_rss_bytes": float(flow.rss[s, r]),
             "replica_cpu_ratio": float(flow.processor[s, r]),
+            "replica_cpu_wait_ratio": float(flow.starved[s]),
             "replica_in_flight_count": float(np.floor(flow.queue[s, r] + flow.rng.random())),
             "replica_request_rate_per_second": done,
         }

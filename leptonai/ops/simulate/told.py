@@ -24,7 +24,7 @@ class Told:
     def __init__(self, s: int) -> None:
         self._s, self._rng = s, np.random.default_rng([s, 17])
         self._numbers = self._rng.random() < OF_NUMBERS
-        self._failed: deque[tuple[float, float, float, float]] = deque()  # (at, failed, on two replicas, good)
+        self._failed_at = float("-inf")  # when a request failed last
         self._good: deque[tuple[float, float, float]] = deque()  # (at, given, again)
         self._inputs: Oddness | None = None  # once some are strange
 
@@ -42,23 +42,17 @@ class Told:
             done = float(flow.done[s, r])
             values = {"replica_unwritten_per_second": done if full else 0.0}
             if done > 0:
-                raised = self._rng.binomial(int(flow.done_errors[s, r]), min(float(flow.raised[s, r]), 1.0))
-                values["replica_model_failed_ratio"] = raised / done
+                values["replica_model_failed_ratio"] = float(flow.done_errors[s, r]) / done
             number = int(flow.runs[s, r])
             labels = {"service": flow.system.names[s], "replica": flow.id(s, r), "digest": digest(flow, s, number)}
             out += [Signal(name=name, labels=labels, at=flow.at, value=value) for name, value in values.items()]
         return out
 
     def _failures(self, flow: Flow) -> dict[str, float]:
-        """Of the newest WINDOW seconds: requests that failed wherever they went, as a share of all."""
-        s, now = self._s, flow.at
-        answered, errors = float(flow.answered[s]), float(flow.errors[s])
-        twice = float(self._rng.binomial(int(answered), min(float(flow.twice[s]), 1.0)))
-        self._failed.append((now, max(errors, twice), twice, answered - errors))
-        while now - self._failed[0][0] > WINDOW:
-            self._failed.popleft()
-        failed, both, good = (sum(row[i] for row in self._failed) for i in (1, 2, 3))
-        return {"poisoned_request_ratio": both / (failed + good)} if failed else {}
+        """Nothing has failed on two replicas in WINDOW seconds: what a model answers is repeated by nobody here."""
+        now, failed = flow.at, float(flow.done_errors[self._s].sum())
+        self._failed_at = now if failed > 0 else self._failed_at
+        return {"poisoned_ratio": 0.0, "poisoned_request_ratio": 0.0} if now - self._failed_at <= WINDOW else {}
 
     def _repeats(self, flow: Flow) -> dict[str, float]:
         """Of the good answers of the newest LATELY seconds: those that were given before, because nobody waited."""
