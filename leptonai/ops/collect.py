@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import inf
 
@@ -32,6 +33,8 @@ _REPLICA_GAUGES = {
     "leptonai_queued": "replica_queued_count",
 }
 _KINDS = frozenset({"nan_output", "model_failed", "quarantined"})  # of leptonai_errors_total
+_PROCESSOR = ("process_cpu_seconds_total", "process_cpu_wait_seconds_total")  # had, and waited for
+FEWEST_RUN = 0.02  # of the time that a replica wants to run, until the share of it in which it waits says anything
 _REPLICA_MEANS = {
     "leptonai_compute_seconds": "replica_compute_seconds",
     "leptonai_queue_seconds": "replica_queue_seconds",
@@ -208,13 +211,14 @@ class Collector:
         return target.counters.rise(_gateway_counters(body.decode("utf-8", "replace"))), elapsed
 
     def _ready(self, services: Sequence[Service], replicas: Sequence[Replica], now: float) -> list[Signal]:
-        ready = {s.key: 0 for s in services}
+        states = {s.key: Counter[str]() for s in services}
         for replica in replicas:
-            if replica.state == "ready" and replica.service in ready:
-                ready[replica.service] += 1
+            if replica.service in states:
+                states[replica.service][replica.state] += 1
         return [
-            Signal(name="ready_count", labels={"service": key}, at=now, value=float(count))
-            for key, count in ready.items()
+            Signal(name=f"{state}_count", labels={"service": key}, at=now, value=float(count[state]))
+            for key, count in states.items()
+            for state in ("ready", "starting")
         ]
 
 
@@ -231,13 +235,14 @@ def _replica(page: str, counters: Counters, elapsed: float) -> dict[str, float]:
             shown["unwritten"] = value
         elif name == "leptonai_requests_total":
             shown[name, labels.get("code", "")] = value
-        elif name == "process_cpu_seconds_total" or name.endswith(
-            ("_seconds_sum", "_seconds_count", "_batch_size_count")
-        ):
+        elif name in _PROCESSOR or name.endswith(("_seconds_sum", "_seconds_count", "_batch_size_count")):
             shown[name] = value
     rose = counters.rise(shown.items())
     if rose and elapsed > 0:
-        out["replica_cpu_ratio"] = rose.get("process_cpu_seconds_total", 0.0) / elapsed
+        ran, waited = (rose.get(name, 0.0) for name in _PROCESSOR)
+        out["replica_cpu_ratio"] = ran / elapsed
+        if _PROCESSOR[1] in rose and ran + waited >= FEWEST_RUN * elapsed:
+            out["replica_cpu_wait_ratio"] = waited / (ran + waited)
         answered = sum(v for k, v in rose.items() if isinstance(k, tuple))
         failed = sum(v for k, v in rose.items() if isinstance(k, tuple) and str(k[1]).startswith("5"))
         out["replica_request_rate_per_second"] = answered / elapsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable
@@ -109,6 +110,7 @@ class Metrics:
         self.batches: dict[int, tuple[int, float]] = {}  # samples of a batch -> (how many, seconds in the model)
         self.inferences = 0  # samples answered well
         self._spent = dict.fromkeys(SPENT, (0, 0.0))
+        self._waits = RunQueue()
         for code in ("200", "400", "429", "500", "504"):
             self.requests.add(code, 0)
         for kind in ("bad_request", "model_failed", "quarantined", "shed", "timeout", "client_gone", "nan_output"):
@@ -167,6 +169,12 @@ class Metrics:
         for name, kind, help, number in (
             ("process_resident_memory_bytes", "gauge", "Memory held.", rss),
             ("process_cpu_seconds_total", "counter", "Processor time used.", cpu),
+            (
+                "process_cpu_wait_seconds_total",
+                "counter",
+                "Time its threads waited for a processor.",
+                self._waits.seconds(),
+            ),
             ("process_start_time_seconds", "gauge", "Start in unix time.", start),
         ):
             lines += (f"# HELP {name} {help}", f"# TYPE {name} {kind}", f"{name} {number!r}")
@@ -189,3 +197,26 @@ def process() -> tuple[int, float, float]:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # proc(5): counted from field 3
     cpu = (int(fields[11]) + int(fields[12])) / _TICK
     return int(fields[21]) * _PAGE, cpu, _boot_time() + int(fields[19]) / _TICK
+
+
+class RunQueue:
+    """How long the threads of this process could have run and had no processor, since it was first asked: run-queue
+    delay of /proc/self/task/*/schedstat (Documentation/scheduler/sched-stats.rst), throttling by a control group's
+    quota included. 0 where the kernel does not count it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._total = 0
+
+    def seconds(self) -> float:
+        """Never less than before: what a thread that has ended waited stays counted."""
+        found: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            for task in Path("/proc/self/task").iterdir():
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    found[task.name] = int((task / "schedstat").read_text().split()[1])
+        if self._known:
+            # A thread's number in use again begins anew.
+            self._total += sum(max(at - self._known.get(task, 0), 0) for task, at in found.items())
+        self._known = found
+        return self._total / 1e9

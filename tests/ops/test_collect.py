@@ -209,6 +209,31 @@ def page(requests: float, errors: float, compute: float, cpu: float) -> bytes:
     ).encode()
 
 
+@pytest.mark.parametrize(
+    ("ran", "waited", "share"),
+    [(0.5, 1.5, 0.75), (1.0, 0.0, 0.0), (0.01, 0.02, None)],  # an idle one says nothing
+)
+def test_the_share_of_the_time_in_which_a_replica_waits_for_a_processor(
+    short: Path, ran: float, waited: float, share: float | None
+) -> None:
+    async def story() -> None:
+        times = [(5.0, 3.0), (5.0 + ran, 3.0 + waited)]
+
+        async def give(path: bytes) -> bytes:
+            text = "process_cpu_seconds_total {}\nprocess_cpu_wait_seconds_total {}\n"
+            return ok(text.format(*times[0]).encode())
+
+        async with serving(short / "r1", give):
+            collector, one = Collector(timeout=5.0), replica(short / "r1")
+            await collector.collect([SERVICE], [one], (), 100.0)
+            times.pop(0)
+            found = values(await collector.collect([SERVICE], [one], (), 102.0), replica="r1")
+            assert found.get("replica_cpu_wait_ratio") == share
+            collector.close()
+
+    asyncio.run(story())
+
+
 def test_the_signals_of_a_replica(short: Path) -> None:
     async def story() -> None:
         shown = [page(10, 0, 1.0, 1.0), page(40, 10, 5.0, 1.5), page(5, 0, 0.5, 0.1)]
@@ -346,10 +371,14 @@ def test_a_service_at_zero_costs_nothing_until_somebody_asks(short: Path) -> Non
             async def look(service: Service, at: float) -> Collected:
                 return await collector.collect([service], [], [admin], at)
 
-            assert values(await look(SERVICE, 100.0), service="digits") == {"ready_count": 0.0}
+            assert values(await look(SERVICE, 100.0), service="digits") == {"ready_count": 0.0, "starting_count": 0.0}
             told = await look(asleep, 101.0)
             assert told.resting == frozenset()
-            assert values(told, service="digits") == {"ready_count": 0.0, "request_rate_per_second": 0.0}
+            assert values(told, service="digits") == {
+                "ready_count": 0.0,
+                "starting_count": 0.0,
+                "request_rate_per_second": 0.0,
+            }
             rests = await look(asleep, 102.0)
             assert rests.resting == {"digits"} and not values(rests, service="digits") and rests.traffic == {}
             asked = await look(asleep, 103.0)

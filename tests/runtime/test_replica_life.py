@@ -284,9 +284,10 @@ def test_delay_error_and_hog_act_and_heal(start: Callable[..., Running]) -> None
     assert replica.predict({"x": 1}).json()["code"] == "injected"
     fault(replica, "error", 1.0, 0.2)
     replica.until(lambda: replica.predict({"x": 1}).status_code == 200)
-    before = replica.metrics()["process_cpu_seconds_total"]
-    fault(replica, "hog", 1.0, 30)
-    replica.until(lambda: replica.metrics()["process_cpu_seconds_total"] > before + 0.3)
+    used, waited = "process_cpu_seconds_total", "process_cpu_wait_seconds_total"
+    before = replica.metrics()
+    fault(replica, "hog", 4.0 * (os.cpu_count() or 1), 30)  # more threads than processors: most of them wait for one
+    replica.until(lambda: all(replica.metrics()[name] > before[name] + 0.3 for name in (used, waited)))
     fault(replica, "hog", 0, 0)
     r = replica.client.post("/-/fault", json={"kind": "meteor"})
     assert r.status_code == 400 and r.json()["hint"]
