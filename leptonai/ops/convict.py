@@ -102,7 +102,8 @@ class Tally(NamedTuple):
 
 
 class Wrong(Noun, frozen=True, kw_only=True):
-    """The verdict over one digest. ``odds``: log10 of the evidence against it; convicted from 4 on."""
+    """The verdict over one digest. ``odds``: log10 of the evidence against it; convicted from 4 on. ``cleared``: fewer
+    labels had once cleared it, so it was not wrong from its first answer on."""
 
     digest: str
     verdict: Literal["convicted", "clear", "not enough evidence"]
@@ -113,6 +114,7 @@ class Wrong(Noun, frozen=True, kw_only=True):
     upper: float
     tolerable: float
     odds: float
+    cleared: bool = False
 
 
 def wrong_answers(

@@ -64,6 +64,7 @@ class Lookout:
         self._fresh_for = max(settings.settle, 3 * settings.period)
         self._memory: Memory = {}
         self._lost: dict[str, str] = {}
+        self._cleared: set[str] = set()  # digests that labels found right
         self._whole = 0  # the newest revision that was converged
         self._awake: float | None = None  # since when it is expected to answer: wished, and ready once since then
 
@@ -255,7 +256,10 @@ class Lookout:
         tallies = {d: Tally(wrong=w, total=n) for d, (n, w) in outcomes.tally(self.service.key).items()}
         if not tallies:
             return {}
-        return wrong_answers(tallies, self._standard())
+        found = wrong_answers(tallies, self._standard())
+        self._cleared |= {digest for digest, one in found.items() if one.verdict == "clear"}
+        self._cleared &= tallies.keys()
+        return {d: msgspec.structs.replace(one, cleared=d in self._cleared) for d, one in found.items()}
 
     def _standard(self) -> dict[str, str]:
         """Head digest -> the newest other digest that was verified good: a bad revision sets no standard.

@@ -101,6 +101,8 @@ class Scene(Noun, frozen=True, kw_only=True):
     former: dict[str, Former] = {}  # digest -> how it did in the minute before the onset
     own_compute: tuple[float, float] | None = None  # compute of the digest that served before: (before, since) onset
     host_cpu: float | None = None  # busy share since the onset
+    host_cpu_before: float | None = None
+    own_cpu: tuple[float, float] | None = None  # the share of the machine's processors it took: (before, since) onset
     edge: dict[str, float] = {}  # signal of the edge -> its highest value since the onset
     gateway: str = ""  # why the gateway's newest configuration is not in force
     logs: tuple[Shift, ...] = ()  # what changed in the service's log around the onset, masked

@@ -52,7 +52,7 @@ def set_scene(
     before, since = calm_before(onset, troubled), (onset - NOW, now + NOW)
     compute = store.read("replica_compute_seconds", onset - 600.0, now + NOW, {"service": key})
     errors = store.read("replica_error_ratio", onset - 600.0, now + NOW, {"service": key})
-    busy = store.read("host_cpu_ratio", *since)
+    busy, was = store.read("host_cpu_ratio", *since), store.read("host_cpu_ratio", *before)
     return Scene(
         service=lookout.service,
         revisions=lookout.revisions,
@@ -73,6 +73,8 @@ def set_scene(
         former=_former(compute, errors, (onset - BEFORE, onset - GAP)),
         own_compute=_own(compute, before, since),
         host_cpu=_mean(v for s in busy for v in s.value),
+        host_cpu_before=_mean(v for s in was for v in s.value),
+        own_cpu=_own_cpu(store, key, before, since, cores),
         edge={name: top for name in (HELD, STALE, REFUSED) if (top := _top(store, name, key, *since)) > 0.0},
         gateway=gateway,
         memory=_memory(lookout, store, now),
@@ -131,6 +133,22 @@ def _neighbour(
     if not sides[1]:
         return None
     return max(((s, share - sides[0].get(s, 0.0)) for s, share in sides[1].items()), key=lambda found: found[1])
+
+
+def _own_cpu(
+    store: TelemetryStore, key: Key, before: Stretch, since: Stretch, cores: float | None
+) -> tuple[float, float] | None:
+    """The share of the processors that all replicas of the service took together: (before, since)."""
+    sides = []
+    for stretch in (before, since):
+        taken: dict[float, float] = {}  # replicas come and go: their sum at each moment
+        for series in store.read("replica_cpu_ratio", *stretch, {"service": key}):
+            for at, value in zip(series.at, series.value, strict=True):
+                taken[at] = taken.get(at, 0.0) + (value if isfinite(value) else 0.0)
+        if not taken:
+            return None
+        sides.append(fmean(taken.values()) / (cores or os.cpu_count() or 1))
+    return sides[0], sides[1]
 
 
 def _busy_share(store: TelemetryStore, key: Key, start: float, end: float, cores: float) -> dict[str, float]:

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leptonai.ops.collect import Collected
 from leptonai.ops.convict import Tally, leaks, wrong_answers
+from leptonai.ops.lookout import Lookout
+from leptonai.ops.outcomes import Outcomes
+from leptonai.platforms.telemetry import Memory
+from leptonai.settings import Ops
+from leptonai.types import Dials, Service, Spec, Variant
 
 READY = {"a": 0.0, "b": 0.0}
 
@@ -153,3 +159,17 @@ def test_more_wrong_answers_never_speak_for_a_revision(wrong: int, right: int) -
     assert not (one.verdict == "convicted" and two.verdict == "clear")
     if one.ratio > one.tolerable:
         assert two.odds >= one.odds - 1e-9
+
+
+def test_who_was_right_before_is_known_when_labels_convict() -> None:
+    """A model that its first labels cleared did not become wrong by its deployment; one that never was right did."""
+    variant = Variant(model="m")
+    spec = Spec(name="digits", variants=(variant,))
+    for first, cleared in ((0, True), (60, False)):
+        lookout, outcomes = Lookout(Service(spec=spec, dials=Dials(variants={}), revision=1), Ops()), Outcomes()
+        verdicts = []
+        for now, wrong in ((1.0, first), (2.0, 60)):
+            outcomes.count("digits", variant.digest, 100, wrong)
+            (seen,) = lookout.step(now, Collected(at=now, seconds=1.0), [], 0, outcomes, Memory()).wrong
+            verdicts.append((seen.verdict, seen.cleared))
+        assert verdicts[-1] == ("convicted", cleared), verdicts

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leptonai.ops.diagnosis.readings import read_signal
+from leptonai.ops.diagnosis.rules import SignalFeature
+from leptonai.ops.evidence import gather
 from leptonai.ops.lookout import Lookout
 from leptonai.ops.scene import Scene
 from leptonai.ops.scenery import BACK, BEFORE, CALM, GAP, calm_before, set_scene
@@ -108,3 +111,42 @@ def test_when_a_share_was_refused_is_known_as_one_stretch_each_time() -> None:
     for at, shed in enumerate((0.0, 0.5, 0.3, 0.0, 0.0, 0.9, 0.9)):
         lookout.wish(wish(shed), (), float(at))
     assert list(lookout.refusals) == [(1.0, 3.0), (5.0, 6.0)]
+
+
+def seen(store: Memory, name: str, replica: str, values: dict[float, float], service: str = "digits") -> None:
+    labels = {"service": service, "replica": replica, "digest": "d"} if replica else {}
+    store.write([Signal(name=name, labels=labels, at=at, value=value) for at, value in values.items()])
+
+
+def test_who_came_when_the_worst_was_over_makes_nobody_stand_out() -> None:
+    """Two failed alike for ten seconds, then a third was started: over the time of all three, none fails."""
+    store, made = Memory(), SignalFeature(signal="replica_error_ratio", about="replica", take="excess")
+    for id in ("a", "b"):
+        seen(store, "replica_error_ratio", id, {ONSET + t: 0.8 if t < 10 else 0.0 for t in range(30)})
+    seen(store, "replica_error_ratio", "c", {ONSET + t: 0.0 for t in range(12, 30)})
+    excess = {r.subject: r.value for r in read_signal("beyond", made, store, "digits", PLAIN, (ONSET, ONSET + 30))}
+    assert excess == {"a": 0.0, "b": 0.0, "c": 0.0}
+    seen(store, "replica_error_ratio", "d", {ONSET + t: 0.0 for t in range(27, 30)})
+    young = {r.subject: r.value for r in read_signal("beyond", made, store, "digits", PLAIN, (ONSET, ONSET + 30))}
+    assert young == {"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}, "who has only just come is nobody's measure"
+    seen(store, "replica_error_ratio", "e", {ONSET + t: 0.9 for t in range(30)})
+    worst = {r.subject: r.value for r in read_signal("beyond", made, store, "digits", PLAIN, (ONSET, ONSET + 30))}
+    assert worst["e"] == pytest.approx(0.9) and worst["a"] <= 0.0
+
+
+def test_who_takes_the_processors_is_told_of_the_service_and_of_all_others() -> None:
+    store, lookout = (
+        Memory(),
+        Lookout(
+            Service(spec=Spec(name="digits", variants=(Variant(model="m"),)), dials=Dials(variants={}), revision=1),
+            Ops(),
+        ),
+    )
+    early, late = [ONSET - 60 + t for t in range(60)], [ONSET + t for t in range(20)]
+    seen(store, "host_cpu_ratio", "", dict.fromkeys(early, 0.5) | dict.fromkeys(late, 1.0))
+    for id, times in (("a", early + late), ("b", early), ("c", late)):  # c is the successor of b
+        seen(store, "replica_cpu_ratio", id, dict.fromkeys(times, 0.4))
+    found = set_scene(lookout, {}, ONSET, ONSET + 20, store, cores=2.0)
+    assert found.own_cpu == pytest.approx((0.4, 0.4)) and found.host_cpu_before == pytest.approx(0.5)
+    told = gather(found).features["service", "digits"]
+    assert told["others_cpu_rise"].value == pytest.approx(0.5) and told["own_cpu_ratio"].value == pytest.approx(1.0)

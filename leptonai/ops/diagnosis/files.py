@@ -9,7 +9,7 @@ from leptonai.errors import PluginError
 from leptonai.ops.diagnosis.causes import CAUSES
 from leptonai.ops.diagnosis.rules import Base, Document, RuleBook, bind, read
 from leptonai.ops.diagnosis.signals import COLLECTED
-from leptonai.ops.evidence import ABOUT, FEATURES
+from leptonai.ops.known import ABOUT, FEATURES
 
 SHIPPED = Path(__file__).with_name("shipped")
 MOST_BYTES = 1 << 20  # of one file

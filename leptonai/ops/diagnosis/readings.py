@@ -13,6 +13,7 @@ from leptonai.types import Key, Series
 
 OF_BEFORE, OF_SIBLINGS = ("rise", "ratio"), ("excess", "times", "others")  # what is compared with what
 Stretch = tuple[float, float]
+Points = list[tuple[float, float]]  # (at, value)
 Who = tuple[str, tuple[tuple[str, str], ...]]  # a replica ("": none), and all labels
 
 
@@ -27,12 +28,12 @@ def read_signal(
     best: dict[str, Reading] = {}
     early = {_who(s): _values(s, *before) for s in store.read(made.signal, *before)}
     found = [s for s in store.read(made.signal, *since) if s.labels.get("service", key) == key]
-    late = {(s.labels.get("replica", ""), _who(s)): _values(s, *since) for s in found}
+    late = {(s.labels.get("replica", ""), _who(s)): _points(s, *since) for s in found}
     for series in found:
         subject = series.labels.get("replica", "") if made.about == "replica" else key
         former = early.get(_who(series), [])
         who = (series.labels.get("replica", ""), _who(series))
-        value = take(made, late[who], former, siblings_of(who, late))
+        value = take(made, *_beside(who, late) if made.take in OF_SIBLINGS else ([v for _, v in late[who]], former))
         if value is None or not subject:
             continue
         known = best.get(subject)
@@ -45,10 +46,26 @@ def read_signal(
     yield from best.values()
 
 
+def _beside(who: Who, late: Mapping[Who, Points]) -> tuple[list[float], tuple[float, ...], list[float]]:
+    """The values of a series and the means of its siblings, over the time in which all of them were seen: who came when
+    the worst was over has no smaller share in it. Siblings that were there for less than half of its time do not count.
+    """
+    own = late[who]
+    long = {other: points for other, points in late.items() if 2 * len(points) >= len(own)} | {who: own}
+    same = {other: points for other, points in long.items() if points and _same(who, other)}
+    start = max((points[0][0] for points in (own, *same.values()) if points), default=0.0)
+    cut = {other: [v for at, v in points if at >= start] for other, points in {**same, who: own}.items()}
+    return cut[who], (), siblings_of(who, cut)
+
+
+def _same(who: Who, other: Who) -> bool:
+    """Another replica of the same revision."""
+    return other[0] not in ("", who[0]) and dict(other[1]).get("digest") == dict(who[1]).get("digest")
+
+
 def siblings_of(who: Who, late: Mapping[Who, Sequence[float]]) -> list[float]:
     """The means of the service's other replicas of the same revision; [] of what is no replica's."""
-    mine = dict(who[1]).get("digest")
-    same = (v for other, v in late.items() if other[0] not in ("", who[0]) and dict(other[1]).get("digest") == mine)
+    same = (v for other, v in late.items() if _same(who, other))
     return [fmean(v) for v in same if v] if who[0] else []
 
 
@@ -86,7 +103,11 @@ def _text(name: str, made: SignalFeature, value: float, before: float | None, su
 
 
 def _values(series: Series, start: float, end: float) -> list[float]:
-    return [v for at, v in zip(series.at, series.value, strict=True) if start <= at < end and isfinite(v)]
+    return [v for _, v in _points(series, start, end)]
+
+
+def _points(series: Series, start: float, end: float) -> Points:
+    return [(at, v) for at, v in zip(series.at, series.value, strict=True) if start <= at < end and isfinite(v)]
 
 
 def _who(series: Series) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ from leptonai.client.learnt import FOLDER, LEARNT, RESET, Learnt, Reset
 from leptonai.errors import LeptonError
 from leptonai.ops.control import Control
 from leptonai.ops.diagnosis.rules import RuleBook
-from leptonai.ops.evidence import FEATURES
+from leptonai.ops.known import FEATURES
 from leptonai.ops.learn.judged import Judged, judged
 from leptonai.ops.learn.lesson import Lesson, lesson
 from leptonai.ops.learn.order import order
