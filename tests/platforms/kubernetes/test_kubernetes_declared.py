@@ -134,7 +134,7 @@ def test_a_resource_is_a_service_from_apply_to_delete(space: Namespace, platform
     assert "scale.min: 3 is over scale.max 2" in platform.synced()[1] and platform.status()["state"] == "Ready"
 
     space.kubectl("apply", "-f", "-", stdin=resource(spec, "leptonai-gateway"))
-    until(lambda: platform.synced("leptonai-gateway")[0] == "Invalid", "the platform's own name is refused")
+    until(lambda: platform.synced("leptonai-gateway")[0] == "Refused", "the platform's own name is refused")
     assert "Service/leptonai-gateway, which is the address of" in platform.synced("leptonai-gateway")[1]
     space.kubectl("delete", "lsvc", "leptonai-gateway", "--timeout=60s")
 
