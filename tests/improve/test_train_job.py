@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,9 @@ def test_a_killed_run_ends_as_one_that_was_not(folder: Path, capsys: pytest.Capt
     assert run(["train", str(folder / "job.yaml"), "--out", str(folder / "cut"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run"]["losses"] == whole["losses"]
     assert digest(folder / "cut" / "model.pt2") == digest(folder / "whole" / "model.pt2")
+    with zipfile.ZipFile(folder / "whole" / "model.pt2") as file:
+        held = b"".join(file.read(n) for n in file.namelist())
+    assert str(folder).encode() not in held and b"job.py" not in held, "where it was trained is no part of a model"
     model = opened(folder / "whole" / "model.pt2")
     told = {o["name"]: (o["datatype"], o["shape"]) for o in model.outputs}
     assert told == {"label": ("INT64", [-1]), "scores": ("FP32", [-1, 10])}, "what users correct comes first"

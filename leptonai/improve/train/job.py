@@ -323,6 +323,8 @@ def _export(model: Any, example: Any, path: Path) -> None:
     try:
         with quiet():
             program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            for node in program.graph.nodes:
+                node.meta.pop("stack_trace", None)  # paths and source lines as they are on disk now: no part of a model
             torch.export.save(program, path)
     except Exception as e:
         raise ModelError(f"the module cannot be exported: {' '.join(str(e).split())[:300]}") from e
