@@ -139,6 +139,17 @@ def test_replicas_are_left_to_keda_but_for_a_canary_s_new_version() -> None:
     assert not by_kind(made, "HorizontalPodAutoscaler")
 
 
+@pytest.mark.parametrize(("weight", "counted"), [(0.0, '"main"'), (0.5, '~"main|main-new"'), (1.0, '~"main|main-new"')])
+def test_what_a_canary_takes_over_lets_no_replica_of_the_old_version_go(weight: float, counted: str) -> None:
+    """It would be missing when the canary is taken back, or promoted. Copies are no requests of users."""
+    new, old = Variant(model="sha256:" + "b" * 64), Variant(model="sha256:" + "a" * 64)
+    mirror = 0.5 if weight == 0 else 0.0
+    canary = Canary(stable=(old,), revision=4, replicas=4, weight=weight, mirror=mirror)
+    wish = service(variants=(new,), scale=keda(max=9), revision=5, canary=canary)
+    query = scaled(wish)["spec"]["triggers"][0]["metadata"]["query"]
+    assert query.count(f"lane={counted}") == query.count("lane=") > 0
+
+
 @pytest.mark.parametrize(
     "address", ["", "prometheus:9090", "ftp://prometheus", "http://", "http://a b", "http://p/?x=1"]
 )

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from leptonai.errors import SpecError
-from leptonai.plan.lanes import Lane
+from leptonai.plan.lanes import NEW, Lane, lanes
 from leptonai.plan.render import names
 from leptonai.plan.render.apis import Apis
 from leptonai.plan.render.objects import hold, metadata
@@ -73,12 +73,14 @@ def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis, prometh
 def demand(service: Service, lane: Lane, front: bool) -> str:
     """Requests at once, in PromQL: by Little's law, or those inside where that is more, so that what hangs counts too.
 
-    Nothing, which KEDA acts on in no way, where the pods of ready replicas are not scraped.
+    Nothing, which KEDA acts on in no way, where the pods of ready replicas are not scraped. What a version on probation
+    takes of a lane's requests counts for the lane, which gets them back at once, or for good under the new version.
     """
     workspace, name = parse_key(service.key)
     whose = f'workspace="{workspace}",service="{name}"'
     window = math.ceil(max(_LEAST_WINDOW, (service.spec.scale.auto or Auto()).window))
-    pods = f'{whose},lane="{lane.name}"'
+    new = [x.name for x in lanes(service) if x.only is not None and x.share > 0 and x.name == lane.name + NEW]
+    pods = f'{whose},lane=~"{lane.name}|{new[0]}"' if new else f'{whose},lane="{lane.name}"'
     answered = f"sum(rate(leptonai_request_seconds_sum{{{pods}}}[{window}s]))"
     inside = f"avg_over_time(sum(leptonai_in_flight{{{pods}}})[{window}s:{_STEP}s])"
     busy = f"{answered} > {inside} or {inside}"
