@@ -18,12 +18,15 @@ Snapshot = dict[str, Json]
 LINGER = 60.0  # seconds: twice the usual spec.timeout, and longer than a body of gateway.max_body takes at 10 Mbit/s
 
 
-def linger(old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float) -> tuple[Snapshot, dict[str, float]]:
+def linger(
+    old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float, watches: int | None = None
+) -> tuple[Snapshot, dict[str, float]]:
     """``new`` with the clusters of ``old`` that it lacks since less than LINGER, and until when each of them stays.
 
     Such a cluster has the hosts that answer its service's users now, the same variant's other version first. One whose
     service has gone goes with it, and one that had nothing but copies goes at once: nobody waits for their answers.
-    ``until``: what this returned last, on the clock of ``now``.
+    ``until``: what this returned last, on the clock of ``now``. ``watches``: as of ``routes``; those that would be more
+    have their hosts built in.
     """
     there = {c["name"] for c in new["cds.json"]["resources"]}
     left = [c for c in old.get("cds.json", {}).get("resources", []) if c["name"] not in there]
@@ -31,6 +34,7 @@ def linger(old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float)
         return new, {}
     asked, before, copies = _asked(new), _asked(old), _copies(old)
     made, stay, clusters = dict(new), dict[str, float](), list[Json]()
+    watched = sum(c["type"] == "EDS" for c in new["cds.json"]["resources"])
     for cluster in left:
         name = cluster["name"]
         path, at = f"eds/{name}.json", until.get(name, now + LINGER)
@@ -41,6 +45,11 @@ def linger(old: Snapshot, new: Snapshot, until: Mapping[str, float], now: float)
         heir = max(heirs, key=lambda n: (n == name.removesuffix(NEW), asked[n], n))
         load = _load(name, new[f"eds/{heir}.json"])
         made[path] = {**old[path], "resources": [load]}
+        if cluster["type"] == "EDS":
+            watched += 1
+            if watches is not None and watched > watches:
+                rest = {k: v for k, v in cluster.items() if k != "eds_cluster_config"}
+                cluster = {**rest, "type": "STATIC", "load_assignment": {}}
         if "load_assignment" in cluster:
             cluster = {**cluster, "load_assignment": {k: v for k, v in load.items() if k != "@type"}}
         clusters.append(cluster)

@@ -109,6 +109,24 @@ def test_envoy_takes_those_without_a_file_of_their_own(tmp_path: Path) -> None:
             assert not said, said
 
 
+def test_no_more_files_are_watched_than_may_be(tmp_path: Path) -> None:
+    """Envoy aborts when the kernel gives it no inotify instance, however often versions are renamed within a minute."""
+    disk: Snapshot = {}
+    until: dict[str, float] = {}
+    for name in "abcdef":
+        wished = files(service(name), service(name, "t"), watches=3)
+        disk, until = linger(disk, wished, until, 0.0, watches=3)
+        kinds = [c["type"] for c in disk["cds.json"]["resources"] if c["name"] != "control"]
+        assert kinds.count("EDS") <= 3
+    assert len(names(disk)) == 12
+    config = bootstrap(Gateway(), folder="/x", admin="127.0.0.1:0")
+    del config["dynamic_resources"]
+    clusters = [{k: v for k, v in c.items() if k != "@type"} for c in disk["cds.json"]["resources"]]
+    config["static_resources"] = {"clusters": [c for c in clusters if c["type"] == "STATIC"]}
+    said = validate(tmp_path, config)
+    assert not said, said
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "ab", "m", "abm"]), st.booleans(), st.floats(0, 2 * LINGER))))
 def test_what_a_route_named_within_the_last_minute_is_there_and_nothing_else(
     history: list[tuple[str, bool, float]],

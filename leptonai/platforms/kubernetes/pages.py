@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import re
 from urllib.parse import parse_qs
 
 import orjson
@@ -106,7 +107,7 @@ class Pages:
         try:
             found = os.fstat(file)
             inode, _, offset = after.partition(":")
-            start = found.st_size if not after else int(offset) if offset.isdigit() else 0
+            start = found.st_size if not after else int(offset) if re.fullmatch("[0-9]{1,18}", offset) else 0
             if after and (inode != str(found.st_ino) or start > found.st_size):
                 start = 0
             block = os.pread(file, BLOCK, start)

@@ -178,7 +178,8 @@ class Front:
     def _lingering(self) -> Snapshot:
         """As ``_snapshot``, with the clusters that are to stay a while yet; their last moment is a change."""
         loop = asyncio.get_running_loop()
-        snapshot, self._left = linger(self.the_gateway.written, self._snapshot(), self._left, loop.time())
+        gateway, snapshot = self.the_gateway, self._snapshot()
+        snapshot, self._left = linger(gateway.written, snapshot, self._left, loop.time(), gateway.watches)
         if self._due:
             self._due.cancel()
         self._due = loop.call_at(min(self._left.values()), self._changed.set) if self._left else None
