@@ -285,6 +285,13 @@ def test_one_more_inside_is_rarer_by_what_the_textbook_says(busy: float) -> None
     assert crowded(busy, 1.0, 4, 5) < crowded(busy, 1.0, 1, 5), "the emptier of two is rarely full"
 
 
+@given(inside=st.floats(0.0, 200.0), most=st.integers(1, 1 << 53))
+def test_more_places_than_are_ever_taken_cost_no_time(inside: float, most: int) -> None:
+    """A limit that somebody declared, or that much memory makes, may be any number: none is counted up to."""
+    assert refused(inside, most) <= refused(inside, min(most, 50)) + 1e-12
+    assert crowded(inside / 201.0, 3.0, 4, most) <= crowded(inside / 201.0, 3.0, 4, min(most, 50)) + 1e-12
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_as_many_arrivals_find_a_crowd_as_when_they_are_driven(replicas: int) -> None:
     """Requests driven one by one: the most inside a replica, second by second, against the law."""

@@ -10,6 +10,7 @@ from leptonai.protocols import Floats
 
 NEVER = 1e9
 STEPS = 24  # of a bisection: far below the error of any of these formulas
+NONE = 1e-12  # a chance below it is not told from none: more places make it smaller still
 NORMAL = np.linspace(-4.0, 5.0, 91)  # deviations at which own times are looked at
 WEIGHT = np.exp(-0.5 * NORMAL**2) / np.exp(-0.5 * NORMAL**2).sum()
 
@@ -50,6 +51,8 @@ def refused(offered: float, places: int) -> float:
     share = 1.0
     for place in range(1, places + 1):
         share = offered * share / (place + offered * share)
+        if share < NONE:
+            break
     return share
 
 
@@ -74,6 +77,8 @@ def crowded(busy: float, varies: float, servers: int, places: int) -> float:
     alone, less, share = 1.0 / servers, fades(busy, varies), busy
     for _ in range(places - 1):
         share = less * (alone * share + (1.0 - alone) * share * share)
+        if share < NONE:
+            break
     return alone * share + (1.0 - alone) * share * share
 
 
