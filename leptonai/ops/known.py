@@ -17,6 +17,7 @@ _SERVICE: dict[str, Kind] = {  # rules about replicas and revisions may use thes
     "arrivals_ratio": "number",  # that / the request rate before
     "waiting_count": "number",  # requests under way
     "carried_per_second": "number",  # what the ready replicas compute at most
+    "carrying_count": "number",  # how many these are
     "latency_ratio": "number",  # median latency users saw since the onset / before
     "slower": "flag",  # users wait longer: latency_ratio >= 1.5, or more of them past the SLO
     "user_error_share": "share",  # of the final answers since the onset

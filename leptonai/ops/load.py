@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from leptonai.ops.world import answering, ready
 from leptonai.protocols import TelemetryStore
 from leptonai.types import Replica, Series, Service
@@ -19,11 +21,12 @@ NOW = 1e-3  # the stretch of a read is half open
 class Load(NamedTuple):
     """Requests, and requests a second, of late. ``arrivals``: what is answered, and by how much what is under way
     grows. ``carried``: what the ready replicas that answer users compute at most, each one request or batch after
-    another."""
+    another. ``ready``: how many these are."""
 
     arrivals: float
     waiting: float
     carried: float
+    ready: int = 1
 
     @property
     def too_much(self) -> bool:
@@ -41,7 +44,7 @@ class Load(NamedTuple):
         """As features. ``usual``: requests a second of before."""
         return {
             "arrivals_per_second": self.arrivals, "arrivals_ratio": self.arrivals / usual,
-            "waiting_count": self.waiting, "carried_per_second": self.carried,
+            "waiting_count": self.waiting, "carried_per_second": self.carried, "carrying_count": self.ready,
         }  # fmt: skip
 
 
@@ -57,7 +60,7 @@ def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica]
         return [s for s in found if s.labels.get("replica") not in idle]
 
     answered = _mean(seen("request_rate_per_second"))
-    under_way = [s for s in seen("replica_in_flight_count") if len(s.at) > 0]
+    under_way = [known for s in seen("replica_in_flight_count") if (known := _finite(s)).at]
     seconds = _mean(seen("replica_service_seconds")) or _mean(seen("replica_compute_seconds"))
     if not seconds and answered == 0.0 and not any(v > 0 for s in under_way for v in s.value):
         past = [_newest(seen(name, REMEMBERED)) for name in ("replica_service_seconds", "replica_compute_seconds")]
@@ -70,6 +73,7 @@ def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica]
         arrivals=max(answered + (grown / span if span > 0 else 0.0), 0.0),
         waiting=sum(s.value[-1] for s in under_way if now - s.at[-1] < LATE / 2),
         carried=ready(asked) / seconds,
+        ready=ready(asked),
     )
 
 
@@ -77,6 +81,11 @@ def _newest(series: Sequence[Series]) -> float | None:
     """The mean of the newest LATE seconds in which there was any."""
     last = max((s.at[-1] for s in series if len(s.at) > 0), default=0.0)
     return _mean([s for s in series if len(s.at) > 0 and s.at[-1] > last - LATE]) if series else None
+
+
+def _finite(series: Series) -> Series:
+    known = [(at, v) for at, v in zip(series.at, series.value, strict=True) if isfinite(v)]
+    return replace(series, at=[at for at, _ in known], value=[v for _, v in known])
 
 
 def _mean(series: Sequence[Series]) -> float | None:

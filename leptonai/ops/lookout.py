@@ -107,13 +107,12 @@ class Lookout:
 
     def wish(self, service: Service, replicas: Sequence[Replica], now: float) -> None:
         """Take note of wish and world as they are at ``now``."""
-        if service.spec.slo != self.service.spec.slo:
-            self.service = service
+        before, self.service = self.service, service
+        if service.spec.slo != before.spec.slo:
             self._burns = self._promises()
-        if service.dials.shed or self.service.dials.shed:  # in force, or until a moment ago
-            again = self.refusals and self.service.dials.shed
+        if service.dials.shed or before.dials.shed:  # in force, or until a moment ago
+            again = self.refusals and before.dials.shed
             self.refusals.append((self.refusals.pop()[0] if again else now, now))
-        self.service = service
         self.replicas = tuple(r for r in replicas if r.service == service.key)
         if wished_replicas(service) == 0:
             self._awake = None

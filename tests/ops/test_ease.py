@@ -124,6 +124,23 @@ def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> Non
     assert load_of(store, service("other"), replicas("other", "a", "b"), 9.0) is None
 
 
+def test_a_replica_that_tells_no_number_is_left_out_of_the_load() -> None:
+    store = Memory()
+    for second in range(5):
+        store.write(
+            [
+                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
+                *(
+                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
+                    for r, inside in (("a", float("nan")), ("b", 3.0))
+                    for name, value in (("replica_in_flight_count", inside), ("replica_compute_seconds", 0.1))
+                ),
+            ]
+        )  # fmt: skip
+    load = load_of(store, service("digits"), replicas("digits", "a", "b"), 4.0)
+    assert load == Load(20.0, 3.0, 20.0, 2)
+
+
 @pytest.mark.parametrize(
     ("weights", "canary", "carried"),
     [

@@ -298,7 +298,7 @@ def test_a_change_that_needs_approval_waits_for_it(short: Path) -> None:
         incident = stage.incidents()[0]
         assert incident.actions[0].verdict is None and incident.escalated is None
         told = report(incident)
-        assert "approval asked for: roll back" in told and "nothing was done yet" in told
+        assert "approval asked for: roll back" in told and "was not done yet" in told
         assert "being verified" not in told and "请求批准处置：回滚版本" in report(incident, language="zh")
         (proposal,) = stage.proposals()
         assert proposal.status == "pending" and f"leptonai approve {proposal.id}" in told

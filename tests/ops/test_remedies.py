@@ -336,6 +336,15 @@ def test_more_replicas_are_asked_for_and_the_rest_refused_until_they_are_there()
     assert wished(Scale(refuse=60.0), flood, small) is None, "four carry 80 of the 100: five would be needed"
 
 
+def test_replicas_that_only_start_are_not_taken_for_slow_ones() -> None:
+    """Two of four are ready and carry 25 each: five are needed, and eight may be."""
+    half = {**FLOOD, "carrying_count": 2.0}
+    wide = service(spec(scale=Bounds(max=8)), variants={"main": VariantDials(replicas=4)})
+    assert wished(Scale(), incident("traffic_surge", "digits", half), wide) == {"main.replicas": 8.0}
+    full = {**FLOOD, "carrying_count": 4.0}
+    assert wished(Scale(), incident("traffic_surge", "digits", full), wide) is None, "ten would be needed"
+
+
 def test_where_somebody_else_sets_the_replicas_only_what_is_too_much_is_refused() -> None:
     def asked(remedy: Scale, found: Incident, seen: Service) -> Any:
         proposal = remedy.propose(found, seen, (), (), NOW, theirs=frozenset({"digits"}))

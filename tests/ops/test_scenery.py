@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from leptonai.ops.scene import Scene
 from leptonai.ops.scenery import BACK, BEFORE, CALM, GAP, calm_before, set_scene
 from leptonai.platforms.telemetry import Memory
 from leptonai.settings import Ops
-from leptonai.types import Dials, Service, Signal, Spec, Variant
+from leptonai.types import Dials, Service, Signal, Slo, Spec, Variant
 
 ONSET = 1_000.0
 PLAIN = (ONSET - GAP - BEFORE, ONSET - GAP)
@@ -150,3 +151,12 @@ def test_who_takes_the_processors_is_told_of_the_service_and_of_all_others() -> 
     assert found.own_cpu == pytest.approx((0.4, 0.4)) and found.host_cpu_before == pytest.approx(0.5)
     told = gather(found).features["service", "digits"]
     assert told["others_cpu_rise"].value == pytest.approx(0.5) and told["own_cpu_ratio"].value == pytest.approx(1.0)
+
+
+def test_a_promise_that_changes_as_a_share_is_refused_makes_no_old_refusal_longer() -> None:
+    spec = Spec(name="digits", variants=(Variant(model="m"),))
+    lookout = Lookout(Service(spec=spec, dials=Dials(variants={}), revision=1), Ops())
+    stricter = msgspec.structs.replace(spec, slo=Slo(latency=0.1))
+    for at, of, share in ((1.0, spec, 0.5), (3.0, spec, 0.0), (400.0, stricter, 0.5), (401.0, stricter, 0.5)):
+        lookout.wish(Service(spec=of, dials=Dials(variants={}, shed=share), revision=1), (), at)
+    assert list(lookout.refusals) == [(1.0, 3.0), (400.0, 401.0)]

@@ -120,8 +120,12 @@ class Scale(Wishing, frozen=True, kw_only=True):
 
 
 def _needed(seen: Seen, replicas: int) -> float | None:
-    """How many would carry what comes; None where the load is not known."""
+    """How many in place of ``replicas`` would carry what comes, by what those that are ready carry each; None where the
+    load is not known."""
     fact = next((f for f in seen.facts("load") if "carried_per_second" in f), None)
     if fact is None or float(fact["carried_per_second"]) <= 0:
         return None
-    return replicas * float(fact["arrivals_per_second"]) / admitted(seen) / (ROOM * float(fact["carried_per_second"]))
+    wished = sum(d.replicas for d in seen.service.dials.variants.values() if d.weight > 0)
+    there = float(fact.get("carrying_count", wished)) / max(wished, 1)  # the others start, or are broken
+    carried = ROOM * float(fact["carried_per_second"])
+    return there * replicas * float(fact["arrivals_per_second"]) / admitted(seen) / carried
