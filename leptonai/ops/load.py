@@ -79,8 +79,10 @@ def load_of(store: TelemetryStore, service: Service, replicas: Sequence[Replica]
 
 def _newest(series: Sequence[Series]) -> float | None:
     """The mean of the newest LATE seconds in which there was any."""
-    last = max((s.at[-1] for s in series if len(s.at) > 0), default=0.0)
-    return _mean([s for s in series if len(s.at) > 0 and s.at[-1] > last - LATE]) if series else None
+    known = [(at, v) for s in series for at, v in zip(s.at, s.value, strict=True) if isfinite(v)]
+    last = max((at for at, _ in known), default=0.0)
+    values = [v for at, v in known if at > last - LATE]
+    return sum(values) / len(values) if values else None
 
 
 def _finite(series: Series) -> Series:

@@ -208,10 +208,8 @@ def test_the_command_measures_chooses_and_keeps_golden_answers(
     assert "x SMALLER" in text and "chosen" in text
 
 
-def test_a_machine_that_gives_no_replica_any_time_changes_no_choice_by_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By speed nothing is chosen then, and that is said: an answer for want of a measurement would be another model."""
+def linear(folder: Path) -> None:
+    """``m.onnx`` with 64 numbers in and ten out, and ``rows.npz`` for it."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     made = helper.make_graph(
@@ -220,8 +218,15 @@ def test_a_machine_that_gives_no_replica_any_time_changes_no_choice_by_size(
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
         [numpy_helper.from_array(np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32), "w")],
     )  # fmt: skip
-    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
-    np.savez(tmp_path / "rows.npz", x=np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32))
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "m.onnx")
+    np.savez(folder / "rows.npz", x=np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32))
+
+
+def test_a_machine_that_gives_no_replica_any_time_changes_no_choice_by_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By speed nothing is chosen then, and that is said: an answer for want of a measurement would be another model."""
+    linear(tmp_path)
     given = ["compress", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "rows.npz"), "--only", "int8 stored"]
     given += ["--budget", "agreement=10%", "--plot", str(tmp_path / "f.png"), "--for"]
     assert run([*given, "size", "--out", str(tmp_path / "quiet")]) == 0
@@ -234,6 +239,27 @@ def test_a_machine_that_gives_no_replica_any_time_changes_no_choice_by_size(
     assert files[0] == files[1]
     assert run([*given, "both", "--out", str(tmp_path / "both")]) == 6
     assert "not ready within 0 s" in capsys.readouterr().err and not (tmp_path / "both" / "chosen").exists()
+
+
+def test_a_model_that_is_known_to_be_broken_is_not_chosen_because_the_original_was_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The candidate's replica answers errors; the original's own has no time any more when it is asked the last."""
+    linear(tmp_path)
+    asked: list[replica.Replica] = []
+
+    def ask(one: replica.Replica, bodies: Any, count: int, seconds: float) -> list[float]:
+        asked.append(one)
+        if one is asked[0] and count == replica.WARM:
+            return [0.001]
+        raise ModelError("no time" if one is asked[0] else "the replica answers 500", retry=one is asked[0])
+
+    monkeypatch.setattr(replica.Replica, "ask", ask)
+    given = ["compress", str(tmp_path / "m.onnx"), "--data", str(tmp_path / "rows.npz"), "--only", "int8 stored"]
+    given += ["--budget", "agreement=10%", "--for", "size", "--out", str(tmp_path / "o")]
+    run(given)
+    assert "the replica answers 500" in capsys.readouterr().out and len(asked) > 2
+    assert not (tmp_path / "o" / "chosen").exists()
 
 
 def test_a_prediction_log_that_ends_in_the_middle_of_a_line_is_read() -> None:

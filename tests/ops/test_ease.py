@@ -124,6 +124,23 @@ def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> Non
     assert load_of(store, service("other"), replicas("other", "a", "b"), 9.0) is None
 
 
+def test_where_nobody_asks_a_request_takes_as_long_as_the_last_ones_did() -> None:
+    """Ten slow minutes and ten quick seconds, then nobody asks: the ten minutes are past."""
+    store = Memory()
+    for second in range(620):
+        compute = 1.0 if second < 590 else 0.1
+        named = [("request_rate_per_second", 0.0 if second >= 600 else 5.0), ("replica_in_flight_count", 0.0)]
+        named += [("replica_compute_seconds", compute)] if second < 600 else []
+        store.write(
+            [
+                Signal(name=name, labels={"service": "digits", "replica": "a"}, at=float(second), value=value)
+                for name, value in named
+            ]
+        )
+    load = load_of(store, service("digits"), replicas("digits", "a"), 619.0)
+    assert load is not None and load.carried == pytest.approx(10.0)
+
+
 def test_a_replica_that_tells_no_number_is_left_out_of_the_load() -> None:
     store = Memory()
     for second in range(5):

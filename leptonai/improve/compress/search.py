@@ -262,36 +262,42 @@ class Search:
     def _measured(self, found: list[Candidate], work: Path) -> list[Candidate]:
         """Latency of those that could be chosen, and of the single steps among them, beside the original.
 
-        Where the original's own replica is late and the clock has no say in the choice, they are ``late``, all of them.
+        Where the original's own replica is late and the clock has no say in the choice, they are ``late``, all of them
+        that are not known to be broken by then.
         """
         original, *others = found
         able = [c for c in others if race.fits(c, self.budget)]
         wanted = race.measured(able, self._paced(able, work), self.aim, self.budget)
         asked = [c for c in others if c.steps in wanted and c.file]
+        done: dict[tuple[str, ...], Candidate] = {}
         try:
-            original, done = self._beside(original, asked, work)
+            original = self._beside(original, asked, work, done)
         except LeptonError as e:
             if timed(self.aim, self.budget) or not e.retry:
                 raise
-            done = {c.steps: msgspec.structs.replace(c, late=e.message) for c in asked}
+            broken = {steps: c for steps, c in done.items() if c.error}
+            done = {c.steps: msgspec.structs.replace(c, late=e.message) for c in asked} | broken
         return [original, *(done.get(c.steps, c) for c in others)]
 
     def _beside(
-        self, original: Candidate, asked: Sequence[Candidate], work: Path
-    ) -> tuple[Candidate, dict[tuple[str, ...], Candidate]]:
+        self,
+        original: Candidate,
+        asked: Sequence[Candidate],
+        work: Path,
+        done: dict[tuple[str, ...], Candidate],
+    ) -> Candidate:
+        """The original with its cost; ``done`` tells of each of ``asked`` as soon as that is known."""
         requests = replicas.bodies(self.parts.choose.inputs)
-        done: dict[tuple[str, ...], Candidate] = {}
         with replicas.replica(self.model, self._options, self._trust) as served:
             for c in asked:
                 self._say(f"measuring {c.name}")
                 done[c.steps] = self._against(served, c, work / c.file, requests)
             times = [t for _ in range(replicas.ROUNDS) for t in served.ask(requests, replicas.BLOCK, 1.0)]
             compute = served.stop()
-        original = msgspec.structs.replace(
+        return msgspec.structs.replace(
             original, median=float(np.median(times)), p99=float(np.quantile(times, 0.99)), compute=compute,
             speedup=1.0, speedup_low=1.0, speedup_high=1.0,
         )  # fmt: skip
-        return original, done
 
     def _against(self, served: Any, c: Candidate, path: Path, requests: list[bytes]) -> Candidate:
         """With its cost; with ``error`` when it cannot be served, ``late`` when TRIES replicas were not in time."""
