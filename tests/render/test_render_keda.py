@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from render_stage import by_kind, ground, service
 
 from leptonai.errors import PlatformError, SpecError
@@ -18,7 +19,7 @@ from leptonai.plan.edge import standby
 from leptonai.plan.lanes import lanes
 from leptonai.plan.render import Apis, render
 from leptonai.plan.render.keda import demand
-from leptonai.types import Auto, Canary, Dials, Scale, Service, Variant, VariantDials
+from leptonai.types import Auto, Canary, Dials, Resources, Scale, Service, Variant, VariantDials
 
 Json = dict[str, Any]
 
@@ -148,6 +149,16 @@ def test_what_a_canary_takes_over_lets_no_replica_of_the_old_version_go(weight: 
     wish = service(variants=(new,), scale=keda(max=9), revision=5, canary=canary)
     query = scaled(wish)["spec"]["triggers"][0]["metadata"]["query"]
     assert query.count(f"lane={counted}") == query.count("lane=") > 0
+    new = Variant(model=new.model, resources=Resources(cpu=1.0))
+    wish = service(
+        variants=(new,),
+        scale=Scale(owner="kubernetes", max=9),
+        revision=5,
+        canary=replace(canary, stable=(replace(old, resources=new.resources),)),
+    )
+    (made,) = by_kind(render(wish, ground(own_gateway=True)).objects, "HorizontalPodAutoscaler")
+    said = made["spec"]["behavior"]["scaleDown"]["selectPolicy"]
+    assert said == ("Disabled" if weight else "Max"), "said in any case, or the other would stay in the cluster"
 
 
 @pytest.mark.parametrize(

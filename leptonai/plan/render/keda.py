@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 from leptonai.errors import SpecError
-from leptonai.plan.lanes import NEW, Lane, lanes
+from leptonai.plan.lanes import Lane
 from leptonai.plan.render import names
 from leptonai.plan.render.apis import Apis
-from leptonai.plan.render.objects import hold, metadata
+from leptonai.plan.render.objects import hold, metadata, overtaken
 from leptonai.types import Auto, Service, parse_key
 
 Json = dict[str, Any]
@@ -79,8 +79,8 @@ def demand(service: Service, lane: Lane, front: bool) -> str:
     workspace, name = parse_key(service.key)
     whose = f'workspace="{workspace}",service="{name}"'
     window = math.ceil(max(_LEAST_WINDOW, (service.spec.scale.auto or Auto()).window))
-    new = [x.name for x in lanes(service) if x.only is not None and x.share > 0 and x.name == lane.name + NEW]
-    pods = f'{whose},lane=~"{lane.name}|{new[0]}"' if new else f'{whose},lane="{lane.name}"'
+    new = overtaken(service, lane)
+    pods = f'{whose},lane=~"{lane.name}|{new}"' if new else f'{whose},lane="{lane.name}"'
     answered = f"sum(rate(leptonai_request_seconds_sum{{{pods}}}[{window}s]))"
     inside = f"avg_over_time(sum(leptonai_in_flight{{{pods}}})[{window}s:{_STEP}s])"
     busy = f"{answered} > {inside} or {inside}"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from leptonai.errors import SpecError
-from leptonai.plan.lanes import Lane
+from leptonai.plan.lanes import NEW, Lane, lanes
 from leptonai.plan.render import names, pod
 from leptonai.plan.render.apis import Apis
 from leptonai.types import Key, Launch, Scale, Service, Tuning, canonical
@@ -146,6 +146,13 @@ def hold(scale: Scale) -> int:
     return min(3600, math.ceil(_HOLD if scale.auto is None or scale.auto.hold is None else scale.auto.hold))
 
 
+def overtaken(service: Service, lane: Lane) -> str:
+    """The lane of a version on probation that takes users' requests from ``lane``; "" while there is none."""
+    return next(
+        (x.name for x in lanes(service) if x.name == lane.name + NEW and x.only is not None and x.share > 0), ""
+    )
+
+
 def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json:
     """Scales on CPU, between the bounds of the spec. SpecError without ``resources.cpu``: a share of what?"""
     scale = service.spec.scale
@@ -155,6 +162,10 @@ def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
             hint="set resources.cpu, or scale.owner: leptonai",
         )
     name = names.lane_name(service.key, lane.name)
+    # What has no work now has it again when the canary is taken back, or promoted. Always said: what is left out is no
+    # drift.
+    policy = "Disabled" if overtaken(service, lane) else "Max"
+    less = {"stabilizationWindowSeconds": hold(scale), "selectPolicy": policy}
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _CPU_TARGET}}
     return {
         "apiVersion": apis.version("HorizontalPodAutoscaler"),
@@ -165,6 +176,6 @@ def autoscaler(service: Service, lane: Lane, namespace: str, apis: Apis) -> Json
             "minReplicas": max(1, scale.min),  # zero is behind a feature gate
             "maxReplicas": max(1, scale.max),
             "metrics": [{"type": "Resource", "resource": cpu}],
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": hold(scale)}},
+            "behavior": {"scaleDown": less},
         },
     }
