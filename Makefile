@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # For the PyTorch tests; `make test TORCH=` leaves it out, and the tests say so.
 TORCH ?= torch==2.13.0
 
-.PHONY: install demo example test test-kubernetes check unit bench-serving clean
+.PHONY: install demo example test test-kubernetes check unit fuzz bench-serving clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PY) -m venv $(VENV)
@@ -40,6 +40,10 @@ JOBS ?= 2
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 25
+
+# New examples for every property, where `unit` takes the same ones each time.
+fuzz: $(VENV)/.dev
+	$(BIN)/pytest -m hypothesis --hypothesis-profile explore --timeout 0
 
 test: check unit
 
