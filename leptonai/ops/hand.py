@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 BEFORE = 10.0  # seconds before an action whose errors are what it must not worsen, as far as the trouble lasted then
 JUST = 2.0  # of these seconds at least
 EASED = 120.0  # seconds until what was eased is let in altogether
+ASKED = 1.0  # second for which an approval of that is waited for
 
 
 class Hand:
@@ -105,7 +106,8 @@ class Hand:
     async def ease(self, case: Case, share: float, now: float) -> None:
         """Ask the door to refuse ``share`` of the requests from now on, less than is refused.
 
-        A refusal that the door denies ends by its time all the same.
+        A refusal that the door denies, or that a person would have to approve, ends by its time all the same; for the
+        latter it is asked once and not waited: approved when the refusal is over, it would begin anew.
         """
         last = case.incident.actions[-1]
         key = last.service or case.service
@@ -114,11 +116,13 @@ class Hand:
         change = DialChange(service=key, set={"shed": share}, ttl=EASED)
         case.eased_at = now
         try:
-            answer = await self._control.propose(change, why, f"incident:{case.incident.id}")
+            answer = await self._control.propose(change, why, f"incident:{case.incident.id}", expires_in=ASKED)
         except LeptonError as e:
             if e.retry:
                 raise
             return
+        if answer.status == "pending":
+            case.eased_at = float("inf")
         if answer.status != "admitted":
             return
         case.refused, case.moments = share, []

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leptonai.admit import Door
+from leptonai.errors import Denied
 from leptonai.ops.case import Case, trend
 from leptonai.ops.hand import BEFORE, Hand
 from leptonai.ops.jobs.form import Ended
@@ -14,10 +20,27 @@ from leptonai.ops.remedies import Shed
 from leptonai.ops.respond import plan_of
 from leptonai.ops.runbook.rows import Step
 from leptonai.platforms.telemetry import Memory
-from leptonai.settings import Ops
-from leptonai.types import Action, DialChange, Dials, Incident, Proposal, Service, Signal, Spec, Variant, VariantDials
+from leptonai.settings import Admit, Ops, Settings
+from leptonai.store import Store
+from leptonai.types import (
+    Action,
+    Change,
+    DialChange,
+    Dials,
+    Incident,
+    Proposal,
+    Service,
+    Signal,
+    Spec,
+    SpecChange,
+    Token,
+    Variant,
+    VariantDials,
+)
 
 NOW = 1000.0
+OPS = Token(name="ops", role="operator", secret_sha256="", created=0.0)
+ANA = Token(name="ana", role="admin", secret_sha256="", created=0.0)
 
 
 @pytest.mark.parametrize(("lasted", "before"), [(1.0, 0.5), (5.0, 0.5), (60.0, 0.5)])
@@ -84,3 +107,35 @@ def test_how_a_job_ended_is_said_in_one_sentence(ended: Ended, said: str) -> Non
     )
     Hand(None, Memory(keep=1.0))._ended(case, action, ended)  # type: ignore[arg-type] - control is not asked
     assert case.incident.evidence[-1].text.endswith(said)
+
+
+class Asked:
+    """The real door, as ops asks it."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+
+    async def propose(self, change: Change, why: str, by: str, ask: str = "", expires_in: float | None = None) -> Any:
+        return self.door.propose(change, OPS, why, by=by, ask=ask, expires_in=expires_in)
+
+
+def test_an_easing_that_a_person_would_have_to_approve_is_asked_once_and_never_refuses_anew(tmp_path: Path) -> None:
+    """Approved when the refusal is over, it would refuse again what nobody refuses any more."""
+    clock = [NOW]
+    with Store(tmp_path / "store.db") as store:
+        door = Door(store, Settings(admit=Admit(approval=("shed",))), clock=lambda: clock[0])
+        spec = Spec(name="digits", variants=(Variant(model="sha256:" + "0" * 64),))
+        door.propose(SpecChange(spec=spec, base=0), ANA, "set the scene")
+        action = Action(remedy="shed", proposal="p", at=NOW, verdict="effective", set={"shed": 0.9})
+        incident = Incident(
+            id=1, subject="default/service/digits", severity="info", title="x", began=1.0, opened=2.0, actions=(action,)
+        )
+        case = Case(incident, NOW)
+        asyncio.run(Hand(Asked(door), Memory(keep=1.0)).ease(case, 0.5, NOW))  # type: ignore[arg-type] - the one call
+        (waiting,) = store.proposals(status="pending")
+        assert case.eased_at > NOW + 1e9, "it is not asked again"
+        clock[0] += 120.0
+        with pytest.raises(Denied):
+            door.approve(waiting.id, waiting.hash, ANA)
+        found = store.service("digits", clock[0])
+        assert found is not None and found.dials.shed == 0.0
