@@ -73,18 +73,19 @@ def demo(
     signal.signal(signal.SIGTERM, _interrupt)
     faults = [KINDS[kind] for kind in FAULTS if not only or kind in only]
     screen = screens.Plain(console) if as_json else screens.screen(console)
-    try:
-        with screen, stage(home and home.absolute(), seed, rate, screen, load=load) as where:
-            report = tell(where, faults, screen, seed, began)
-            example = _example(where, report)
-            if stay:
-                _show(report, example, console, as_json)
-                _stay(where, report, screen)
-    except KeyboardInterrupt:
-        console.print("interrupted; everything was taken down")
-        sys.exit(130)
-    if not stay:
-        _show(report, example, console, as_json)
+    with contextlib.ExitStack() as end:
+        try:
+            with screen, stage(home and home.absolute(), seed, rate, screen, load=load) as where:
+                report = tell(where, faults, screen, seed, began)
+                example = _example(where, report)
+                if stay:
+                    _show(report, example, console, as_json)
+                    _stay(where, report, screen)
+                else:  # under the progress; also when something cannot be taken down
+                    end.callback(_show, report, example, console, as_json)
+        except KeyboardInterrupt:
+            console.print("interrupted; everything was taken down")
+            sys.exit(130)
     sys.exit(0 if report.repaired else 1)
 
 

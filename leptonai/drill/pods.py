@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from leptonai.errors import PlatformError
+from leptonai.plan.render.pod import grace
 
 LOADING = 600.0  # seconds for an image to be built or to reach the nodes
+KUBELET = 120.0  # seconds in which a busy node has ended a container and taken down its sandbox, beyond its grace
 _SELF = "leptonai-drill"
 
 
@@ -33,6 +35,12 @@ def namespace() -> Iterator[str]:
 def settings(name: str) -> dict[str, Any]:
     """Of a platform whose pods run in that namespace, from the images that ``images`` made."""
     return {"kubernetes": {"enabled": True, "namespace": name, "image": f"localhost/{_SELF}:{{model}}"}}
+
+
+def ending(drain: float) -> float:
+    """Seconds within which pods that may drain so long are gone: two graces, for one that is ended while another pod
+    takes its place has a successor to be ended after it."""
+    return 2 * grace(drain) + KUBELET
 
 
 def images(folder: Path, models: dict[str, Path], load: str, cli: Callable[..., str]) -> None:

@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "gateway": {"port": 0},
 }  # any free ports: no running platform is in the way
 PATIENCE = 60.0  # seconds for a process of the stage to do one thing
+DRAIN = 3.0  # seconds
 MEMORY = 700 << 20  # bytes of one replica of the wrapped service: twice what it takes
 # Seconds. Drills come one after another: the default, half a minute, would be most of the time; and what comes back
 # sooner than this is the same incident, so the next drill waits longer.
@@ -54,7 +55,7 @@ def spec(model: Path) -> Spec:
         scale=Scale(min=1, max=4, replicas=2),
         rollout=Rollout(verify_seconds=4.0, verify_requests=100),
         timeout=10.0,
-        drain=3.0,
+        drain=DRAIN,
     )
 
 
@@ -188,7 +189,7 @@ def stage(
             models = {"good": trained.good, "wrong": trained.wrong, "slow": trained.slow}
             pods.images(props.folder, models, load, lambda *a, patience: run_cli(home, *a, patience=patience))
         (home / "settings.yaml").write_bytes(msgspec.yaml.encode(settings))
-        stack.callback(run_cli, home, "down")
+        stack.callback(run_cli, home, "down", patience=PATIENCE + (pods.ending(DRAIN) if load is not None else 0.0))
         # From here on a second Ctrl-C does not cut the cleaning up short.
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
         run_cli(home, "up")
@@ -345,11 +346,15 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def run_cli(home: Path, *arguments: str, patience: float = PATIENCE) -> str:
-    """``leptonai ARGUMENTS`` as a person would type it. PlatformError with what it complained of."""
+    """``leptonai ARGUMENTS`` as a person would type it. PlatformError with what it complained of, or when it takes more
+    than ``patience`` seconds."""
     command = [sys.executable, "-c", "from leptonai.cli import main; main()", *arguments]
-    done = subprocess.run(
-        command, env=environment(home), capture_output=True, text=True, timeout=patience, start_new_session=True
-    )
+    try:
+        done = subprocess.run(
+            command, env=environment(home), capture_output=True, text=True, timeout=patience, start_new_session=True
+        )
+    except subprocess.TimeoutExpired as e:
+        raise PlatformError(f"leptonai {' '.join(arguments)}: not done within {patience:g} s") from e
     if done.returncode != 0:
         raise PlatformError(f"leptonai {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

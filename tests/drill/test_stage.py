@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from leptonai.drill.stage import empty, remove
+from leptonai.drill.pods import ending
+from leptonai.drill.stage import PATIENCE, empty, remove, run_cli
 from leptonai.errors import PlatformError, SpecError
+from leptonai.plan.render.pod import grace
 from leptonai.store import Artifacts
 
 NOBODY = 65534
@@ -53,3 +55,12 @@ def test_a_home_in_which_something_may_run_is_refused(tmp_path: Path) -> None:
         empty(tmp_path)
     with pytest.raises(SpecError, match="--home"):
         empty(Path(__file__) / "below")
+
+
+def test_what_takes_too_long_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="leptonai down: not done within"):
+        run_cli(tmp_path, "down", patience=0.01)
+
+
+def test_pods_have_their_whole_grace_to_end_and_a_busy_node_besides() -> None:
+    assert all(ending(drain) >= grace(drain) + PATIENCE for drain in (0.0, 3.0, 600.0))
