@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import isfinite, isnan, log
 from statistics import median
 
+from leptonai.improve.train import decide_norm
 from leptonai.improve.train.observed import Act, Batch, Gradient, History, Layer, Observation, Rules, Validation
 
 BAD = {"skip", "restore", "reinitialise", "stop"}  # after these the optimizer does not step on this batch
@@ -22,9 +23,12 @@ def decide(history: History, observation: Observation, rules: Rules) -> list[Act
         case Batch():
             return _batch(history, observation, rules)
         case Gradient():
-            return _gradient(history, observation, rules)
+            acts = _gradient(history, observation, rules)
+            if observation.normed and not bad(acts):
+                acts += decide_norm.looked(history, observation.normed, rules)
+            return acts
         case Validation():
-            return _validation(history, observation, rules)
+            return _validation(history, observation, rules) + decide_norm.counted(history, observation)
 
 
 def bad(acts: list[Act]) -> bool:
@@ -197,6 +201,7 @@ def remember(
     from msgspec.structs import replace
 
     if isinstance(observation, Validation):
+        h = decide_norm.noted(h, acts, observation, rules)
         if observation.loss < h.best:
             return replace(h, best=observation.loss, best_training=observation.training, stale=0, since=())
         if any(a.kind == "restore" for a in acts):
@@ -231,6 +236,8 @@ def remember(
     losses = (*h.losses[-keep:], observation.loss)
     lasting = h.streak + 1 >= 3 * rules.settle
     gone = bool(_gone(observation, rules))
+    if observation.normed:
+        h = decide_norm.noted(h, acts, observation.normed, rules)
     return replace(
         h,
         losses=losses,

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
 from leptonai.errors import ModelError, SpecError
-from leptonai.improve.train import checkpoint, initialise
+from leptonai.improve.train import checkpoint, decide_norm, initialise
+from leptonai.improve.train.batchnorm import Norms
 from leptonai.improve.train.calm import Memory
 from leptonai.improve.train.decide import bad, decide, remember
 from leptonai.improve.train.observed import SKIPPED, Act, Batch, Event, Gradient, History, Rules, Validation, dump, load
@@ -82,6 +84,7 @@ class Guard:
         self._list()
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
         self._before = [b.detach().clone() for b in self._buffers]
+        self._norms = Norms(model)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -94,25 +97,48 @@ class Guard:
         """All that was seen so far, as ``decide`` reads it."""
         return self._memory.history
 
-    def validated(self, loss: float, training: float = nan) -> bool:
+    def validated(self, loss: float, training: float = nan, evaluate: Callable[[], float] | None = None) -> bool:
         """Tells a validation result, lower is better; False once training should stop.
 
-        The best weights are kept; when over-fitting is decided they are put back.
+        The best weights are kept; when over-fitting is decided they are put back. ``evaluate()`` gives the validation
+        loss of the model as it is, in eval mode: with it the running statistics of batch normalisation are checked
+        and, where they mislead, made anew. It is called only when ``loss`` is above ``training``, and rarely.
         """
-        seen = Validation(step=self.steps, loss=float(loss), training=float(training))
-        acts = decide(self.history, seen, self.rules)
+        seen = Validation(step=self.steps, loss=float(loss), training=float(training), counted=self._norms.counted())
+        mended: list[Act] = []
+        if evaluate is not None and self._norms and decide_norm.suspicious(self.history, seen):
+            seen, mended = self._checked(seen, evaluate)
+        acts = mended + decide(self.history, seen, self.rules)
         if seen.loss < self.history.best:
             self._best = Snapshot(self.model, self.optimizer, self._applied)
         self._remember(remember(self.history, seen, acts, self.rules))
         self._do(acts, None, best=True)
         return not self.stopped
 
+    def _checked(self, seen: Validation, evaluate: Callable[[], float]) -> tuple[Validation, list[Act]]:
+        """Whether running statistics mislead this validation. They are made anew only when that mends it."""
+        seen = replace(seen, by_batch=self._norms.ask(evaluate, by_batch=True))
+        act = decide_norm.misled(self.history, seen, self.rules)
+        if act is None:
+            return seen, []
+        if (back := self._norms.recalibrate(self._cast())) is None:
+            return seen, [replace(act, kind="note")]
+        loss = self._norms.ask(evaluate)
+        terms = {**act.terms, "recalibrated": loss}
+        if isfinite(loss) and decide_norm.better(seen, loss):
+            return replace(seen, loss=loss), [replace(act, terms=terms)]
+        back()
+        return seen, [replace(act, kind="note", terms=terms)]
+
     def best(self) -> None:
         """Puts back the weights of the best validation; nothing happens when there was none."""
         if self._best is not None:
             self._best.put_back(self.model, self.optimizer)
 
-    def _autocast(self) -> Any:
+    def _cast(self) -> Any:
+        """Autocast, None in fp32."""
+        if self._precision == "fp32":
+            return None
         device = next(self.model.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16 if self._precision == "bf16" else torch.float16)
 
@@ -246,6 +272,11 @@ class Guard:
         return self.steps
 
 
+def _told(act: Act) -> Act:
+    """Of what could not be mended."""
+    return replace(act, kind="note", terms={**act.terms, "mended": "no"})
+
+
 class Step:
     """One step in progress; made by ``Guard.step``."""
 
@@ -277,8 +308,9 @@ class Step:
         if (g._look_next or self._due) and g._held == g._accumulate - 1:
             g._look_next = False
             self._look = Look(g.model)
+            g._norms.open()
         self._moments = moments(self._batch) if g._memory.inspecting else None
-        self._cast = g._autocast() if g._precision != "fp32" else None
+        self._cast = g._cast()
         if self._cast is not None:
             self._cast.__enter__()
         return self
@@ -289,6 +321,7 @@ class Step:
             self._cast.__exit__(kind, error, trace)
         if self._look is not None:
             self._look.close()
+            g._norms.close()
         if error is not None:
             g._zero()
             return
@@ -299,6 +332,8 @@ class Step:
         g.steps += 1
         if g._held == g._accumulate and not self.skipped and not g.stopped:
             self._finish()
+        if g._norms:
+            g._norms.stepped()
         if g._every and g.steps % g._every == 0 and not g.stopped:
             g.save()
 
@@ -401,12 +436,16 @@ class Step:
             loss_scale=g.loss_scale,
             input_magnitude=self._look.input_magnitude if self._look else nan,
             layers=layers,
+            normed=g._norms.seen() if self._look else (),
             update=g._update,
         )
         acts = decide(g.history, seen, g.rules)
         if bad(acts):
             self._refuse(seen, acts)
             return False
+        if self._look and g._norms:
+            g._norms.keep(self._look.call)
+            acts = [a if a.kind != "recalibrate" or g._norms.mend(g.rules, g._cast()) else _told(a) for a in acts]
         g._do(acts, self._look)
         for act in acts:
             if act.kind == "clip":

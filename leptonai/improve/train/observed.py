@@ -8,7 +8,7 @@ import msgspec
 
 from leptonai.types import Noun
 
-Kind = Literal["skip", "clip", "lower_rate", "restore", "reinitialise", "lower_scale", "stop", "note"]
+Kind = Literal["skip", "clip", "lower_rate", "restore", "reinitialise", "lower_scale", "recalibrate", "stop", "note"]
 
 SKIPPED = "checkpoint skipped"  # the cause of the note about a checkpoint that is damaged or of another version
 
@@ -44,6 +44,9 @@ class Rules(Noun, frozen=True, kw_only=True):
     patience: int = 5  # validations without a new best before over-fitting or a plateau is told
     worse: float = 0.1  # of the way from the first loss to the best that must be lost again to be called over-fitting
     scale_grow: int = 200  # healthy steps until the loss scale is doubled again
+    few: int = 8  # values per channel from which a batch's statistics say something (Wu & He 2018)
+    astray: float = 100.0  # deviations, as ratio or distance, between running statistics and the batch's
+    misled: float = 0.5  # of the way from the first loss that validation in eval mode loses against batch statistics
 
 
 class Layer(Noun, frozen=True, kw_only=True):
@@ -57,6 +60,21 @@ class Layer(Noun, frozen=True, kw_only=True):
     magnitude: float = float("nan")  # of the output
     spread: float = float("nan")  # of the output over the batch, per unit
     last: bool = False  # the model's last layer: its scale is the task's own affair
+
+
+class Norm(Noun, frozen=True, kw_only=True):
+    """One batch normalisation layer at one close look."""
+
+    name: str
+    values: int  # per channel of the batch, rows times places; 0: not known
+    training: bool
+    frozen: bool = False  # its own weights are not trained: eval mode is meant
+    finite: bool = True  # the running statistics; from here on those of a layer that keeps some
+    flat: float = 0.0  # share of channels whose running variance is below the layer's ``eps``
+    flat_batch: float = 0.0  # the same of the batch's variance
+    ratio: float = 1.0  # running deviation over the batch's, median over the channels
+    apart: float = 0.0  # distance of the running mean from the batch's in such deviations, median over the channels
+    momentum: float = 0.1  # inf: a plain mean
 
 
 class Batch(Noun, frozen=True, kw_only=True):
@@ -82,6 +100,7 @@ class Gradient(Noun, frozen=True, kw_only=True):
     loss_scale: float = 1.0  # mixed precision; 1: none
     input_magnitude: float = float("nan")  # of the model's input
     layers: tuple[Layer, ...] = ()  # only after a close look
+    normed: tuple[Norm, ...] = ()  # likewise
     update: float = float("nan")  # norm of the last looked-at update over that of the weights
 
 
@@ -91,6 +110,8 @@ class Validation(Noun, frozen=True, kw_only=True):
     step: int
     loss: float
     training: float = float("nan")  # the same measure on training data
+    by_batch: float = float("nan")  # ``loss`` with each batch normalised by itself; inf: refused, nan: not asked
+    counted: tuple[str, ...] = ()  # layers that took batches into their running statistics since the last step
 
 
 Observation = Batch | Gradient | Validation
@@ -136,6 +157,9 @@ class History(Noun, frozen=True, kw_only=True):
     stale: int = 0  # validations since the best
     since: tuple[float, ...] = ()  # the last of those, the latest last
     lowered: int = 0
+    noted: tuple[str, ...] = ()  # what is told once: cause and layer
+    unchecked: int = 0  # validations since running statistics were last checked by another pass
+    fruitless: int = 0  # such checks in a row that found nothing
 
 
 def dump(history: History) -> str:
@@ -146,7 +170,7 @@ def dump(history: History) -> str:
 
 def load(text: str) -> History:
     raw = msgspec.json.decode(text)
-    return msgspec.convert({k: _number(v) for k, v in raw.items()}, History)
+    return msgspec.convert({k: v if k == "noted" else _number(v) for k, v in raw.items()}, History)
 
 
 def _plain(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class Trainer:
             told = trained = epoch.total / max(epoch.count, 1)
             if validation is not None:
                 told = self.evaluate(*validation)
-                guard.validated(told, trained)
+                guard.validated(told, trained, partial(self.evaluate, *validation))
             epoch.end(told)
             if board is not None:
                 board.tell(guard.steps, loss__epoch=told)
