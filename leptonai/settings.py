@@ -104,6 +104,17 @@ class Watched(Noun, frozen=True, kw_only=True):
     limits: dict[str, tuple[float | None, float | None]] = {}  # name -> [least, most]: beyond them it is wrong
 
 
+class Detecting(Noun, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `leptonai tune` finds with `detect`; a step is one collection, a second unless ops.period says otherwise."""
+
+    alpha: float = 0.01  # share of each new value in the level and in the spread around it
+    order: int = 3  # values before that the autoregression forecasts from
+    patience: int = 60  # steps until a level shift is adopted
+    every: int = 12  # steps of one sample of the search for shapes that never were
+    day: float = 86_400.0  # seconds of the season
+    weekly: bool = True  # Saturdays and Sundays have seasons of their own
+
+
 class Watch(Noun, frozen=True, kw_only=True):
     groups: tuple[Watched, ...] = ()  # things that are watched: each {name, signals, labels, workspace, limits}
     by: tuple[str, ...] = ("machine", "instance", "host", "job")  # labels that name a thing no group chose
@@ -114,6 +125,8 @@ class Watch(Noun, frozen=True, kw_only=True):
     utc_offset: float = 0.0  # seconds that the days of those who are watched begin before UTC's
     share: float = 0.5  # share of a thing's signals that must be anomalous together
     hold: float = 10.0  # seconds that must last
+    # {alpha, order, patience, every, day, weekly} of the detectors, as `leptonai tune` chooses them on labelled series
+    detector: Detecting = Detecting()
     state_bytes: int = 32_000_000  # of what was learnt, kept over a restart; past it those that came last are left out
     frozen: float = 3600.0  # seconds an open incident keeps its signals from being learnt from
 
@@ -311,7 +324,7 @@ def load(path: Path | None) -> Settings:
         return Settings()
     try:
         found = decode(path.read_bytes(), Settings)
-        _check(found, "")
+        check(found)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise SpecError(f"{path}: {e}", hint="see docs/settings.md for every setting") from e
     except OSError as e:
@@ -332,17 +345,20 @@ ABOVE_ZERO = frozenset(
         "send_first", "send_max", "send_timeout", "stale_periods", "timeout", "verify_timeout",
     }
 )  # fmt: skip
-LIMITS = {"port": (0.0, 65535.0), "utc_offset": (-86400.0, 86400.0)}
+LIMITS = {
+    "port": (0.0, 65535.0), "utc_offset": (-86400.0, 86400.0), "alpha": (1e-4, 0.5), "order": (1.0, 12.0),
+    "patience": (2.0, 100_000.0), "every": (1.0, 10_000.0), "day": (1.0, 366 * 86400.0),
+}  # fmt: skip
 
 
-def _check(value: Any, path: str) -> None:
+def check(value: Any, path: str = "") -> None:
     """SpecError for a number below ``path`` with which nothing could work: most are counts, sizes and durations."""
     if isinstance(value, Noun):
         for name in value.__struct_fields__:
-            _check(getattr(value, name), f"{path}.{name}" if path else name)
+            check(getattr(value, name), f"{path}.{name}" if path else name)
     elif isinstance(value, tuple):
         for index, part in enumerate(value):
-            _check(part, f"{path}[{index}]")
+            check(part, f"{path}[{index}]")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         name = path.rpartition(".")[2]
         low, high = LIMITS.get(name, (0.0, 1.0 if name in SHARES else MOST))

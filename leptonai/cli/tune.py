@@ -1,4 +1,4 @@
-"""tune: search parameters of training, classifying or serving."""
+"""tune: search parameters of training, classifying, detecting or serving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from leptonai.improve.tune.study import Objective, Study
 
 storage_type = click.Path(dir_okay=False, path_type=Path)
-TASKS = ("objective", "train", "classify", "serve")
+TASKS = ("objective", "train", "classify", "detect", "serve")
 
 
 @click.command()
@@ -37,7 +37,9 @@ def tune(
 ) -> None:
     """Search the parameters that TEXT names, by trials; a search that was interrupted goes on.
 
-    Of serving, what every trial measured is shown, and with --deploy the choice becomes a revision on probation.
+    Of serving, what every trial measured is shown, and with --deploy the choice becomes a revision on probation. Of
+    detecting, the choice is judged beside the defaults on series that had no part in it, and what to write into
+    settings.yaml is shown where the gain holds.
 
     \b
     Example:
@@ -55,6 +57,11 @@ def tune(
     fields, _ = texts.read(model.read_text(text), str(text), "see docs/tuning.md for the form of a study")
     study, rest = parse(fields, str(text))
     file = storage or text.with_suffix(".db")
+    if "detect" in rest and len(rest) == 1 and service is None:
+        from leptonai.cli.tune_detect import tune_detect
+
+        tune_detect(study, rest["detect"], text, file, worker, as_json)
+        return
     study, objective = task(study, rest, text, file.with_suffix(".trials.jsonl"))
     check(study)
     if service is not None and "serve" not in rest:

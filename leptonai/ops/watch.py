@@ -25,6 +25,7 @@ from leptonai.ops.classify.files import Newest
 from leptonai.ops.collect import Collected, Collector
 from leptonai.ops.control import Control, World
 from leptonai.ops.detect import GOLDEN, Watcher, memory
+from leptonai.ops.detect.base import base_tier
 from leptonai.ops.detect.full import FullTier
 from leptonai.ops.detect.tiers import Tiers
 from leptonai.ops.detect.watcher import rehearsed
@@ -94,8 +95,12 @@ class Watch:
         )  # fmt: skip
         self.outside = Outside(settings.watch)
         of = settings.watch
-        full = FullTier(horizon=of.horizon, holidays=of.holidays, offset=of.utc_offset)
-        tiers = Tiers(full=full, seats=of.seats)
+        told = of.detector
+        full = FullTier(
+            patience=told.patience, every=told.every, day=told.day, weekly=told.weekly, holidays=of.holidays,
+            offset=of.utc_offset, horizon=of.horizon, alpha=told.alpha, order=told.order,
+        )  # fmt: skip
+        tiers = Tiers(base_tier(told.patience, told.alpha, told.order), full, seats=of.seats)
         self.watcher = Watcher(tiers, score=settings.ops.anomaly_score, concern=self.outside.concern)
         self._learnt = home / memory.FILE
         memory.restore(self._learnt, self.watcher, clock())
@@ -458,7 +463,7 @@ class Watch:
         if slots:
             at = sorted({t for row in rows for t in row})
             x = np.array([[row.get(t, np.nan) for row in rows] for t in at])
-            self.watcher.take_over(slots, await asyncio.to_thread(rehearsed, len(slots), at, x))
+            self.watcher.take_over(slots, await asyncio.to_thread(rehearsed, len(slots), at, x, self.watcher.tiers))
 
     async def _verify(self, now: float) -> None:
         if not self._loaded or not self._collected.at == self._judged_at == self._world_at:

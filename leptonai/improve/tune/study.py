@@ -135,10 +135,11 @@ def _grid(d: Dimension) -> list[Value]:
     if isinstance(d, tuple):
         return list(d)
     assert d.step is not None
-    return [_number(d, d.low + i * d.step) for i in range(int((d.high - d.low) / d.step + 1e-9) + 1)]
+    return [whole(d, d.low + i * d.step) for i in range(int((d.high - d.low) / d.step + 1e-9) + 1)]
 
 
-def _number(d: Range, x: float) -> float | int:
+def whole(d: Range, x: float) -> float | int:
+    """``x`` as the range gives it: an int where its steps are."""
     return round(x) if d.step is not None and d.step == int(d.step) and d.low == int(d.low) else x
 
 

@@ -83,6 +83,7 @@ class Agreement:
             member.load(state.get(member.name, {}))
 
 
-def base_tier(patience: int = 60) -> Agreement:
+def base_tier(patience: int = 60, alpha: float = 0.01, order: int = 3) -> Agreement:
     """EWMA and AR must agree; limits, where set, speak alone. ``patience``: steps until a level shift is adopted."""
-    return Agreement((Ewma(patience=patience), Ar(patience=patience)), stated=(Threshold(),))
+    voters = Ewma(alpha=alpha, patience=patience), Ar(order=order, alpha=alpha, patience=patience)
+    return Agreement(voters, stated=(Threshold(),))

@@ -11,6 +11,8 @@ from leptonai.protocols import Floats, Scored
 from leptonai.series.columns import Columns
 from leptonai.series.peaks import Peaks
 
+EVERY = 12  # steps of a sample
+
 
 class Exemplar(Slotted):
     """The columnar form of ``novelty``: distance of the newest samples to the nearest such window before them.
@@ -27,8 +29,9 @@ class Exemplar(Slotted):
 
     name = "novelty"
 
-    def __init__(self, every: int = 12, kept: int = 256, warm: int = 20) -> None:
+    def __init__(self, every: int = EVERY, kept: int = 256, warm: int = 20) -> None:
         self.every, self.kept = every, kept
+        self.options = "" if every == EVERY else f"every {every}"
         nan = float("nan")
         self._seen = Columns(seen=np.full(kept, np.inf))
         self._own = Columns(

@@ -91,10 +91,12 @@ class FullTier:
         horizon: float = 3600.0,
         quiet: int = 120,
         seed: int = 0,
+        alpha: float = 0.01,
+        order: int = 3,
     ) -> None:
         known: dict[str, Callable[[], Slotted]] = {
-            "ewma": lambda: Ewma(patience=patience),
-            "ar": lambda: Ar(patience=patience),
+            "ewma": lambda: Ewma(alpha=alpha, patience=patience),
+            "ar": lambda: Ar(order=order, alpha=alpha, patience=patience),
             "seasonal": lambda: Seasonal(day=day, weekly=weekly, holidays=holidays, offset=offset),
             "novelty": lambda: Exemplar(every=every),
             "cusum": lambda: Cusum(patience=patience),

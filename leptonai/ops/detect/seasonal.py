@@ -48,6 +48,7 @@ class Seasonal(Slotted):
             raise SpecError(f"a season of {bins} bins in {day} seconds", hint="at least one bin, and a day that lasts")
         self.bins, self.day, self.weekly, self.offset, self.days, self.gain = bins, day, weekly, offset, days, gain
         self.holidays = frozenset(map(_number, holidays))
+        self.options = "" if day == DAY else f"day {day:g}"
         size = bins * (3 if weekly else 1)
         self._profile = Columns(mean=np.full(size, np.nan), dev=np.zeros(size), seen=np.zeros(size))
         self._now = Columns(place=-1.0, total=0.0, apart=0.0, n=0.0)

@@ -16,6 +16,7 @@ class Slotted:
     """A detector whose whole state is a set of named Columns."""
 
     name = ""
+    options = ""  # what a state was learnt with where its shape does not tell; "": the defaults
 
     def __init__(self, **parts: Columns) -> None:
         self.parts = parts
@@ -46,12 +47,15 @@ class Slotted:
         raise NotImplementedError
 
     def dump(self) -> dict[str, Any]:
-        return {"name": self.name, **{name: part.dump() for name, part in self.parts.items()}}
+        own = {"name": self.name, **({"options": self.options} if self.options else {})}
+        return {**own, **{name: part.dump() for name, part in self.parts.items()}}
 
     def load(self, state: dict[str, Any]) -> None:
-        if state.get("name") != self.name or not set(self.parts) <= set(state):
+        mine = (self.name, self.options)
+        theirs = (state.get("name"), state.get("options", ""))
+        if theirs != mine or not set(self.parts) <= set(state):
             raise SpecError(
-                f"the state is of detector {state.get('name')!r}, wanted {self.name!r}",
+                f"the state is of detector {theirs[0]!r} {theirs[1]}, wanted {self.name!r} {self.options}",
                 hint="load a state dumped by the same detector with the same options",
             )
         for name, part in self.parts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,16 @@ class Tiers:
         self, base: Agreement | None = None, full: FullTier | None = None, seats: int = 1000, stay: int = 600
     ) -> None:
         self.base, self.full = base or base_tier(), full or FullTier()
+        self._blank = deepcopy((self.base, self.full))
         self.seats, self.stay = seats, stay
         self._own = Columns(seat=-1.0, pinned=0.0, calm=0.0)
         self._slot = np.zeros(0, dtype=np.int64)  # per seat, -1: free
         self.open(0)
+
+    def anew(self) -> Tiers:
+        """Tiers with the same options that know nothing."""
+        base, full = deepcopy(self._blank)
+        return Tiers(base, full, self.seats, self.stay)
 
     def open(self, slots: int) -> None:
         self._own.open(slots)

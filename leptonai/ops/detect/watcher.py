@@ -184,7 +184,7 @@ class Watcher:
         For when a signal means something else from now on. Where nobody is told of, as with a detector of one's own,
         the slots are dropped.
         """
-        self.take_over(slots, rehearsed(len(slots), at, x))
+        self.take_over(slots, rehearsed(len(slots), at, x, self.tiers))
 
     def take_over(self, slots: Sequence[int], fresh: Tiers) -> None:
         """``relearn`` from what ``rehearsed`` gave."""
@@ -215,7 +215,7 @@ class Watcher:
         and only seasons are taken over. SpecError: it is of other detectors."""
         if self.tiers is None or len(self):
             return
-        fresh = Tiers(full=self.tiers.full, seats=self.tiers.seats, stay=self.tiers.stay)
+        fresh = self.tiers.anew()
         fresh.load(learnt.state)
         if now - learnt.at > self.forget:
             seasons = learnt.state["full"].get("seasonal")
@@ -383,9 +383,10 @@ class Watcher:
         self._kept.drop(gone)
 
 
-def rehearsed(series: int, at: Sequence[float], x: Floats) -> Tiers:
-    """Tiers that saw ``x[len(at), series]`` and nothing else; some 4 ms of a core per time."""
-    fresh = Tiers()
+def rehearsed(series: int, at: Sequence[float], x: Floats, like: Tiers | None = None) -> Tiers:
+    """Tiers, with the options of ``like``, that saw ``x[len(at), series]`` and nothing else; some 4 ms of a core per
+    time."""
+    fresh = like.anew() if like is not None else Tiers()
     fresh.open(series)
     fresh.pin(np.arange(series))
     for moment, row in zip(at, x, strict=True):
