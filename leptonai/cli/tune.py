@@ -80,7 +80,7 @@ def tune(
     with waiting(as_json or worker is not None) as say:
         if worker is None and study.workers > 1:
             say(f"{study.trials} trials by {study.workers} workers")
-            parallel(text, file, study.workers)
+            parallel(study, text, file)
         done = work(study, objective, file, worker or 0)
     if "serve" in rest:
         from leptonai.improve.tune import serving

@@ -40,7 +40,7 @@ def tune_detect(study: Study, given: Any, text: Path, file: Path, worker: int | 
     with waiting(as_json or worker is not None) as say:
         if worker is None and study.workers > 1:
             say(f"{wish.outer + 1} searches of {study.trials} trials by {study.workers} workers")
-            parallel(text, file, study.workers)
+            parallel(study, text, file)
         chosen = detecting.nested(bench, study, wish, file, worker or 0)
     if worker is not None:
         return
@@ -56,7 +56,7 @@ def show(chosen: Chosen, names: list[str], own: dict[str, Any]) -> None:
 
     rows = []
     for number, fold in enumerate(chosen.folds):
-        mine = ", ".join(names[i] for i in fold.series[:NAMES])
+        mine = ", ".join(Path(names[i]).name for i in fold.series[:NAMES])
         more = f" and {len(fold.series) - NAMES} more" if len(fold.series) > NAMES else ""
         what = " ".join(f"{n}={v:.4g}" if isinstance(v, float) else f"{n}={v}" for n, v in fold.params.items())
         rows.append(

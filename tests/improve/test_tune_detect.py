@@ -79,6 +79,17 @@ def test_the_command_finds_what_the_defaults_miss_and_says_what_to_write(
     assert yaml.decode(text.rpartition("again:")[2].encode()) == told["settings"]
 
 
+def test_workers_share_all_searches_and_none_fails_at_the_start(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two that begin at once on a file that is not there yet make every trial of every fold once."""
+    text = folder / "t.yaml"
+    text.write_text(text.read_text().replace("[3, 6]", "[3]").replace("trials: 2", "trials: 1\nworkers: 2"))
+    assert run(["tune", str(text), "--json"]) == 0
+    told, said = capfd.readouterr()
+    assert json.loads(told)["best"]["params"] == {"order": 3} and not said
+
+
 def test_a_trial_says_what_the_live_tier_says_and_never_looks_ahead() -> None:
     """A row's score is the same whatever follows it, and that of the tier that ops runs."""
     series = lagged()[:2]

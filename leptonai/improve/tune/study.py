@@ -169,11 +169,7 @@ def opened(study: Study, file: Path | None, seed: int) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # heartbeats are called experimental
             if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                storage = o.storages.RDBStorage(
-                    f"sqlite:///{file}", {"connect_args": {"timeout": 60}}, heartbeat_interval=HEARTBEAT,
-                    grace_period=4 * HEARTBEAT,
-                )  # fmt: skip
+                storage = _storage(file)
             pruner = o.pruners.MedianPruner(n_startup_trials=STARTUP) if study.prune else o.pruners.NopPruner()
             made = o.create_study(
                 storage=storage, sampler=sampler(study, seed), pruner=pruner, study_name=study.name,
@@ -238,6 +234,14 @@ def work(study: Study, objective: Objective, file: Path | None = None, worker: i
     return best(made, study, problems)
 
 
+def _storage(file: Path) -> Any:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return optuna().storages.RDBStorage(
+        f"sqlite:///{file}", {"connect_args": {"timeout": 60}}, heartbeat_interval=HEARTBEAT,
+        grace_period=4 * HEARTBEAT,
+    )  # fmt: skip
+
+
 def _enough(problems: list[str]) -> Callable[[Any, Any], None]:
     def stop(study: Any, trial: Any) -> None:
         if len(problems) >= 10 and not any(t.state.name == "COMPLETE" for t in study.get_trials(deepcopy=False)):
@@ -281,8 +285,10 @@ class Pruned(Exception):
     """Raised by an objective whose ``told`` said stop."""
 
 
-def parallel(text: Path, file: Path, workers: int) -> None:
-    """``workers`` processes work on the study that ``text`` describes, until it is done. ModelError when one fails."""
+def parallel(study: Study, text: Path, file: Path) -> None:
+    """``study.workers`` processes work on what ``text`` describes, until it is done. ModelError when all fail."""
+    opened(study, file, study.seed)  # workers that all find no file would all make its tables, and one would fail
+    workers = study.workers
     command = [sys.executable, "-m", "leptonai.cli", "tune", str(text), "--storage", str(file), "--worker"]
     running = [subprocess.Popen([*command, str(i)], stdout=subprocess.DEVNULL) for i in range(workers)]
     try:
