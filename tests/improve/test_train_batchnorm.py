@@ -138,6 +138,25 @@ def test_running_statistics_that_broke_are_made_anew_at_the_next_look(how: str) 
     assert model[1].momentum == (0.0 if how == norms.COLLAPSED else 0.1)
 
 
+def test_one_odd_batch_at_a_look_is_no_reason_to_recalibrate() -> None:
+    """What comes to the layer is faint in the step that is looked at; the batches kept from earlier looks are not."""
+    model, calls = net(), 0
+    guard = make(model)
+
+    def faint(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return output * 1e-6 if calls == 101 else output
+
+    model[0].register_forward_hook(faint)
+    train(model, guard, 100)
+    with torch.no_grad():
+        model[1].running_var.mul_(1e3)
+    train(model, guard, 2)
+    assert calls > 102, "it was tried"
+    assert told(guard) == []
+
+
 def test_a_variance_that_collapsed_because_nothing_comes_is_only_noted() -> None:
     model = net()
     model[0].requires_grad_(False)

@@ -184,9 +184,9 @@ class Norms:
                         buffer.copy_(old)
         return back if whole else None
 
-    def mend(self, rules: Rules, cast: AbstractContextManager[Any] | None = None) -> bool:
-        """``recalibrate``, kept only where some layer was not finite, flat, or far from what came out: one odd batch
-        at a look is no reason."""
+    def mend(self, rules: Rules, cast: AbstractContextManager[Any] | None = None) -> bool | None:
+        """``recalibrate``, kept only where some layer was not finite, flat, or far from what came out; None where none
+        was: one odd batch at a look is no reason. False when it could not be done."""
         before = [(m, m.running_mean.clone(), m.running_var.clone()) for m in self._live()]
         back = self.recalibrate(cast)
         if back is None:
@@ -200,7 +200,7 @@ class Norms:
             if broken or flat or not 1 / rules.astray <= ratio <= rules.astray or apart > rules.astray:
                 return True
         back()
-        return False
+        return None
 
 
 def _copied(value: Any) -> Any:

@@ -130,6 +130,17 @@ class Guard:
         back()
         return seen, [replace(act, kind="note", terms=terms)]
 
+    def _mended(self, act: Act) -> Act | None:
+        """``act``; to recalibrate is done here: a note where that failed, None where it was uncalled for."""
+        if act.kind != "recalibrate":
+            return act
+        match self._norms.mend(self.rules, self._cast()):
+            case True:
+                return act
+            case False:
+                return replace(act, kind="note", terms={**act.terms, "mended": "no"})
+        return None
+
     def best(self) -> None:
         """Puts back the weights of the best validation; nothing happens when there was none."""
         if self._best is not None:
@@ -270,11 +281,6 @@ class Guard:
         self._snapshots.clear()
         set_random_states(state["random"])
         return self.steps
-
-
-def _told(act: Act) -> Act:
-    """Of what could not be mended."""
-    return replace(act, kind="note", terms={**act.terms, "mended": "no"})
 
 
 class Step:
@@ -445,7 +451,7 @@ class Step:
             return False
         if self._look and g._norms:
             g._norms.keep(self._look.call)
-            acts = [a if a.kind != "recalibrate" or g._norms.mend(g.rules, g._cast()) else _told(a) for a in acts]
+            acts = [done for a in acts if (done := g._mended(a)) is not None]
         g._do(acts, self._look)
         for act in acts:
             if act.kind == "clip":
