@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from leptonai.client import rollout
 from leptonai.client.wire import ServiceView
 from leptonai.drill.faults import Broken, inject
+from leptonai.drill.felt import by_users
 from leptonai.drill.kinds import Fault
 from leptonai.drill.outcome import Injection, Outcome, judge, newest, settled, since, told
 from leptonai.drill.screen import Screen
@@ -154,7 +156,7 @@ def judged(place: Place, chapter: Chapter, last: int, until: float) -> list[Outc
     proposals, answers = place.client.proposals(), seen(place)
     counts = answers if place.answers is not None else counted(place, chapter.injection.at, until)
     chapters = (chapter, *chapter.with_)
-    return [
+    outcomes = [
         judge(
             c.fault,
             c.injection,
@@ -169,6 +171,11 @@ def judged(place: Place, chapter: Chapter, last: int, until: float) -> list[Outc
         )
         for c in chapters
     ]
+    if chapter.with_ or not chapter.fault.only_late or place.answers is None:
+        return outcomes
+    at = chapter.injection.at
+    noticed = by_users(answers, at, min(until, at + chapter.fault.lasts), place.good.slo.latency)
+    return [msgspec.structs.replace(o, felt=noticed) for o in outcomes]
 
 
 def _by_match(chapter: Chapter, incidents: Sequence[Incident]) -> list[Incident]:

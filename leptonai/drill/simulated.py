@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 from scipy.special import rel_entr
 
+from leptonai.drill.felt import felt
 from leptonai.drill.kinds import CONTROLS, FAULTS, KINDS, Fault
 from leptonai.drill.outcome import Injection, Outcome, judge, settled, told
 from leptonai.drill.traffic import Counts
 from leptonai.errors import SpecError
 from leptonai.ops.answers import RECENT
 from leptonai.ops.convict import TOLERABLE, WRONG_ALPHA
-from leptonai.ops.detect.watcher import MATERIAL
 from leptonai.ops.simulate.act import Acting
 from leptonai.ops.simulate.cases import life_of
 from leptonai.ops.simulate.faults import ACTS, OF_GPU, Act
@@ -28,7 +28,7 @@ from leptonai.ops.simulate.faults import Fault as Cause
 from leptonai.ops.simulate.flow import Flow
 from leptonai.ops.simulate.system import SHAPES, Shape, System, cells
 from leptonai.settings import Ops, Settings
-from leptonai.types import Incident, Proposal, Slo
+from leptonai.types import Incident, Proposal
 
 WARM = 95  # seconds of ordinary life until ops begins to judge
 ONSET = 130.0  # when faults begin, give or take SPREAD
@@ -36,7 +36,6 @@ SPREAD = 10.0
 LIFE = 60  # seconds in which harmless deploys fall: long before the fault
 AFTER = 25.0  # seconds that are followed after the longest fault
 TOLD = ("answered", "errors", "slow", "latency", "too_much", "anyway")  # of a service, a number a second
-FELT, NEAR_FULL, FEWEST, TENTH = 5, 0.9, 3, 0.1  # seconds, share of a replica's capacity, requests, share of the time
 ROOM = 0.6  # of its capacity that half as much traffic again may use: a control is no fault
 MOST = 6  # replicas that a service may be scaled to
 THREE = frozenset({"sick", "sluggish", "cold-start", "stop", "leak", "hog"})  # a sick one is told apart from siblings
@@ -207,33 +206,6 @@ def drill_seed(seed: int, drills: Sequence[str]) -> Iterator[Outcome]:
             mine = {name: column[: second + 1, i] for name, column in seen.items()}
             fault = allowed(fault, injections[i], enough.get(i), up[i])
             yield _outcome(acting, flow, i, fault, injections[i], done.get(i), mine, ends[i], seed)
-
-
-def felt(seen: Mapping[str, np.ndarray], at: int, lasts: int) -> bool:
-    """Whether somebody could notice what began ``at``, by what truly was, a number a second: the answers (``answered``,
-    ``errors``, ``slow``), the median ``latency``, the ``use`` of the busiest replica's capacity.
-
-    For a TENTH of its time, or as much more than in the minute before, over FELT seconds: the promise of latency or
-    availability is broken, or answers take half as long again and 10 ms more than usual (what a departure has to be
-    anywhere: ``detect.watcher.MATERIAL``), or a replica is near its limit.
-    """
-    usual = float(np.median(seen["latency"][max(at - 60, 0) : at]))
-    before, since = (_beyond(seen, part, usual) for part in (slice(max(at - 60, 0), at), slice(at, at + lasts)))
-    return since >= before + TENTH
-
-
-def _beyond(seen: Mapping[str, np.ndarray], part: slice, usual: float) -> float:
-    """The share of the windows of a stretch in which something is."""
-
-    def over(name: str) -> np.ndarray:
-        return np.convolve(seen[name][part], np.ones(FELT), "valid")
-
-    answered, waits = np.maximum(over("answered"), 1.0), over("latency") / FELT
-    late = (over("slow") / answered > 1.0 - Slo().latency_objective) & (over("slow") >= FEWEST)
-    lost = (over("errors") / answered > 1.0 - Slo().availability) & (over("errors") >= FEWEST)
-    least, share = MATERIAL["_seconds"]
-    slower = (waits > (1.0 + share) * usual) & (waits > usual + least)
-    return float((late | lost | slower | (over("use") / FELT > NEAR_FULL)).mean())
 
 
 def _outcome(

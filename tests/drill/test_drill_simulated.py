@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from leptonai.cli.session import Session
 from leptonai.drill.command import drill
+from leptonai.drill.felt import felt
 from leptonai.drill.kinds import KINDS
 from leptonai.drill.ledger import Ledger
 from leptonai.drill.outcome import Injection
@@ -20,7 +21,6 @@ from leptonai.drill.simulated import (
     check,
     cured,
     drill_seed,
-    felt,
     of_revision,
     shows,
     simulated_kinds,
