@@ -57,17 +57,17 @@ def tune(
     fields, _ = texts.read(model.read_text(text), str(text), "see docs/tuning.md for the form of a study")
     study, rest = parse(fields, str(text))
     file = storage or text.with_suffix(".db")
-    if "detect" in rest and len(rest) == 1 and service is None:
+    if service is not None and "serve" not in rest:
+        from leptonai.errors import SpecError
+
+        raise SpecError(f"--deploy is for knobs of serving; {text} has none", hint="see `serve` in docs/tuning.md")
+    if list(rest) == ["detect"]:
         from leptonai.cli.tune_detect import tune_detect
 
         tune_detect(study, rest["detect"], text, file, worker, as_json)
         return
     study, objective = task(study, rest, text, file.with_suffix(".trials.jsonl"))
     check(study)
-    if service is not None and "serve" not in rest:
-        from leptonai.errors import SpecError
-
-        raise SpecError(f"--deploy is for knobs of serving; {text} has none", hint="see `serve` in docs/tuning.md")
     if "classify" in rest and worker is None:
         found = classified(study, rest["classify"], text)
         if as_json:

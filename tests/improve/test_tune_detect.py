@@ -197,6 +197,8 @@ def test_copies_are_chosen_on_and_never_judged() -> None:
         ({"csv": "value\n1\n2\n"}, "has 2 rows; 100 are the least"),
         ({"csv": "at,value\n" + "9,1\n8,2\n" * 60}, "before that of the row above"),
         ({"alone": True}, "has 1 series"),
+        ({"options": ("--deploy", "digits")}, "--deploy is for knobs of serving"),
+        ({"text": ("detect:", "objective: a.py:f\ndetect:")}, "is needed"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(
@@ -213,10 +215,10 @@ def test_what_cannot_be_tuned_is_refused(
             (folder / "incidents.json").write_text(json.dumps(told))
         case {"csv": str(lines)}:
             (folder / "series" / "0.csv").write_text(lines)
-        case _:
+        case {"alone": True}:
             for k in range(1, 6):
                 (folder / "series" / f"{k}.csv").unlink()
-    assert run(["tune", str(text)]) != 0
+    assert run(["tune", str(text), *change.get("options", ())]) != 0  # type: ignore[misc]
     assert wanted in capsys.readouterr().err
 
 

@@ -6,16 +6,20 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from ops_stage import Direct, Model, Stage
 from waiting import until
 
 from leptonai.errors import PlatformError
+from leptonai.ops.detect.watcher import rehearsed
 from leptonai.ops.run import run
 from leptonai.platforms.telemetry import Memory
-from leptonai.settings import Ops, Settings
+from leptonai.settings import Detecting, Ops, Settings
+from leptonai.settings import Watch as Watched
 from leptonai.types import Signal
 
 
@@ -62,6 +66,25 @@ def test_a_socket_that_cannot_be_made_is_said_so(short: Path) -> None:
         with pytest.raises(PlatformError, match="cannot listen") as e:
             await run(short, Settings(), Direct(stage), time.time, short / ("x" * 200))
         assert "107 bytes" in e.value.hint
+        await stage.close()
+
+    asyncio.run(story())
+
+
+def test_the_watch_detects_with_the_parameters_of_the_settings(short: Path) -> None:
+    """They reach both tiers, and whatever is learnt anew while it runs."""
+
+    async def story() -> None:
+        of = Detecting(alpha=0.02, order=5, patience=30, every=6, day=3600.0, weekly=False)
+        stage = Stage(short, Settings(watch=Watched(detector=of)))
+        tiers = stage.new_watch().watcher.tiers
+        assert tiers is not None
+        for one in (tiers, tiers.anew(), rehearsed(1, [0.0], np.zeros((1, 1)), tiers)):
+            voters: dict[str, Any] = {**one.full.voters, "base": one.base.voters[1]}
+            assert [(voters[n].order, voters[n].alpha) for n in ("ar", "base")] == [(5, 0.02)] * 2
+            assert voters["novelty"].every == 6
+            assert (voters["seasonal"].day, voters["seasonal"].weekly) == (3600.0, False)
+            assert voters["cusum"]._level.patience == voters["ar"]._level.patience == 30
         await stage.close()
 
     asyncio.run(story())
