@@ -17,7 +17,7 @@ from leptonai.errors import PlatformError
 from leptonai.plan.render.pod import grace
 
 LOADING = 600.0  # seconds for an image to be built or to reach the nodes
-KUBELET = 120.0  # seconds in which a busy node has ended a container and taken down its sandbox, beyond its grace
+KUBELET = 120.0  # seconds beyond its grace for which a busy node may keep a pod: one of 1.20 keeps its object a minute
 _SELF = "leptonai-drill"
 
 
@@ -38,9 +38,8 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def ending(drain: float) -> float:
-    """Seconds within which pods that may drain so long are gone: two graces, for one that is ended while another pod
-    takes its place has a successor to be ended after it."""
-    return 2 * grace(drain) + KUBELET
+    """Seconds within which pods that may drain for ``drain`` seconds are gone, their objects too."""
+    return grace(drain) + KUBELET
 
 
 def images(folder: Path, models: dict[str, Path], load: str, cli: Callable[..., str]) -> None:
