@@ -209,6 +209,12 @@ def test_a_status_says_state_and_reason(
         assert made["ready"] == f"{seen.ready}/{seen.wanted}" and made["revision"] == 3
 
 
+def test_a_cause_is_told_with_what_the_cluster_says_of_the_replica_that_is_missing() -> None:
+    made = status(read(obj()), SYNCED, view(0, 1, replica("failed", "image_missing", "no such")), HUNG, 100.0)
+    assert made["message"] == "digits answers nothing; 0 of 1 replicas are ready; digits-1: no such"
+    assert status(read(obj()), SYNCED, view(2, 2), HUNG, 100.0)["message"] == "digits answers nothing"
+
+
 def test_a_status_is_written_once_and_keeps_the_time_of_each_change() -> None:
     first = status(read(obj()), SYNCED, view(1, 2), HUNG, 100.0)
     again = read(obj(status=first))

@@ -36,7 +36,8 @@ def status(one: Declared, word: Word, view: ServiceView | None, incident: Incide
     if not word.ok:
         out |= {"reason": word.reason, "message": word.message[:_MOST]}
     elif incident is not None and (ready or _cause(incident) not in ("", "unknown")):
-        out |= {"reason": _camel(_cause(incident) or "unknown"), "message": incident.title[:_MOST]}
+        about = incident.title if ready else f"{incident.title}; {said}"
+        out |= {"reason": _camel(_cause(incident) or "unknown"), "message": about[:_MOST]}
     elif reason != "AllReady":
         out |= {"reason": reason, "message": said[:_MOST]}
     if incident is not None:

@@ -111,9 +111,12 @@ class Platform:
         found = self.space.kubectl("get", "lsvc", name, "-o", "json", check=False)
         return (json.loads(found).get("status") or {}) if found else {}
 
-    def synced(self, name: str = "digits") -> tuple[str, str]:
-        found = [c for c in self.status(name).get("conditions", []) if c["type"] == "Synced"]
+    def condition(self, kind: str, name: str = "digits") -> tuple[str, str]:
+        found = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
         return (found[0]["reason"], found[0]["message"]) if found else ("", "")
+
+    def synced(self, name: str = "digits") -> tuple[str, str]:
+        return self.condition("Synced", name)
 
     def pods(self) -> list[str]:
         return self.space.kubectl("get", "pods", "-l", "leptonai.dev/service=digits", "-o", "name").split()
@@ -163,8 +166,10 @@ def test_a_resource_is_a_service_from_apply_to_delete(space: Namespace, platform
 
     # An image that is not there is told; the replicas that serve stay.
     space.kubectl("apply", "-f", "-", stdin=resource(spec | {"model": DIGEST}))
-    until(lambda: platform.status().get("reason") == "ImageMissing", "no image")
+    until(lambda: platform.condition("Ready")[0] == "ImageMissing", "no image")
     assert platform.status()["state"] == "Degraded"
+    until(lambda: platform.status().get("reason") == "BadConfig", "the cause of its incident")
+    assert "cannot be loaded" in platform.status()["message"] and "Image" in platform.status()["message"]
 
     space.kubectl("delete", "lsvc", "digits", "--timeout=120s")
     assert platform.pods() == []
