@@ -143,8 +143,8 @@ def told(name: str, report: Report) -> dict[str, object]:
     )
     for label, c in [("as served (torch)", report.candidates[0]), ("fp32 ONNX", base), *((c.name, c) for c in singles),
                      ("best single of the peers: " + best.name, best), ("chosen: " + chosen.name, chosen)]:  # fmt: skip
-        if c.error:
-            print(f"  {label:34} {c.error[:80]}")
+        if c.error or not c.size:  # what lost too much in its lessons was never written
+            print(f"  {label:34} {c.error[:80] or 'not followed to its end'}")
             continue
         s, f = against(c)
         over = "" if affordable(c, report.budget) else "  over budget"
