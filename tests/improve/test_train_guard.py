@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -311,13 +312,20 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     assert batches.epoch == 0
 
 
-def test_a_checkpoint_of_the_version_before_is_gone_on_from(tmp_path: Path) -> None:
+def saved(folder: Path) -> tuple[Guard, Batches, dict[str, Any]]:
+    """A run that saved itself after its first epoch, and what stands in that file."""
     model = net()
-    guard, batches = make(model, folder=tmp_path)
+    guard, batches = make(model, folder=folder)
     run(model, guard, batches, 1)
     guard.save()
-    state = files.newest(tmp_path)[0]
+    state = files.newest(folder)[0]
     assert state is not None
+    return guard, batches, state
+
+
+def test_a_checkpoint_of_the_version_before_is_gone_on_from(tmp_path: Path) -> None:
+    guard, batches, state = saved(tmp_path)
+    model = guard.model
     del state["guard"]["silent"]
     history = msgspec.json.decode(state["guard"]["history"])
     del history["dying"], history["since"]
@@ -331,12 +339,7 @@ def test_a_checkpoint_of_the_version_before_is_gone_on_from(tmp_path: Path) -> N
 
 
 def test_what_cannot_be_read_is_told_before_anything_is_overwritten(tmp_path: Path) -> None:
-    model = net()
-    guard, batches = make(model, folder=tmp_path)
-    run(model, guard, batches, 1)
-    guard.save()
-    state = files.newest(tmp_path)[0]
-    assert state is not None
+    guard, _, state = saved(tmp_path)
     for spoilt in (
         {**state["guard"], "history": '{"later": 1}'},
         {k: v for k, v in state["guard"].items() if k != "rate"},
