@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import select
 import shutil
 import signal
 import socket
@@ -187,15 +185,7 @@ def stop_processes(home: Home) -> list[str]:
     while living := [n for n in NAMES if seats.holder(n) is not None]:
         number = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
         for name in living:  # the parent first, so that it starts nothing again; those it stops may be gone by then
-            pidfd = seats.open_holder(name)
-            if pidfd is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, number)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(1e3 * max(1.0, deadline - time.monotonic()))
-            os.close(pidfd)
+            seats.end_holder(name, number, max(1.0, deadline - time.monotonic()))
     return stopped
 
 

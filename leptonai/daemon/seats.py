@@ -7,9 +7,12 @@ closing any descriptor of the file would release them, so a process opens it onc
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import select
+import signal
 import struct
 
 from leptonai.client.home import Home
@@ -62,3 +65,17 @@ class Seats:
                 return pidfd
             os.close(pidfd)
         return None
+
+    def end_holder(self, name: str, number: int, patience: float) -> bool:
+        """Who sits on ``name`` was sent the signal ``number`` and has ended, or ``patience`` seconds are over; False
+        when nobody sits there."""
+        pidfd = self.open_holder(name)
+        if pidfd is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        ended.poll(1e3 * patience)
+        os.close(pidfd)
+        return True

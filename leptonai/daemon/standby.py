@@ -7,10 +7,8 @@ by that one. What is led is bytes: tokens, uploads and long answers are no conce
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import select
 import signal
 import socket
 from urllib.parse import urlsplit
@@ -37,15 +35,8 @@ def stop_ops(home: Home, seats: Seats) -> None:
     """
     home.control.unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        pidfd = seats.open_holder("ops")
-        if pidfd is None:
+        if not seats.end_holder("ops", number, OPS_PATIENCE):
             return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, number)
-        ended = select.poll()
-        ended.register(pidfd, select.POLLIN)
-        ended.poll(1e3 * OPS_PATIENCE)
-        os.close(pidfd)
 
 
 class Relay:

@@ -64,6 +64,19 @@ def test_a_seat_is_held_by_one_process_named_and_freed_by_kill_9(tmp_path: Path)
     assert seats.take("control")
 
 
+def test_who_sits_is_ended_and_waited_for(tmp_path: Path) -> None:
+    seats = Seats(Home(tmp_path))
+    assert not seats.end_holder("ops", signal.SIGKILL, 60.0), "nobody sits there"
+    process = sitter(Home(tmp_path), "ops")
+    assert process.stdout is not None and process.stdout.readline() == "[True]\n"
+    assert seats.end_holder("ops", signal.SIGCONT, 0.0), "it was told, and is not waited for any longer"
+    assert seats.holder("ops") == process.pid
+    assert seats.end_holder("ops", signal.SIGTERM, 60.0)
+    assert seats.holder("ops") is None
+    end(process)
+    assert process.returncode == -signal.SIGTERM
+
+
 def test_a_home_that_cannot_be_locked_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="cannot be opened"):
         Seats(Home(tmp_path / "missing"))
