@@ -79,7 +79,10 @@ def test_of_two_copies_of_one_store_one_acts_and_the_other_takes_over(space: Nam
             await second.shutdown()
         assert space.kubectl("get", "lease", "leptonai", check=False) == "", "who has removed all leaves no claim"
 
-    asyncio.run(story())
+    try:
+        asyncio.run(story())
+    finally:  # who was closed let go of its gateway and edge; they are ended as `leptonai down` of that home does
+        asyncio.run(KubernetesPlatform(first.home, first.settings).shutdown())
 
 
 # --- whole platforms -------------------------------------------------------------------------------------------------
