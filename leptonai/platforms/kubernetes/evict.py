@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from leptonai.plan.lanes import lanes
 from leptonai.plan.render.names import EVICTED, OWN
+from leptonai.platforms.kubernetes.pods import said_ready
 from leptonai.types import Service
 
 Json = dict[str, Any]
@@ -30,10 +31,10 @@ def leaving(service: Service, pods: Sequence[Json], theirs: Mapping[str, int] = 
     for pod in here:
         if _label(pod, EVICTED) == "yes":
             lane = _label(pod, f"{OWN}/lane")
-            others = sum(_label(p, f"{OWN}/lane") == lane and _label(p, EVICTED) != "yes" and ready(p) for p in here)
-            if not ready(pod):
+            mates = [p for p in here if _label(p, f"{OWN}/lane") == lane and _label(p, EVICTED) != "yes"]
+            if not said_ready(pod):
                 end.append((pod, 1))
-            elif others >= wanted.get(lane, 0):
+            elif sum(map(said_ready, mates)) >= wanted.get(lane, 0):
                 end.append((pod, None))
     return Leaving(release, end)
 
@@ -49,11 +50,6 @@ def _wanted(service: Service, theirs: Mapping[str, int]) -> dict[str, int]:
         lane.name: lane.wanted if lane.only is not None else theirs.get(lane.variant.name, lane.wanted)
         for lane in lanes(service)
     }
-
-
-def ready(pod: Json) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def _label(pod: Json, name: str) -> str:

@@ -57,9 +57,9 @@ def replica(pod: Json, stable_after: float, now: float) -> Replica:
     )
 
 
-def said_ready(pod: Json) -> bool:
-    """Whether the cluster calls it ready."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
+def said_ready(obj: Json) -> bool:
+    """Whether the cluster calls it ready, a pod or a node."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 

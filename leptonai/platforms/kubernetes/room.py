@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from leptonai.platforms.kubernetes.compare import quantity
-from leptonai.platforms.kubernetes.evict import ready
+from leptonai.platforms.kubernetes.pods import said_ready
 from leptonai.types import Resources
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ def slim(pod: Json) -> Json:
 def _fit(ask: Amounts, node: Json, pods: list[Json]) -> int:
     spec, status = node.get("spec") or {}, node.get("status") or {}
     closed = spec.get("unschedulable") or any(t.get("effect") in _KEEPS_OUT for t in spec.get("taints") or [])
-    if closed or not ready(node):
+    if closed or not said_ready(node):
         return 0
     held = [_requested(pod) for pod in pods]
     fits = []
