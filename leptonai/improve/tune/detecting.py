@@ -106,12 +106,13 @@ def objective(cases: Cases, series: Sequence[int], count: int, seed: int) -> Obj
     parts = folds(series, cases.labelled, count, seed)
 
     def value(params: dict[str, Value], told: Told) -> float:
-        choices = []
+        choices, score = [], math.nan
         for number, (train, held) in enumerate(parts):
             choices.append((params, cases.alarm(params, train), held))
-            if not told(number, cases.worth(choices)["nab"]):
+            score = cases.worth(choices)["nab"]
+            if not told(number, score):
                 raise Pruned
-        return cases.worth(choices)["nab"]
+        return score
 
     return value
 

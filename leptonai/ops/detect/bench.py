@@ -69,7 +69,8 @@ class Bench:
     def worth(self, choices: Sequence[tuple[Mapping[str, Any], float, Sequence[int]]]) -> dict[str, float]:
         """``choices``: parameters, alarm, and the series they judge. All series together: NAB's score, incidents found
         of those asked for, false alarms, and those per day of rows that are judged (nan without times)."""
-        parts = [(self._scores(params)[i], alarm, i) for params, alarm, held in choices for i in held]
+        judges = [(self._scores(params), alarm, held) for params, alarm, held in choices]
+        parts = [(said[i], alarm, i) for said, alarm, held in judges for i in held]
         told = self._nab(parts)
         judged = [(self.series[i], _start(self.series[i])) for _, _, i in parts]
         days = sum(float(one.at[-1] - one.at[start]) if one.timed else float("nan") for one, start in judged) / DAY
