@@ -112,10 +112,8 @@ def gather(scene: Scene) -> Facts:
 
 def _processors(scene: Scene, before: float, since: float, notes: _Notes) -> None:
     """Who takes more of them, it or everything else on the machine."""
-    key, told = (
-        scene.service.key,
-        f"It takes {since:.0%} of the machine's processors since the onset, {before:.0%} before",
-    )
+    key = scene.service.key
+    told = f"It takes {since:.0%} of the machine's processors since the onset, {before:.0%} before"
     if before > 0.0:
         notes.add("service", key, READING, f"{told}.", own_cpu_ratio=since / before)
     if scene.host_cpu is not None and scene.host_cpu_before is not None:

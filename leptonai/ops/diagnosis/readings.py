@@ -33,7 +33,11 @@ def read_signal(
         subject = series.labels.get("replica", "") if made.about == "replica" else key
         former = early.get(_who(series), [])
         who = (series.labels.get("replica", ""), _who(series))
-        value = take(made, *_beside(who, late) if made.take in OF_SIBLINGS else ([v for _, v in late[who]], former))
+        if made.take in OF_SIBLINGS:
+            own, siblings = _beside(who, late)
+        else:
+            own, siblings = [v for _, v in late[who]], []
+        value = take(made, own, former, siblings)
         if value is None or not subject:
             continue
         known = best.get(subject)
@@ -46,16 +50,15 @@ def read_signal(
     yield from best.values()
 
 
-def _beside(who: Who, late: Mapping[Who, Points]) -> tuple[list[float], tuple[float, ...], list[float]]:
+def _beside(who: Who, late: Mapping[Who, Points]) -> tuple[list[float], list[float]]:
     """The values of a series and the means of its siblings, over the time in which all of them were seen: who came when
     the worst was over has no smaller share in it. Siblings that were there for less than half of its time do not count.
     """
     own = late[who]
-    long = {other: points for other, points in late.items() if 2 * len(points) >= len(own)} | {who: own}
-    same = {other: points for other, points in long.items() if points and _same(who, other)}
+    same = {o: points for o, points in late.items() if points and 2 * len(points) >= len(own) and _same(who, o)}
     start = max((points[0][0] for points in (own, *same.values()) if points), default=0.0)
     cut = {other: [v for at, v in points if at >= start] for other, points in {**same, who: own}.items()}
-    return cut[who], (), siblings_of(who, cut)
+    return cut[who], siblings_of(who, cut)
 
 
 def _same(who: Who, other: Who) -> bool:
