@@ -20,6 +20,7 @@ from leptonai.ops.advise.wide import within
 from leptonai.ops.report import digest, languages, write
 from leptonai.ops.report.digest import Member
 from leptonai.ops.simulate.ramp import FAMILIES, Ramp, draw, drive, limit, observe
+from leptonai.protocols import Floats
 from leptonai.types import (
     Auto,
     Batching,
@@ -321,16 +322,20 @@ def test_late_answers_of_a_service_that_has_room_bring_its_limit_nearer() -> Non
     assert slow(0.007) < 0.9 * slow(0.0)
 
 
-@pytest.mark.parametrize("servers", [1, 3, 6])
-def test_several_servers_are_told_by_how_they_slow_down(servers: int) -> None:
-    """Answers of M/M/c with a capacity of 100 calls a second, seen at 30 to 80 of them, each window off by 5 %."""
-    calls = np.linspace(30.0, 80.0, 200)
+def seen_of(servers: int, calls: Floats) -> Stations:
+    """What is thought of M/M/c with a capacity of 100 calls a second by its answers to these, each off by 5 %."""
     each = servers / 100.0
     exact = each * (1.0 + np.array([waits(y / 100.0, servers) / (servers * (1.0 - y / 100.0)) for y in calls]))
-    noisy = exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls)))
-    made = stations(calls, noisy)
+    made = stations(calls, exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls))))
     assert made is not None
-    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
+    return made
+
+
+@pytest.mark.parametrize("servers", [1, 3, 6])
+def test_several_servers_are_told_by_how_they_slow_down(servers: int) -> None:
+    """The capacity is 100 calls a second, 30 to 80 of them were seen."""
+    made = seen_of(servers, np.linspace(30.0, 80.0, 200))
+    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * servers / 100.0, 1e4)
     ends = next(y for y in np.linspace(1, 100, 2000) if 1 + waits(y / 100, servers) / (servers * (1 - y / 100)) > 4.0)
     assert load == pytest.approx(ends, rel=0.15) and spread < 0.3 and 0.7 * ends < least <= load
 
@@ -339,13 +344,8 @@ def test_several_servers_are_told_by_how_they_slow_down(servers: int) -> None:
 def test_the_least_that_is_not_refuted_goes_down_to_the_truth_where_nothing_is_seen_of_it(servers: int) -> None:
     """Answers hardly slow down at a fifth of the capacity of 100: how many servers there are is not told by that, and
     the middle of what is thought is far too high; the least is not, and no lower than what was carried."""
-    calls = np.linspace(15.0, 20.0, 200)
-    each = servers / 100.0
-    exact = each * (1.0 + np.array([waits(y / 100.0, servers) / (servers * (1.0 - y / 100.0)) for y in calls]))
-    noisy = exact * np.exp(np.random.default_rng(servers).normal(0.0, 0.05, len(calls)))
-    made = stations(calls, noisy)
-    assert made is not None
-    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * each, 1e4)
+    made = seen_of(servers, np.linspace(15.0, 20.0, 200))
+    load, spread, least = made.until(lambda y: made.seconds(y) <= 4.0 * servers / 100.0, 1e4)
     assert spread > VAGUE and load > 150.0 and 20.0 < least < 100.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 import pytest
@@ -27,6 +29,17 @@ def replicas(name: str, *ids: str, variant: str = "main", digest: str = OLD.dige
     return [
         Replica(id=id, service=name, variant=variant, digest=digest, epoch=0, state="ready", since=0.0) for id in ids
     ]
+
+
+def tell(store: Memory, at: float, rate: float, of: Mapping[str, tuple[float, float | None]]) -> None:
+    """A second of digits: answers, and of each replica what is in flight and what one took to compute, if one did."""
+    values = [("request_rate_per_second", {"service": "digits"}, rate)]
+    for id, (inside, took) in of.items():
+        labels = {"service": "digits", "replica": id}
+        values.append(("replica_in_flight_count", labels, inside))
+        if took is not None:
+            values.append(("replica_compute_seconds", labels, took))
+    store.write([Signal(name=name, labels=labels, at=at, value=value) for name, labels, value in values])
 
 
 def course(arrivals: float, carried: float, waiting: float = 0.0, seconds: int = 6) -> list[Moment]:
@@ -106,18 +119,7 @@ def test_whatever_the_traffic_does_refusals_do_not_swing(
 def test_the_load_counts_who_comes_to_wait_and_not_only_who_is_answered() -> None:
     store = Memory()
     for second in range(10):
-        store.write(
-            [
-                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
-                *(
-                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
-                    for r in ("a", "b")
-                    for name, value in (
-                        ("replica_in_flight_count", 15.0 * second), ("replica_compute_seconds", 0.1)
-                    )
-                ),
-            ]
-        )  # fmt: skip
+        tell(store, float(second), 20.0, dict.fromkeys(("a", "b"), (15.0 * second, 0.1)))
     load = load_of(store, service("digits"), replicas("digits", "a", "b"), 9.0)
     assert load is not None and load.too_much
     assert (load.arrivals, load.waiting, load.carried) == (50.0, 270.0, 20.0)
@@ -128,15 +130,8 @@ def test_where_nobody_asks_a_request_takes_as_long_as_the_last_ones_did() -> Non
     """Ten slow minutes and ten quick seconds, then nobody asks: the ten minutes are past."""
     store = Memory()
     for second in range(620):
-        compute = 1.0 if second < 590 else 0.1
-        named = [("request_rate_per_second", 0.0 if second >= 600 else 5.0), ("replica_in_flight_count", 0.0)]
-        named += [("replica_compute_seconds", compute)] if second < 600 else []
-        store.write(
-            [
-                Signal(name=name, labels={"service": "digits", "replica": "a"}, at=float(second), value=value)
-                for name, value in named
-            ]
-        )
+        rate, compute = (0.0, None) if second >= 600 else (5.0, 1.0 if second < 590 else 0.1)
+        tell(store, float(second), rate, {"a": (0.0, compute)})
     load = load_of(store, service("digits"), replicas("digits", "a"), 619.0)
     assert load is not None and load.carried == pytest.approx(10.0)
 
@@ -144,16 +139,7 @@ def test_where_nobody_asks_a_request_takes_as_long_as_the_last_ones_did() -> Non
 def test_a_replica_that_tells_no_number_is_left_out_of_the_load() -> None:
     store = Memory()
     for second in range(5):
-        store.write(
-            [
-                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
-                *(
-                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
-                    for r, inside in (("a", float("nan")), ("b", 3.0))
-                    for name, value in (("replica_in_flight_count", inside), ("replica_compute_seconds", 0.1))
-                ),
-            ]
-        )  # fmt: skip
+        tell(store, float(second), 20.0, {"a": (float("nan"), 0.1), "b": (3.0, 0.1)})
     load = load_of(store, service("digits"), replicas("digits", "a", "b"), 4.0)
     assert load == Load(20.0, 3.0, 20.0, 2)
 
@@ -173,10 +159,8 @@ def test_only_those_that_users_are_sent_to_carry_anything(
     weights: dict[str, float], canary: Canary | None, carried: float
 ) -> None:
     """Two replicas of a tenth of a second, and two of a hundredth that are spares or get copies."""
-    wish, others = (
-        service("digits", **weights),
-        {"variant": "small", "digest": Variant(name="small", model="small").digest},
-    )
+    wish = service("digits", **weights)
+    others = {"variant": "small", "digest": Variant(name="small", model="small").digest}
     if canary is not None:
         head = (Variant(model="new"),)
         wish = msgspec.structs.replace(wish, spec=Spec(name="digits", variants=head), canary=canary)
@@ -184,16 +168,8 @@ def test_only_those_that_users_are_sent_to_carry_anything(
     here = replicas("digits", "a", "b") + replicas("digits", "c", "d", **others)
     store = Memory()
     for second in range(4):
-        store.write(
-            [
-                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=float(second), value=20.0),
-                *(
-                    Signal(name=name, labels={"service": "digits", "replica": r}, at=float(second), value=value)
-                    for r, took in (("a", 0.1), ("b", 0.1), ("c", 0.01), ("d", 0.01))
-                    for name, value in (("replica_in_flight_count", 10.0 * second), ("replica_compute_seconds", took))
-                ),
-            ]
-        )  # fmt: skip
+        took = {"a": 0.1, "b": 0.1, "c": 0.01, "d": 0.01}
+        tell(store, float(second), 20.0, {id: (10.0 * second, each) for id, each in took.items()})
     load = load_of(store, wish, here, 3.0)
     assert load is not None and load.carried == pytest.approx(carried)
     both = carried == pytest.approx(4 / 0.055)
@@ -207,18 +183,7 @@ def test_a_refusal_ends_where_nobody_asks_any_more(stuck: float, lifted: bool) -
     store, ended, moments = Memory(), 60.0, list[Moment]()
     for second in range(600):
         asked = second < ended
-        values = {"replica_in_flight_count": 5.0 if asked else stuck} | (
-            {"replica_compute_seconds": 0.1} if asked else {}
-        )
-        store.write(
-            [
-                Signal(name="request_rate_per_second", labels={"service": "digits"}, at=second, value=20.0 * asked),
-                *(
-                    Signal(name=name, labels={"service": "digits", "replica": "a"}, at=float(second), value=value)
-                    for name, value in values.items()
-                ),
-            ]
-        )  # fmt: skip
+        tell(store, float(second), 20.0 * asked, {"a": (5.0, 0.1) if asked else (stuck, None)})
         load = load_of(store, service("digits"), replicas("digits", "a"), float(second))
         moments += [Moment(float(second), load)] if load is not None else []
     load = load_of(store, service("digits"), replicas("digits", "a"), ended + 300.0)
