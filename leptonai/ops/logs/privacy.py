@@ -52,13 +52,13 @@ _KINDS: dict[str, str] = {
 
 
 _SECRET_NAME = re.compile(rf"(?i)[\w-]*{_NAMED}")
-_SECRET_TEXT = re.compile(f"{_KINDS['url_password']}|{_KINDS['token'].replace('?P<s', '?P<t')}")
+_SECRET_TEXTS = tuple(re.compile(_KINDS[kind]) for kind in ("url_password", "token"))
 
 
 def secret(name: str, value: str) -> bool:
     """Whether a variable looks like a secret: by its name, as ``API_TOKEN`` and ``DB_PASSWORD``, or by what its value
     holds, as the password of an address."""
-    return bool(value) and (_SECRET_NAME.fullmatch(name) is not None or _SECRET_TEXT.search(value) is not None)
+    return bool(value) and bool(_SECRET_NAME.fullmatch(name) or any(text.search(value) for text in _SECRET_TEXTS))
 
 
 class _Vault(msgspec.Struct, forbid_unknown_fields=True):
